@@ -1,0 +1,7 @@
+"""Agent Attention (arXiv 2312.08874) for dense prediction, on torch alone."""
+
+from agent_attention.attention import AgentAttention
+from agent_attention.pvt import AgentPVT
+
+__version__ = "0.1.0"
+__all__ = ["AgentAttention", "AgentPVT", "__version__"]

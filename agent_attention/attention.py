@@ -1,0 +1,161 @@
+"""Agent attention: a few agent tokens between the queries and the keys.
+
+Letters used for shapes, here and in the other modules:
+    B batch          C channels     H, W height and width of the feature map     N = H*W tokens
+    h heads          d = C/h        Hs, Ws the map's size at pre-training
+    (a_h, a_w) agent grid           n = a_h*a_w agents
+    p side of the base agent grid   P = p*p base agents, for which the bias tables are learned
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from agent_attention.checks import Pair
+from agent_attention.layers import init_table, resize
+
+_BLOCK = 7  # side of the block bias tables (spec of the published weights)
+
+
+class AgentAttention(nn.Module):
+    """Multi-head agent attention with agent bias and depth-wise convolution.
+
+    Agents, pooled from the queries, first gather from all keys (*agent aggregation*) and then
+    serve all queries (*agent broadcast*): two softmax attentions of cost N*n instead of one of
+    cost N*N (arXiv 2312.08874, eq. 4 and 5, figure 3).
+
+    Args:
+        dim: channels C; a multiple of ``num_heads``.
+        num_heads: heads h.
+        base_grid: p; the six bias tables are learned for p*p agents.
+        agent_shape: agent grid (a_h, a_w) at run time; the tables are interpolated to it.
+        table_shape: map size (Hs, Ws) the row and column bias tables are learned for.
+        qkv_bias: learn a bias in the query, key and value projections.
+        attn_drop: dropout rate on both attention maps.
+        proj_drop: dropout rate after the output projection.
+        joint_qkv: one projection ``qkv`` (Swin's key names) instead of ``q`` and ``kv`` (PVT's).
+
+    Raises:
+        ValueError: if ``dim`` is not a multiple of ``num_heads``.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        base_grid: int,
+        agent_shape: Pair,
+        table_shape: Pair,
+        qkv_bias: bool = True,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        joint_qkv: bool = False,
+    ) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"dim={dim} is not a multiple of num_heads={num_heads}")
+        self.num_heads = num_heads
+        self.base_grid = base_grid
+        self.agent_shape = agent_shape
+        self.attn_drop = attn_drop
+
+        if joint_qkv:
+            self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        else:
+            self.q = nn.Linear(dim, dim, bias=qkv_bias)
+            self.kv = nn.Linear(dim, 2 * dim, bias=qkv_bias)
+        self.joint_qkv = joint_qkv
+        self.proj = nn.Linear(dim, dim)
+        self.proj_drop = nn.Dropout(proj_drop)
+        self.dwc = nn.Conv2d(dim, dim, kernel_size=3, padding=1, groups=dim)
+
+        h, p2, (hs, ws) = num_heads, base_grid**2, table_shape
+        # Names and shapes are the published checkpoints': a = agent, n = token, h/w = row/column.
+        self.an_bias = init_table(h, p2, _BLOCK, _BLOCK)
+        self.na_bias = init_table(h, p2, _BLOCK, _BLOCK)
+        self.ah_bias = init_table(1, h, p2, hs, 1)
+        self.aw_bias = init_table(1, h, p2, 1, ws)
+        self.ha_bias = init_table(1, h, hs, 1, p2)
+        self.wa_bias = init_table(1, h, 1, ws, p2)
+
+    def forward(self, x: Tensor, size: Pair) -> Tensor:
+        """Attend over a map.
+
+        Args:
+            x: tokens (B, N, C), row-major.
+            size: (H, W) with H*W = N.
+
+        Returns:
+            Tokens (B, N, C).
+        """
+        q, k, v = self.project(x)  # each (B, N, C)
+        agents = self.pool_agents(q, size)  # (B, n, C)
+        q, k, agents, heads_v = map(self.split_heads, (q, k, agents, v))  # (B, h, N or n, d)
+        gather_bias, serve_bias = self.agent_biases(size, q.dtype)  # (h, n, N), (h, N, n)
+
+        agent_v = self.softmax_attention(agents, k, heads_v, gather_bias)  # (B, h, n, d)
+        out = self.softmax_attention(q, agents, agent_v, serve_bias)  # (B, h, N, d)
+        out = out.transpose(1, 2).flatten(2)  # (B, N, C)
+        return self.proj_drop(self.proj(out + self.local_detail(v, size)))
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of tokens x (B, N, C), each (B, N, C)."""
+        if self.joint_qkv:
+            q, k, v = self.qkv(x).chunk(3, dim=-1)
+        else:
+            q = self.q(x)
+            k, v = self.kv(x).chunk(2, dim=-1)
+        return q, k, v
+
+    def pool_agents(self, q: Tensor, size: Pair) -> Tensor:
+        """Agents (B, n, C): the queries (B, N, C) averaged over the cells of the agent grid."""
+        pooled = F.adaptive_avg_pool2d(to_map(q, size), self.agent_shape)  # (B, C, a_h, a_w)
+        return to_tokens(pooled)
+
+    def local_detail(self, v: Tensor, size: Pair) -> Tensor:
+        """Depth-wise convolution of the values (B, N, C): the diversity that low-rank maps lose."""
+        return to_tokens(self.dwc(to_map(v, size)))
+
+    def split_heads(self, x: Tensor) -> Tensor:
+        """(B, N, C) -> (B, h, N, d)."""
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+    def softmax_attention(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+        """softmax(q k^T / sqrt(d) + bias) v, with dropout on the attention map in training."""
+        dropout = self.attn_drop if self.training else 0.0
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+
+    def agent_biases(self, size: Pair, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Biases B1 (h, n, N) of aggregation and B2 (h, N, n) of broadcast (paper, section 4.3).
+
+        The tables are resized in space, from pre-training size to ``size``, and then from p*p base
+        agents to the agent grid. Both resizes are bilinear with half-pixel centres.
+        """
+        by_token = (self.ha_bias + self.wa_bias).squeeze(0).permute(0, 3, 1, 2)  # (h, P, Hs, Ws)
+        by_agent = (self.ah_bias + self.aw_bias).squeeze(0)  # (h, P, Hs, Ws)
+        grid = self.agent_interpolation(dtype)  # (n, P)
+
+        def bias(block: Tensor, rows_and_columns: Tensor) -> Tensor:
+            spatial = resize(block, size) + resize(rows_and_columns, size)  # (h, P, H, W)
+            return grid @ spatial.flatten(2).to(dtype)  # (h, n, N)
+
+        return bias(self.an_bias, by_agent), bias(self.na_bias, by_token).transpose(1, 2)
+
+    def agent_interpolation(self, dtype: torch.dtype) -> Tensor:
+        """Matrix (n, P) of the bilinear resize from the base agents to the agent grid."""
+        p = self.base_grid
+        one_hot = torch.eye(p * p, device=self.an_bias.device).view(p * p, 1, p, p)
+        return resize(one_hot, self.agent_shape).flatten(1).t().to(dtype)
+
+    def extra_repr(self) -> str:
+        return f"num_heads={self.num_heads}, agent_shape={tuple(self.agent_shape)}"
+
+
+def to_map(x: Tensor, size: Pair) -> Tensor:
+    """Tokens (B, N, C) as a map (B, C, H, W)."""
+    return x.transpose(1, 2).unflatten(2, tuple(size))
+
+
+def to_tokens(x: Tensor) -> Tensor:
+    """A map (B, C, H, W) as tokens (B, N, C)."""
+    return x.flatten(2).transpose(1, 2)

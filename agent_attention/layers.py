@@ -1,0 +1,82 @@
+"""Layers that the backbones share. Shape letters: see ``agent_attention.attention``."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from agent_attention.checks import Pair
+
+
+def resize(x: Tensor, size: Pair) -> Tensor:
+    """Bilinear resize of (B, C, H, W) to ``size``, half-pixel centres, no antialias.
+
+    The published weights were trained with exactly this kernel; an equal size is an identity.
+    """
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def init_table(*shape: int) -> nn.Parameter:
+    """A learned table of the given shape, truncated normal with std 0.02."""
+    return nn.Parameter(nn.init.trunc_normal_(torch.empty(shape), std=0.02))
+
+
+def init_linear_and_norm(module: nn.Module) -> None:
+    """Initialise one module, for ``Module.apply``: linear layers and norms as in PVT and Swin."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.LayerNorm):
+        nn.init.ones_(module.weight)
+        nn.init.zeros_(module.bias)
+
+
+class Mlp(nn.Module):
+    """Two linear layers with GELU between them: (..., C) -> (..., C)."""
+
+    def __init__(self, dim: int, hidden_dim: int, drop: float = 0.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.drop = nn.Dropout(drop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (arXiv 1603.09382): drops a sample's whole residual branch in training."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0.0:
+            return x
+        keep = 1.0 - self.rate
+        mask = x.new_empty((x.shape[0],) + (1,) * (x.dim() - 1)).bernoulli_(keep)
+        return x * mask / keep
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate:.3f}"
+
+
+class PatchEmbed(nn.Module):
+    """Non-overlapping patches: a convolution with stride = kernel, then LayerNorm."""
+
+    def __init__(self, in_dim: int, dim: int, stride: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_dim, dim, kernel_size=stride, stride=stride)
+        self.norm = nn.LayerNorm(dim, eps=1e-5)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Pair]:
+        """(B, C_in, H, W) -> tokens (B, N, C) and the new (H, W).
+
+        Rows and columns that fill no patch are dropped, as the published scores assume.
+        """
+        x = self.proj(x)
+        return self.norm(x.flatten(2).transpose(1, 2)), (x.shape[2], x.shape[3])

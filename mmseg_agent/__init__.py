@@ -1,0 +1,14 @@
+"""Agent Attention backbones for MMSegmentation 1.x, registered when this is imported."""
+
+from agent_attention.openmmlab.versions import require
+
+require("mmengine", "mmcv", "mmseg")
+
+from mmseg.registry import MODELS  # noqa: E402
+
+from agent_attention.openmmlab.backbones import AgentPVT  # noqa: E402
+
+# force: a second import under another path, as custom_imports may cause, must not fail.
+MODELS.register_module(module=AgentPVT, force=True)
+
+__all__ = ["AgentPVT"]
