@@ -1,0 +1,112 @@
+"""Test a checkpoint: box and mask mAP of a detector, mIoU of a segmentor.
+
+    python tools/test.py CONFIG work_dirs/NAME/epoch_12.pth --show-dir pictures
+
+The metrics are printed and written to <work dir>/metrics.json. Several GPUs, or several CPU
+processes: bash tools/dist_test.sh CONFIG CHECKPOINT GPUS [flags].
+"""
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+from mmengine.dist import is_main_process
+
+from agent_attention.openmmlab.data import is_coco, require_data
+from agent_attention.openmmlab.errors import UserError
+from agent_attention.openmmlab.runtime import add_common_flags, build_runner, load_config, run_tool
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="config file, for example configs/agent_pvt_maskrcnn.py")
+    parser.add_argument("checkpoint", help="checkpoint file")
+    parser.add_argument("--out", metavar="FILE.pkl", help="write the predictions to this file")
+    parser.add_argument("--show-dir", metavar="DIR", help="draw predictions next to the truth")
+    parser.add_argument("--tta", action="store_true", help="test-time augmentation of the config")
+    add_common_flags(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args)
+    if not Path(args.checkpoint).is_file():
+        raise UserError(f"there is no checkpoint {args.checkpoint} (from {Path.cwd()})")
+    require_data(cfg, "test")
+    drop_pretrained(cfg.model)
+    cfg.load_from = args.checkpoint
+    if args.show_dir:
+        set_show_dir(cfg, args.show_dir)
+    if args.tta:
+        set_tta(cfg)
+    if args.out:
+        add_dump(cfg, args.out)
+
+    started = time.time()
+    metrics = build_runner(cfg).test()
+    if is_main_process():
+        write_metrics(Path(cfg.work_dir, "metrics.json"), args, metrics, time.time() - started)
+
+
+def drop_pretrained(model: Any) -> None:
+    """The checkpoint brings all weights: ImageNet's are not needed, and need not be there."""
+    if model.get("backbone", {}).get("init_cfg"):
+        model.backbone.init_cfg = None
+
+
+def set_show_dir(cfg: Config, folder: str) -> None:
+    """Draw every prediction beside its ground truth, into ``folder``."""
+    hook = cfg.get("default_hooks", {}).get("visualization")
+    if hook is None:
+        raise UserError("--show-dir: the config has no default_hooks.visualization to draw with")
+    hook.draw = True
+    # mmdet's hook joins work_dir, a timestamp and test_out_dir; an absolute path wins the join
+    if is_coco(cfg):
+        hook.test_out_dir = str(Path(folder).resolve())
+    else:
+        cfg.visualizer.save_dir = folder
+
+
+def set_tta(cfg: Config) -> None:
+    """Test with the config's ``tta_model`` and ``tta_pipeline``."""
+    if not {"tta_model", "tta_pipeline"} <= cfg.keys():
+        raise UserError("--tta: the config defines no tta_model and tta_pipeline")
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+
+
+def add_dump(cfg: Config, path: str) -> None:
+    """Add an evaluator that pickles the predictions."""
+    if Path(path).suffix not in (".pkl", ".pickle"):
+        raise UserError(f"--out: predictions are pickled, name a .pkl file; got {path}")
+    evaluators = cfg.test_evaluator
+    dump = {"type": "DumpDetResults" if is_coco(cfg) else "DumpResults", "out_file_path": path}
+    cfg.test_evaluator = (evaluators if isinstance(evaluators, list) else [evaluators]) + [dump]
+
+
+def write_metrics(
+    path: Path, args: argparse.Namespace, metrics: dict[str, float], seconds: float
+) -> None:
+    """Write the metrics as JSON, whole or not at all."""
+    report = {
+        "config": args.config,
+        "checkpoint": args.checkpoint,
+        "metrics": {key: float(value) for key, value in metrics.items()},
+        "seconds": round(seconds, 1),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(report, indent=2) + "\n")
+    os.replace(part, path)
+    print(f"metrics: {path}")
+
+
+if __name__ == "__main__":
+    run_tool(main)

@@ -1,0 +1,102 @@
+"""Train a detector or a segmentor.
+
+    python tools/train.py configs/agent_pvt_maskrcnn.py
+    python tools/train.py configs/agent_pvt_maskrcnn.py --data-root /data/mine \\
+        --train-ann train.json --val-ann val.json --train-images images --val-images images
+
+Several GPUs, or several CPU processes: bash tools/dist_train.sh CONFIG GPUS [flags].
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+
+from agent_attention.openmmlab.data import require_data
+from agent_attention.openmmlab.errors import UserError
+from agent_attention.openmmlab.runtime import add_common_flags, build_runner, load_config, run_tool
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="config file, for example configs/agent_pvt_maskrcnn.py")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="PATH",
+        help="go on from PATH, or from the newest checkpoint of the work directory",
+    )
+    parser.add_argument("--amp", action="store_true", help="mixed precision (needs a GPU)")
+    parser.add_argument(
+        "--auto-scale-lr",
+        action="store_true",
+        help="scale the learning rate by the total batch size over the config's",
+    )
+    add_common_flags(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args)
+    require_data(cfg, "train", *(["val"] if cfg.get("val_cfg") else []))
+    require_weights(cfg.model)
+    set_resume(cfg, args.resume)
+    if args.amp:
+        set_amp(cfg)
+    if args.auto_scale_lr:
+        set_auto_scale_lr(cfg)
+    cfg.setdefault("custom_hooks", []).append({"type": "MeanLossHook"})
+    build_runner(cfg).train()
+
+
+def require_weights(model: Any) -> None:
+    """Raise UserError if a backbone's pre-trained weights are a file that is not there."""
+    init_cfg = model.get("backbone", {}).get("init_cfg")
+    if not isinstance(init_cfg, dict) or "://" in init_cfg.get("checkpoint", "://"):
+        return
+    path = Path(init_cfg["checkpoint"])
+    if not path.is_file():
+        raise UserError(
+            f"no pre-trained weights: looked for {path} (from {Path.cwd()}).\n"
+            "docs/weights.md says where to get them. Other weights: --cfg-options "
+            "model.backbone.init_cfg.checkpoint=PATH; from scratch: --cfg-options "
+            "model.backbone.init_cfg=None"
+        )
+
+
+def set_resume(cfg: Config, resume: str | None) -> None:
+    """Resume from a file, or from the newest checkpoint of the work directory ('auto')."""
+    if resume is None:
+        return
+    cfg.resume = True
+    cfg.load_from = None if resume == "auto" else resume
+    if resume != "auto" and not Path(resume).is_file():
+        raise UserError(f"--resume: there is no checkpoint {resume} (from {Path.cwd()})")
+
+
+def set_amp(cfg: Config) -> None:
+    """Mixed precision with dynamic loss scaling."""
+    if not torch.cuda.is_available():
+        raise UserError("--amp: mmengine's mixed precision needs a GPU, and torch sees none")
+    cfg.optim_wrapper.type = "AmpOptimWrapper"
+    cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
+
+
+def set_auto_scale_lr(cfg: Config) -> None:
+    """Learning rate times (processes x batch) / base batch."""
+    if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
+        raise UserError(
+            "--auto-scale-lr: the config does not say which batch size its learning rate is for; "
+            "add --cfg-options auto_scale_lr.base_batch_size=16"
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+if __name__ == "__main__":
+    run_tool(main)
