@@ -16,7 +16,7 @@ def reject_unknown(cls: type, unknown: Mapping[str, Any]) -> None:
     allowed = {  # a dict, for its order; subclasses add their own to their parents'
         name: None
         for parent in reversed(cls.__mro__)
-        for name, parameter in list(signature(parent.__init__).parameters.items())[1:]
+        for name, parameter in signature(parent).parameters.items()
         if parameter.kind in named
     }
     raise TypeError(

@@ -8,7 +8,8 @@
 # TORCH_INDEX   an index to take torch from, such as one of CPU or CUDA builds
 # MMCV_WHEEL    a prebuilt wheel of mmcv for that torch: a path or an address
 set -euo pipefail
-venv=$1 stack=${2:-maintained}
+case $1 in /*) venv=$1 ;; *) venv=$PWD/$1 ;; esac
+stack=${2:-maintained}
 here=$(cd "$(dirname "$0")" && pwd)
 fail() { echo "error: $*" >&2; exit 1; }
 

@@ -2,45 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import cv2
+import demo_scenes as scenes
+import make_demo_data as tool
 import numpy as np
 import pytest
-
-# they come with OpenMMLab, which the package itself does without
-pytest.importorskip("cv2")
-pytest.importorskip("pycocotools")
-pytest.importorskip("tqdm")
-import cv2
 from pycocotools.coco import COCO
 
 # pycocotools 2.0 passes NumPy 2 an argument that NumPy asks its callers to update
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-TOOL = Path(__file__).parents[1] / "tools" / "make_demo_data.py"
 SPLITS = {"train": ("training", 6), "val": ("validation", 4)}
 SHAPES = ["ellipse", "rectangle", "triangle", "star", "cross"]
 SIZE = 96
-
-
-def load_tool() -> ModuleType:
-    """Import the script from its path, since tools/ is not a package."""
-    spec = importlib.util.spec_from_file_location("make_demo_data", TOOL)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up by its name
-    spec.loader.exec_module(module)
-    return module
-
-
-tool = load_tool()
 
 
 def make(out: Path, *more: str) -> int:
@@ -188,7 +168,7 @@ def test_boxes_are_inside_and_tight(demo: Path, split: str) -> None:
 
 @pytest.mark.parametrize("index", [0, 2, 3, 4, 5, 6, 7, 8, 9])
 def test_things_stay_visible(index: int) -> None:
-    items, owner = tool.lay_out(np.random.default_rng(index), (120, 160), index)
+    items, owner = scenes.lay_out(np.random.default_rng(index), (120, 160), index)
     for number, item in enumerate(items, 1):
         visible = (owner == number).sum()
         assert visible >= 40 and visible >= 0.35 * item.mask.sum()
@@ -200,9 +180,9 @@ def test_a_thing_that_hides_another_is_not_placed() -> None:
     near[15:45, 22:45] = True
     owner = np.zeros((60, 60), np.int32)
     items: list[Any] = []
-    assert tool.place(items, owner, tool.Item("rectangle", [], far))
+    assert scenes.place(items, owner, scenes.Item("rectangle", [], far))
     before = owner.copy()
-    assert not tool.place(items, owner, tool.Item("rectangle", [], near))
+    assert not scenes.place(items, owner, scenes.Item("rectangle", [], near))
     assert len(items) == 1 and np.array_equal(owner, before)
 
 

@@ -13,7 +13,7 @@ the same scenes, so an instance segmenter and a semantic segmenter can learn on 
     OUT/ade/classes.txt                             the 8 classes, in the order of labels 1..8
 
 A scene depends on the seed, its split and its number only: a larger set begins with the scenes
-of a smaller one. H and W below are a scene's height and width in pixels.
+of a smaller one. ``demo_scenes.py`` draws them.
 """
 
 from __future__ import annotations
@@ -23,27 +23,17 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
-from numpy.random import Generator
-from numpy.typing import NDArray
-from pycocotools import mask as rle
+from demo_scenes import CLASSES, THINGS, Array, make_scene
 from tqdm import tqdm
-
-Array = NDArray[Any]
-Shape = tuple[int, ...]  # (H, W)
 
 NAME, VERSION = "make_demo_data", 1  # raise VERSION whenever the same arguments draw other scenes
 LIMITS = {"train": (1, 100_000), "val": (1, 100_000), "size": (32, 2048), "seed": (0, 2**32 - 1)}
 SPLITS = (("train", "training"), ("val", "validation"))  # COCO's and ADE20K's words for a split
 
-STUFF = {"grass": (92, 128, 66), "sand": (188, 168, 122), "water": (74, 118, 158)}  # mean RGB
-THINGS = {"ellipse": 0, "rectangle": 72, "triangle": 144, "star": 216, "cross": 288}  # mean hue
-CLASSES = (*STUFF, *THINGS)
 COCO_HEAD: dict[str, Any] = {
     "info": {"description": f"drawn scenes by {NAME}", "version": str(VERSION)},
     "licenses": [{"id": 1, "name": "none: generated pictures", "url": ""}],
@@ -52,276 +42,6 @@ COCO_HEAD: dict[str, Any] = {
         for number, name in enumerate(THINGS, 1)
     ],
 }
-STRETCHED = {"ellipse", "rectangle", "triangle"}  # the shapes whose aspect ratio varies
-
-EMPTY_EVERY, CROWD_EVERY = 25, 30  # scenes 1, 26, ... have no shape; 0, 30, ... have a crowd
-MAX_THINGS, TRIES = 6, 20
-EXTENT = (0.12, 0.45)  # a shape's longest side, as a part of the scene's longer side
-MIN_SHARE, MIN_PIXELS, MIN_IOU = 0.35, 40, 0.9  # what must stay visible, and fit its polygons
-FINE = 4  # masks and polygons are drawn this much finer than pixels, for smooth edges
-
-
-@dataclass(frozen=True)
-class Item:
-    """One annotated object: a shape, or a crowd of small ones."""
-
-    kind: str
-    parts: list[Array]  # (H, W) float32 in 0..1: how much of each pixel a drawn shape covers
-    mask: Array  # (H, W) bool: the object's pixels, were nothing in front of it
-    crowd: bool = False
-
-
-# ---- where things are ----
-
-
-def outline(kind: str) -> Array:
-    """Corners (N, 2) float64 of a shape around the origin, its longest extent about 1."""
-    if kind == "rectangle":
-        return np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])
-    if kind == "cross":
-        a, b = 0.17, 0.5
-        top = [(-a, -b), (a, -b), (a, -a), (b, -a), (b, a), (a, a)]
-        return np.array(top + [(-x, -y) for x, y in top])
-    count = {"ellipse": 48, "triangle": 3, "star": 10}[kind]
-    angle = np.arange(count) * 2 * np.pi / count
-    radius = np.full(count, 0.5)
-    if kind == "star":
-        radius[1::2] = 0.22
-    if kind == "triangle":
-        radius[:] = 3**-0.5
-    return np.stack([radius * np.sin(angle), -radius * np.cos(angle)], axis=1)
-
-
-def cover(rng: Generator, kind: str, extent: float, centre: Array, shape: Shape) -> Array:
-    """Draw a shape at a random turn: (H, W) float32 in 0..1, the covered part of each pixel."""
-    aspect = 2.0 ** rng.uniform(-1, 1) if kind in STRETCHED else 1.0
-    angle = rng.uniform(0, 2 * np.pi)
-    turn = np.array([(np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))])
-    stretch = np.array([min(1, aspect), min(1, 1 / aspect)])
-    corners = (outline(kind) * extent * stretch) @ turn + centre
-    fine = np.zeros((shape[0] * FINE, shape[1] * FINE), np.uint8)
-    cv2.fillPoly(fine, [np.rint(corners * FINE).astype(np.int32)], 255)
-    small = cv2.resize(fine, shape[::-1], interpolation=cv2.INTER_AREA)
-    return small.astype(np.float32) / 255
-
-
-def make_thing(rng: Generator, kind: str, shape: Shape) -> Item:
-    """One shape of random size, mostly inside the scene."""
-    # beta(2, 1.6) leans to the larger sizes, so that most shapes are easy to see
-    extent = max(shape) * (EXTENT[0] + (EXTENT[1] - EXTENT[0]) * rng.beta(2, 1.6))
-    corner = np.array(shape[::-1], float)
-    centre = rng.uniform(0.35 * extent, corner - 0.35 * extent)
-    alpha = cover(rng, kind, extent, centre, shape)
-    return Item(kind, [alpha], alpha > 0.5)
-
-
-def make_crowd(rng: Generator, shape: Shape) -> Item:
-    """A cluster of many small ellipses, taken as one region."""
-    size = max(shape)
-    middle = rng.uniform(0.25, 0.75, 2) * shape[::-1]
-    centres = middle + np.clip(rng.normal(0, 0.07 * size, (30, 2)), -0.2 * size, 0.2 * size)
-    extents = np.maximum(3, size * rng.uniform(0.03, 0.06, len(centres)))
-    parts = [cover(rng, "ellipse", e, c, shape) for e, c in zip(extents, centres, strict=True)]
-    union = (np.max(parts, axis=0) > 0.5).astype(np.uint8)
-    # people outline a crowd as a whole, so the gaps between its members belong to it
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * (size // 40) + 1,) * 2)
-    return Item("ellipse", parts, cv2.morphologyEx(union, cv2.MORPH_CLOSE, kernel) > 0, crowd=True)
-
-
-def polygons(mask: Array) -> list[list[float]]:
-    """Outer borders of a mask (H, W) bool, each as [x, y, x, y, ...] in pixels."""
-    x, y, w, h = cv2.boundingRect(mask.astype(np.uint8))
-    patch = mask[y : y + h, x : x + w].astype(np.uint8)
-    # OpenCV traces the centres of border pixels; on finer pixels that lies close to their edges
-    fine = cv2.resize(patch, None, fx=FINE, fy=FINE, interpolation=cv2.INTER_NEAREST)
-    contours, _ = cv2.findContours(fine, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    simple = [cv2.approxPolyDP(contour, 0.4 * FINE, True)[:, 0] for contour in contours]
-    edges = [(corners + 0.5) / FINE + (x, y) for corners in simple if len(corners) > 2]
-    return [np.round(corners, 2).ravel().tolist() for corners in edges]
-
-
-def fits(mask: Array) -> bool:
-    """Whether a mask (H, W) bool is nearly what its polygons say; holes and specks are not."""
-    parts = polygons(mask)
-    if not parts:
-        return False
-    drawn = rle.decode(rle.merge(rle.frPyObjects(parts, *mask.shape))).astype(bool)
-    return bool((drawn & mask).sum() >= MIN_IOU * (drawn | mask).sum())
-
-
-def place(items: list[Item], owner: Array, item: Item) -> bool:
-    """Put item in front if all things stay well visible: adds to items and to owner (H, W) int."""
-    after = np.where(item.mask, len(items) + 1, owner)
-    touched = {int(k) for k in np.unique(owner[item.mask])} - {0}
-    for number in sorted(touched | {len(items) + 1}):
-        other = item if number > len(items) else items[number - 1]
-        visible = after == number
-        if visible.sum() < max(MIN_PIXELS, MIN_SHARE * other.mask.sum()):
-            return False
-        if not other.crowd and not fits(visible):
-            return False
-    items.append(item)
-    owner[:] = after
-    return True
-
-
-def lay_out(rng: Generator, shape: Shape, index: int) -> tuple[list[Item], Array]:
-    """A scene's objects, back to front, and (H, W) int32: the visible one's place in them + 1."""
-    items: list[Item] = []
-    owner = np.zeros(shape, np.int32)
-    if index % EMPTY_EVERY == 1:
-        return items, owner
-    if index % CROWD_EVERY == 0:
-        crowd = make_crowd(rng, shape)
-        items.append(crowd)
-        owner[crowd.mask] = 1
-    for _ in range(rng.integers(1, MAX_THINGS, endpoint=True)):
-        kind = str(rng.choice(list(THINGS)))
-        # any() stops at the first try that finds room
-        any(place(items, owner, make_thing(rng, kind, shape)) for _ in range(TRIES))
-    return items, owner
-
-
-def divide(rng: Generator, shape: Shape) -> Array:
-    """Cut the ground by up to two lines: (H, W) uint8, each pixel's place in STUFF."""
-    y, x = np.indices(shape, np.float32)
-    kinds = rng.permutation(len(STUFF)).astype(np.uint8)
-    ground = np.full(shape, kinds[0])
-    for kind in kinds[1 : 1 + rng.choice(3, p=(0.2, 0.45, 0.35))]:
-        angle = rng.uniform(0, 2 * np.pi)
-        across, along = np.cos(angle), np.sin(angle)
-        bend = rng.choice([0, 0.06]) * max(shape)  # straight or wavy
-        wave = bend * np.sin((x * -along + y * across) * rng.uniform(2, 8) / max(shape))
-        middle = rng.uniform(0.25, 0.75, 2) * shape
-        ground[(x - middle[1]) * across + (y - middle[0]) * along > wave] = kind
-    return ground
-
-
-# ---- what they look like ----
-
-
-def cloud(rng: Generator, shape: Shape, channels: int, cells: int = 5) -> Array:
-    """Slowly varying noise (H, W, channels) float32, about -2..2."""
-    grid = rng.standard_normal((cells, cells, channels), np.float32)
-    return cv2.resize(grid, shape[::-1], interpolation=cv2.INTER_CUBIC).reshape(*shape, channels)
-
-
-def relief(rng: Generator, kind: str, shape: Shape) -> Array:
-    """The pattern of a ground, blades, grain or waves: (H, W) float32, mean 0, deviation 1."""
-    noise: Array = rng.standard_normal(shape, np.float32)
-    if kind == "grass":
-        blade = np.zeros((9, 9), np.float32)
-        cv2.line(blade, (4 + int(rng.integers(-2, 3)), 0), (4, 8), 1.0)
-        noise = cv2.filter2D(noise, -1, blade)
-    elif kind == "sand":
-        noise = noise + 3 * (rng.random(shape) < 0.03)
-    else:
-        y, x = np.indices(shape, np.float32)
-        angle, wave = rng.uniform(-0.5, 0.5), rng.uniform(6, 12)
-        phase = (x * np.sin(angle) + y * np.cos(angle)) / wave + cloud(rng, shape, 1)[..., 0] / 2
-        noise = np.sin(2 * np.pi * phase) + 0.4 * noise
-    return (noise - noise.mean()) / noise.std()
-
-
-def paint_ground(rng: Generator, ground: Array) -> Array:
-    """Colour the ground (H, W) uint8: (H, W, 3) float32 RGB in about 0..255."""
-    shape = ground.shape
-    canvas = np.zeros((*shape, 3), np.float32)
-    for number, (kind, mean) in enumerate(STUFF.items()):
-        base = np.array(mean) + rng.normal(0, 12, 3)
-        # pale grounds resemble each other, so colour alone does not tell them apart
-        base += rng.uniform(0, 0.4) * (base.mean() - base)
-        depth = rng.uniform(0.06, 0.16) * relief(rng, kind, shape)[..., None]
-        shade = 1 + depth + 0.04 * cloud(rng, shape, 1)
-        canvas += (ground == number)[..., None] * base * shade
-    return canvas + 4 * cloud(rng, shape, 3)
-
-
-def colour(rng: Generator, hue: float) -> Array:
-    """A fairly strong RGB colour (3,) float32 in 0..255 of about a hue in degrees."""
-    hsv = np.array([[(hue % 360, rng.uniform(0.35, 0.85), rng.uniform(0.45, 0.95))]], np.float32)
-    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0] * 255
-
-
-def texture(rng: Generator, kind: str, shape: Shape, size: int) -> Array:
-    """The surface of a shape: (H, W, 3) float32 RGB; stripes, checks, dots or plain."""
-    # a few shapes have any hue, and neighbouring hues mix, so the form has to be learned too
-    hue = rng.uniform(0, 360) if rng.random() < 0.15 else rng.normal(THINGS[kind], 24)
-    first, second = colour(rng, hue), colour(rng, hue + rng.normal(0, 20))
-    y, x = np.indices(shape, np.float32)
-    angle, step = rng.uniform(0, np.pi), rng.uniform(0.04, 0.09) * size / (2 * np.pi)
-    u = np.sin((x * np.cos(angle) + y * np.sin(angle)) / step)
-    v = np.sin((y * np.cos(angle) - x * np.sin(angle)) / step)
-    field = (u, u * v, u + v - 0.7, np.full(shape, -1.0))[rng.integers(4)]
-    blend = np.clip(3 * field + 0.5, 0, 1)[..., None]
-    surface = first + blend * (0.75 * second - first) + rng.normal(0, 6, (*shape, 1))
-    return (surface * rng.uniform(0.8, 1.15)).astype(np.float32)
-
-
-def paint_part(rng: Generator, canvas: Array, kind: str, alpha: Array, light: Array) -> None:
-    """Draw a shape that covers alpha (H, W) onto canvas (H, W, 3), with shadow and outline."""
-    size = max(alpha.shape)
-    reach = size // 20 + 2
-    x, y, w, h = cv2.boundingRect((alpha > 0).astype(np.uint8))
-    near = np.s_[max(0, y - reach) : y + h + reach, max(0, x - reach) : x + w + reach]
-    alpha, view = alpha[near], canvas[near]
-    move = np.array([(1, 0, light[0]), (0, 1, light[1])])
-    shadow = cv2.warpAffine(alpha, move, alpha.shape[::-1])
-    view *= 1 - 0.45 * cv2.GaussianBlur(shadow, (0, 0), size / 100)[..., None]
-    width = 2 * max(1, size // 160) + 1
-    rim = alpha - cv2.erode(alpha, np.ones((width, width), np.uint8))
-    surface = texture(rng, kind, alpha.shape, size) * (1 - 0.35 * rim[..., None])
-    view += alpha[..., None] * (surface - view)
-
-
-def paint(rng: Generator, ground: Array, items: Sequence[Item]) -> Array:
-    """Draw a scene: (H, W, 3) uint8 RGB."""
-    canvas = paint_ground(rng, ground)
-    h, w = ground.shape
-    angle = rng.uniform(0, 2 * np.pi)
-    light = 0.02 * max(h, w) * np.array([np.cos(angle), np.sin(angle)])
-    for item in items:
-        for alpha in item.parts:
-            paint_part(rng, canvas, item.kind, alpha, light)
-    y, x = np.indices((h, w), np.float32)
-    slope = (x / w - 0.5) * np.cos(angle) + (y / h - 0.5) * np.sin(angle)
-    canvas *= 1 - rng.uniform(0, 0.5) * slope[..., None]
-    return np.clip(canvas + rng.normal(0, 2, canvas.shape), 0, 255).astype(np.uint8)
-
-
-# ---- what is written ----
-
-
-def annotate(item: Item, visible: Array) -> dict[str, Any]:
-    """COCO's annotation, but for its ids, of an item whose pixels (H, W) bool are visible."""
-    segmentation: Any = polygons(visible)
-    if item.crowd:
-        segmentation = rle.encode(np.asfortranarray(visible, np.uint8))
-        segmentation["counts"] = segmentation["counts"].decode()
-    return {
-        "category_id": list(THINGS).index(item.kind) + 1,
-        "iscrowd": int(item.crowd),
-        "area": int(visible.sum()),
-        "bbox": list(cv2.boundingRect(visible.astype(np.uint8))),
-        "segmentation": segmentation,
-    }
-
-
-def make_scene(size: int, key: tuple[int, int, int]) -> tuple[Array, Array, list[dict[str, Any]]]:
-    """Scene number key[2] of split key[1] under seed key[0].
-
-    Returns the picture (H, W, 3) uint8 RGB, the ADE labels (H, W) uint8 and COCO's annotations.
-    """
-    rng = np.random.default_rng(key)
-    shorter = round(size * rng.uniform(0.75, 1))
-    shape = (size, shorter) if rng.random() < 0.5 else (shorter, size)
-    ground = divide(rng, shape)
-    items, owner = lay_out(rng, shape, key[2])
-    labels = ground + np.uint8(1)
-    for number, item in enumerate(items, 1):
-        labels[owner == number] = 0 if item.crowd else CLASSES.index(item.kind) + 1
-    found = [annotate(item, owner == number) for number, item in enumerate(items, 1)]
-    return paint(rng, ground, items), labels, found
 
 
 def save(path: Path, pixels: Array, *options: int) -> None:

@@ -1,0 +1,65 @@
+"""What the tests share: values that follow from names and shapes alone, and a small backbone."""
+
+import math
+import zlib
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from agent_attention import AgentPVT
+
+Model = TypeVar("Model", bound=nn.Module)
+
+SMALL: dict[str, tuple[int, ...]] = {
+    "embed_dims": (8, 16, 24, 32),
+    "num_heads": (1, 2, 3, 4),
+    "mlp_ratios": (2, 2, 2, 2),
+    "depths": (1, 2, 1, 1),
+}
+SMALL_GRIDS = ((3, 4), (5, 4), (7, 7), (6, 8))
+
+
+def small_pvt(**arguments: Any) -> AgentPVT:
+    """An Agent-PVT that runs in milliseconds, with seeded weights."""
+    return seed_weights(AgentPVT(**{"arch": SMALL, "agent_shapes": SMALL_GRIDS, **arguments}))
+
+
+def seed_weights(model: Model) -> Model:
+    """Give every parameter the values of its name and shape (golden/README.md); return the model.
+
+    All tables get values of order 1, so that no term is too small to be seen, as it would be with
+    the initialisation for training.
+    """
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            values = _values(name, tuple(parameter.shape))
+            parameter.copy_(torch.from_numpy(values))
+    return model
+
+
+def seeded_input(batch: int, height: int, width: int) -> Tensor:
+    """Images (batch, 3, height, width)."""
+    return normal(7, (batch, 3, height, width))
+
+
+def normal(seed: int, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal float32 numbers."""
+    return torch.from_numpy(_normal(seed, shape))
+
+
+def _normal(seed: int, shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.RandomState(seed).standard_normal(shape).astype(np.float32)
+
+
+def _values(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    x = _normal(zlib.crc32(name.encode()), shape)
+    last = name.rpartition(".")[2]
+    if last.endswith("_bias") or last == "relative_position_bias_table":
+        return 0.5 * x
+    if last.startswith("pos_embed"):
+        return 0.2 * x
+    if x.ndim == 1:
+        return 1 + 0.1 * x if last == "weight" else 0.1 * x
+    return x / np.float32(math.sqrt(math.prod(shape[1:])))
