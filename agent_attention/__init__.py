@@ -2,6 +2,7 @@
 
 from agent_attention.attention import AgentAttention
 from agent_attention.pvt import AgentPVT
+from agent_attention.swin import AgentSwinTransformer
 
 __version__ = "0.1.0"
-__all__ = ["AgentAttention", "AgentPVT", "__version__"]
+__all__ = ["AgentAttention", "AgentPVT", "AgentSwinTransformer", "__version__"]

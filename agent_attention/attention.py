@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agent_attention.checks import Pair
+from agent_attention.checks import Pair, check_heads
 from agent_attention.layers import init_table, resize
 
 _BLOCK = 7  # side of the block bias tables (spec of the published weights)
@@ -52,8 +52,7 @@ class AgentAttention(nn.Module):
         joint_qkv: bool = False,
     ) -> None:
         super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"dim={dim} is not a multiple of num_heads={num_heads}")
+        check_heads(dim, num_heads)
         self.num_heads = num_heads
         self.base_grid = base_grid
         self.agent_shape = agent_shape

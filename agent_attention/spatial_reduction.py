@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from agent_attention.attention import to_map, to_tokens
-from agent_attention.checks import Pair
+from agent_attention.checks import Pair, check_heads
 
 
 class SpatialReductionAttention(nn.Module):
@@ -20,6 +20,9 @@ class SpatialReductionAttention(nn.Module):
         qkv_bias: learn a bias in the query, key and value projections.
         attn_drop: dropout rate on the attention map.
         proj_drop: dropout rate after the output projection.
+
+    Raises:
+        ValueError: if ``dim`` is not a multiple of ``num_heads``.
     """
 
     def __init__(
@@ -32,6 +35,7 @@ class SpatialReductionAttention(nn.Module):
         proj_drop: float = 0.0,
     ) -> None:
         super().__init__()
+        check_heads(dim, num_heads)
         self.num_heads = num_heads
         self.attn_drop = attn_drop
         self.sr_ratio = sr_ratio

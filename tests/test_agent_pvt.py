@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from agent_attention import AgentAttention, AgentPVT
-from agent_attention.layers import DropPath
+from agent_attention.layers import DropPath, Mlp
 from agent_attention.spatial_reduction import SpatialReductionAttention
 
 KEYS = json.loads((Path(__file__).parent / "golden" / "backbone_keys.json").read_text())
@@ -25,6 +25,14 @@ close = torch.testing.assert_close
 def blocks(model: nn.Module) -> list[nn.Module]:
     """All blocks of the four stages, in order."""
     return [block for i in range(1, 5) for block in getattr(model, f"block{i}", ())]
+
+
+def silence_blocks(model: nn.Module) -> None:
+    """Make every block an identity, so that only the embeddings are left."""
+    for block in blocks(model):
+        for layer in (block.attn.proj, block.mlp.fc2):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
 
 def loss_of(outs: tuple[Tensor, ...]) -> Tensor:
@@ -147,11 +155,8 @@ def test_pixels_that_fill_no_patch_do_not_count() -> None:
 def test_position_embeddings_are_resized_to_each_stages_own_map(size: tuple[int, int]) -> None:
     # 448 and 112x448: a later stage has as many tokens as the table of another stage, or as its own
     model = small_pvt().eval()
+    silence_blocks(model)
     with torch.no_grad():
-        for block in blocks(model):  # make them identities
-            for layer in (block.attn.proj, block.mlp.fc2):
-                layer.weight.zero_()
-                layer.bias.zero_()
         x = seeded_input(1, *size)
         outs = model(x)
         for i, out in enumerate(outs, 1):
@@ -239,6 +244,38 @@ def test_each_rate_drops_in_training_only(name: str) -> None:
         first, second = model.train()(image), model(image)
         assert not torch.equal(first[-1], second[-1])
         close(model.eval()(image), small_pvt().eval()(image))
+
+
+@pytest.mark.parametrize("types", ["AAAA", "BBBB"])
+def test_dropout_rates_reach_their_layers(types: str) -> None:
+    for block in blocks(small_pvt(attn_types=types, attn_drop_rate=0.2, drop_rate=0.3)):
+        rates = (block.attn.attn_drop, block.attn.proj_drop.p, block.mlp.drop.p)
+        assert rates == (0.2, 0.3, 0.3)
+
+
+def test_training_drops_after_the_position_embedding() -> None:
+    model = small_pvt(drop_rate=0.5, out_indices=(0,))
+    silence_blocks(model)
+    image = seeded_input(1, 64, 96)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        (wanted,), (found,) = model.eval()(image), model.train()(image)
+    kept = found != 0
+    assert 0.4 < kept.float().mean() < 0.6
+    close(found[kept], 2 * wanted[kept])
+
+
+def test_training_drops_twice_in_an_mlp() -> None:
+    mlp = Mlp(8, 8, drop=0.5).train()
+    for layer in (mlp.fc1, mlp.fc2):
+        nn.init.eye_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    torch.manual_seed(0)
+    x = 1 + normal(3, (50, 8)).abs()
+    out = mlp(x)
+    kept = out != 0
+    assert 0.15 < kept.float().mean() < 0.35  # a quarter
+    close(out[kept], 4 * F.gelu(x)[kept])
 
 
 @pytest.mark.parametrize("indices", [(0, 1, 2, 3), (0, 1)])

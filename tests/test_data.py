@@ -1,5 +1,7 @@
-"""A user's own data: one folder moves every loader, evaluator and head; what is missing is named."""
+"""A user's own data: one folder moves every loader, evaluator and head; gaps are named."""
 
+import copy
+import functools
 import json
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
@@ -92,8 +94,14 @@ def scenes(tmp_path: Path) -> DataFlags:
     )
 
 
-def load(path: Path) -> Config:
+@functools.cache
+def read(path: Path) -> Config:
     return Config.fromfile(path)
+
+
+def load(path: Path) -> Config:
+    """A config of its own for each caller."""
+    return copy.deepcopy(read(path))
 
 
 def plain(cfg: Config) -> dict[str, Any]:
@@ -140,8 +148,10 @@ def test_flags_that_are_not_given_are_false_and_one_is_enough() -> None:
 
 
 def test_every_flag_arrives_in_its_place() -> None:
-    flags = ("--data-root r --train-ann ta --val-ann va --train-images ti --val-images vi").split()
-    assert parse(*flags) == DataFlags("r", "ta", "va", "ti", "vi", None)
+    root = ("--data-root", "r")
+    train = ("--train-ann", "ta", "--train-images", "ti")
+    val = ("--val-ann", "va", "--val-images", "vi")
+    assert parse(*root, *train, *val) == DataFlags("r", "ta", "va", "ti", "vi", None)
 
 
 def test_classes_are_names_or_a_file_of_names(tmp_path: Path) -> None:

@@ -140,11 +140,10 @@ def follow(lines: Iterator[str], path: Path) -> list[str]:
 
 
 def pictures(task: Task) -> list[Path]:
-    """The first pictures that testing drew, the newest of each scene."""
-    found = sorted((task.folder / "pictures").rglob("*.jpg")) or sorted(
-        (task.folder / "pictures").rglob("*.png")
-    )
-    return found[:PICTURES]
+    """Pictures that testing drew; the first two scenes are the odd ones, with a crowd and empty."""
+    folder = task.folder / "pictures"
+    found = sorted(path for path in folder.rglob("*.*") if path.suffix in (".jpg", ".png"))
+    return found[2 : 2 + PICTURES]
 
 
 def draw(paths: list[Path], height: int = 320) -> Path:
@@ -152,7 +151,7 @@ def draw(paths: list[Path], height: int = 320) -> Path:
     images = [mmcv.imread(path) for path in paths]
     images = [mmcv.imresize(i, (i.shape[1] * height // i.shape[0], height)) for i in images]
     cell = (height + 8, max(image.shape[1] for image in images) + 8)
-    cells = [mmcv.impad(image, shape=cell, pad_val=255) for image in images]
+    cells = [mmcv.impad(image, shape=cell, pad_val=(255, 255, 255)) for image in images]
     half = len(cells) // 2
     path = OUT / "predictions.png"
     mmcv.imwrite(np.hstack([np.vstack(cells[:half]), np.vstack(cells[half:])]), str(path))

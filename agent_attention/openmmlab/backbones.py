@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from mmengine.logging import print_log
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, PretrainedInit
 from mmengine.runner.checkpoint import CheckpointLoader
 
 import agent_attention
@@ -21,14 +21,17 @@ class _Initialised(BaseModule):
         Raises:
             UserError: if the checkpoint cannot be read or does not fit the backbone in full.
         """
-        config = self.init_cfg
-        if not config:
-            self._is_init = True
-        elif isinstance(config, dict) and config.get("type") == "Pretrained":
-            load_backbone(self, config["checkpoint"])
-            self._is_init = True
-        else:
+        configs = self.init_cfg or []
+        configs = [configs] if isinstance(configs, dict) else list(configs)
+        others = [config for config in configs if not _is_pretrained(config)]
+        if others:
+            given, self.init_cfg = self.init_cfg, others
             super().init_weights()
+            self.init_cfg = given
+        for config in configs:
+            if _is_pretrained(config):
+                load_backbone(self, config.get("checkpoint"))
+        self._is_init = True
 
 
 class AgentPVT(agent_attention.AgentPVT, _Initialised):
@@ -40,6 +43,10 @@ class AgentPVT(agent_attention.AgentPVT, _Initialised):
     def __init__(self, *args: Any, init_cfg: dict[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.init_cfg = init_cfg
+
+
+def _is_pretrained(config: dict[str, Any]) -> bool:
+    return config.get("type") in ("Pretrained", "mmengine.Pretrained", PretrainedInit)
 
 
 def load_backbone(model: torch.nn.Module, path: str) -> None:

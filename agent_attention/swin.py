@@ -1,0 +1,169 @@
+"""Agent-Swin: the Swin Transformer with agent attention in its early stages (paper, section 4.4).
+
+A tensor passes four stages of blocks; between them ``PatchMerging`` halves the resolution. Stages
+whose maps are large use agent attention over the whole map, the later ones Swin's windows.
+Parameter names are the published checkpoints' own. Shape letters: see ``agent_attention.attention``.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from agent_attention.attention import AgentAttention, to_map
+from agent_attention.checks import (
+    Pair,
+    check_agent_shapes,
+    check_block_types,
+    check_integer,
+    reject_unknown,
+    resolve_arch,
+)
+from agent_attention.layers import PatchEmbed, init_linear_and_norm
+from agent_attention.pyramid import Block, Pyramid
+from agent_attention.window import WindowAttention
+
+# Swin's own sizes (arXiv 2103.14030, section 3.3), and which blocks are agent attention ('A').
+ARCHS: dict[str, dict[str, Any]] = {
+    "tiny": {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24)},
+    "small": {"embed_dim": 96, "depths": (2, 2, 18, 2), "num_heads": (3, 6, 12, 24)},
+    "base": {"embed_dim": 128, "depths": (2, 2, 18, 2), "num_heads": (4, 8, 16, 32)},
+}
+ATTN_TYPES = {
+    "tiny": ("A", "A", "A", "B"),
+    "small": ("A", "A", "B", "B"),
+    "base": ("A", "A", "2A16B", "B"),
+}
+BASE_GRIDS = (3, 4, 7, 7)  # p: 9, 16, 49, 49 base agents
+PATCH = 4  # stride of the first stage, in pixels
+MLP_RATIO = 4
+_EPS = 1e-5
+
+
+class AgentSwinTransformer(Pyramid):
+    """Agent-Swin backbone: an image to a pyramid of feature maps.
+
+    Args:
+        arch: 'tiny', 'small', 'base', or a dict with the keys of ``ARCHS['tiny']``.
+        agent_shapes: agent grid (a_h, a_w) of each stage. The default is the one published for
+            detection and segmentation.
+        window_size: side of Agent-Swin's nominal window; 'B' blocks use windows of
+            M = max(7, window_size // 8) pixels. 56 (M = 7) for models pre-trained at 224 pixels,
+            72 (M = 9) at 288, 96 (M = 12) at 384.
+        attn_types: an item a stage: 'A' agent attention, 'B' shifted windows, or a run of both
+            such as '2A16B', two agent blocks and then sixteen of windows. None takes the published
+            ones of the arch, and those of 'tiny' for a dict.
+        pretrain_img_size: side, in pixels, of the images the bias tables are for.
+        out_indices: stages whose maps are returned; later stages than the last are not built.
+        drop_path_rate: stochastic depth of the last block; earlier ones grow linearly from 0.
+        drop_rate: dropout after the patch embedding, projections and MLP layers.
+        attn_drop_rate: dropout on attention maps.
+        frozen_stages: -1 trains everything; k freezes the first k stages with their output norms,
+            0 only the patch embedding.
+        with_cp: recompute blocks in the backward pass (gradient checkpointing) to save memory.
+
+    Raises:
+        TypeError: on an unknown argument.
+        ValueError: on a value that is not allowed; the message says what is.
+    """
+
+    def __init__(
+        self,
+        arch: str | Mapping[str, Any] = "tiny",
+        agent_shapes: Sequence[Pair] = ((9, 9), (12, 12), (14, 14), (7, 7)),
+        window_size: int = 56,
+        attn_types: Sequence[str] | None = None,
+        pretrain_img_size: int = 224,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        drop_path_rate: float = 0.0,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        **unknown: Any,
+    ) -> None:
+        reject_unknown(type(self), unknown)
+        sizes = resolve_arch(arch, ARCHS)
+        grids = check_agent_shapes(agent_shapes)
+        if attn_types is None:
+            attn_types = ATTN_TYPES[arch if isinstance(arch, str) else "tiny"]
+        types = check_block_types(attn_types, sizes["depths"])
+        check_integer("window_size", window_size, 1, 4096)
+        check_integer("pretrain_img_size", pretrain_img_size, 32, 4096)
+        rates = {"drop_path_rate": drop_path_rate, "drop_rate": drop_rate}
+        super().__init__(
+            out_indices, frozen_stages, with_cp, {**rates, "attn_drop_rate": attn_drop_rate}
+        )
+        self.patch_embed = PatchEmbed(3, sizes["embed_dim"], PATCH)
+        self.pos_drop = nn.Dropout(drop_rate)
+        self.layers = nn.ModuleList()
+        drop_paths = torch.linspace(0, drop_path_rate, sum(sizes["depths"])).tolist()
+        drops = (attn_drop_rate, drop_rate)
+        window = max(7, window_size // 8)
+        for i in range(self.num_stages):
+            dim, heads = sizes["embed_dim"] * 2**i, sizes["num_heads"][i]
+            side = pretrain_img_size // (PATCH * 2**i)
+            blocks = nn.ModuleList()
+            for j, kind in enumerate(types[i]):
+                if kind == "A":
+                    table = (side, side)
+                    attn: nn.Module = AgentAttention(
+                        dim, heads, BASE_GRIDS[i], grids[i], table, True, *drops, joint_qkv=True
+                    )
+                else:
+                    shift = window // 2 if j % 2 else 0
+                    attn = WindowAttention(dim, heads, window, shift, True, *drops)
+                path = drop_paths.pop(0)
+                blocks.append(Block(dim, attn, MLP_RATIO * dim, drop_rate, path, _EPS))
+            stage = nn.Module()
+            stage.blocks = blocks
+            if i < self.num_stages - 1:
+                stage.downsample = PatchMerging(dim)
+            self.layers.append(stage)
+            if i in self.out_indices:
+                setattr(self, f"norm{i}", nn.LayerNorm(dim, eps=_EPS))
+        self.apply(init_linear_and_norm)
+        self.freeze()
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """Images (B, 3, H, W) -> normalised maps (B, C*2^i, H/s_i, W/s_i), s_i = 4, 8, 16, 32.
+
+        Sides that are no multiple of a stride are padded right and bottom, so sizes round up.
+        """
+        x = F.pad(x, (0, -x.shape[3] % PATCH, 0, -x.shape[2] % PATCH))
+        x, size = self.patch_embed(x)  # (B, N, C)
+        x = self.pos_drop(x)
+        outs = []
+        for i, stage in enumerate(self.layers):
+            x = self.run(stage.blocks, x, size)
+            if i in self.out_indices:
+                outs.append(to_map(getattr(self, f"norm{i}")(x), size).contiguous())
+            if i < self.num_stages - 1:
+                x, size = stage.downsample(x, size)
+        return outs
+
+    def parts(self, stage: int) -> list[nn.Module | nn.Parameter]:
+        """A stage with its output norm; the patch embedding for 0."""
+        if stage == 0:
+            return [self.patch_embed, self.pos_drop]
+        norm = getattr(self, f"norm{stage - 1}", None)
+        return [self.layers[stage - 1]] + ([norm] if norm is not None else [])
+
+
+class PatchMerging(nn.Module):
+    """Joins 2x2 pixels and projects 4C to 2C channels (Swin, section 3.1)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * dim, eps=_EPS)
+        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+
+    def forward(self, x: Tensor, size: Pair) -> tuple[Tensor, Pair]:
+        """Tokens (B, N, C) of ``size`` (H, W) -> (B, N/4, 2C) and the new size, rounded up."""
+        height, width = size
+        x = F.pad(x.unflatten(1, size), (0, 0, 0, width % 2, 0, height % 2))  # (B, H', W', C)
+        corners = [x[:, row::2, column::2] for row, column in ((0, 0), (1, 0), (0, 1), (1, 1))]
+        x = torch.cat(corners, dim=-1)  # (B, H'/2, W'/2, 4C)
+        return self.reduction(self.norm(x.flatten(1, 2))), (x.shape[1], x.shape[2])
