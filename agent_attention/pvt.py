@@ -5,6 +5,7 @@ attention and MLP. Parameter names are the published checkpoints' own.
 Shape letters: see ``agent_attention.attention``.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -128,6 +129,11 @@ class AgentPVT(Pyramid):
         """Patch and position embedding of a stage, and its blocks; the first embedding for 0."""
         names = ["patch_embed", "pos_embed", "pos_drop"] + (["block"] if stage else [])
         return [getattr(self, f"{name}{stage or 1}") for name in names]
+
+    def ignores(self, key: str) -> bool:
+        """The stages that are not built."""
+        stage = re.match(r"(?:patch_embed|pos_embed|block)(\d)\b", key)
+        return stage is not None and int(stage.group(1)) > self.num_stages
 
     def _position(self, i: int, size: Pair) -> Tensor:
         """Position embedding (1, N, C) of stage i, resized to ``size`` where it differs."""

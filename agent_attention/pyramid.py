@@ -61,6 +61,14 @@ class Pyramid(nn.Module):
         """What to freeze of a stage, counted from 1; 0 is the stem."""
         raise NotImplementedError
 
+    def ignores(self, key: str) -> bool:
+        """Whether a key of a published checkpoint is of no use to this model."""
+        raise NotImplementedError
+
+    def may_lack(self, key: str) -> bool:
+        """Whether a key of this model is in no published ImageNet checkpoint."""
+        return False
+
     def train(self: Self, mode: bool = True) -> Self:
         """Set training mode, keep frozen stages in evaluation mode, return self."""
         super().train(mode)

@@ -2,9 +2,11 @@
 
 A tensor passes four stages of blocks; between them ``PatchMerging`` halves the resolution. Stages
 whose maps are large use agent attention over the whole map, the later ones Swin's windows.
-Parameter names are the published checkpoints' own. Shape letters: see ``agent_attention.attention``.
+Parameter names are the published checkpoints' own.
+Shape letters: see ``agent_attention.attention``.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -117,11 +119,8 @@ class AgentSwinTransformer(Pyramid):
                     attn = WindowAttention(dim, heads, window, shift, True, *drops)
                 path = drop_paths.pop(0)
                 blocks.append(Block(dim, attn, MLP_RATIO * dim, drop_rate, path, _EPS))
-            stage = nn.Module()
-            stage.blocks = blocks
-            if i < self.num_stages - 1:
-                stage.downsample = PatchMerging(dim)
-            self.layers.append(stage)
+            last = i == self.num_stages - 1
+            self.layers.append(Stage(blocks, None if last else PatchMerging(dim)))
             if i in self.out_indices:
                 setattr(self, f"norm{i}", nn.LayerNorm(dim, eps=_EPS))
         self.apply(init_linear_and_norm)
@@ -137,10 +136,11 @@ class AgentSwinTransformer(Pyramid):
         x = self.pos_drop(x)
         outs = []
         for i, stage in enumerate(self.layers):
+            assert isinstance(stage, Stage)
             x = self.run(stage.blocks, x, size)
             if i in self.out_indices:
                 outs.append(to_map(getattr(self, f"norm{i}")(x), size).contiguous())
-            if i < self.num_stages - 1:
+            if stage.downsample is not None:
                 x, size = stage.downsample(x, size)
         return outs
 
@@ -150,6 +150,27 @@ class AgentSwinTransformer(Pyramid):
             return [self.patch_embed, self.pos_drop]
         norm = getattr(self, f"norm{stage - 1}", None)
         return [self.layers[stage - 1]] + ([norm] if norm is not None else [])
+
+    def ignores(self, key: str) -> bool:
+        """The classifier's norm, the stages that are not built and the norms of maps not wanted."""
+        stage = re.match(r"layers\.(\d)\.(downsample\.)?", key)
+        if stage is not None:
+            last = self.num_stages - 1
+            return int(stage.group(1)) > last - (stage.group(2) is not None)
+        return re.match(r"norm\d?\.", key) is not None
+
+    def may_lack(self, key: str) -> bool:
+        """The output norms, which a classifier does not have."""
+        return re.match(r"norm\d\.", key) is not None
+
+
+class Stage(nn.Module):
+    """Blocks of one resolution, and the step to the next one unless the stage is the last."""
+
+    def __init__(self, blocks: nn.ModuleList, downsample: "PatchMerging | None") -> None:
+        super().__init__()
+        self.blocks = blocks
+        self.downsample = downsample
 
 
 class PatchMerging(nn.Module):

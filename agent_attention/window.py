@@ -70,19 +70,19 @@ class WindowAttention(nn.Module):
         if self.shift:
             x = x.roll((self.shift, self.shift), dims=(1, 2))
         x = x[:, :height, :width].flatten(1, 2)  # (B, N, C)
-        return self.proj_drop(self.proj(x))
+        return self.proj_drop(x)
 
     def attend(self, x: Tensor, padded: Pair) -> Tensor:
-        """Attention within windows: (B, G, M*M, C) -> (B, G, M*M, C)."""
+        """Projections and attention within windows: (B, G, M*M, C) -> (B, G, M*M, C)."""
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B, G, M*M, 3, h, d)
         q, k, v = qkv.permute(3, 0, 1, 4, 2, 5).flatten(1, 2)  # each (B*G, h, M*M, d)
         bias = self.bias(padded, q.dtype).expand(x.shape[0], -1, -1, -1, -1).flatten(0, 1)
         dropout = self.attn_drop if self.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
-        return out.transpose(1, 2).flatten(2).unflatten(0, x.shape[:2])
+        return self.proj(out.transpose(1, 2).flatten(2)).unflatten(0, x.shape[:2])
 
     def bias(self, padded: Pair, dtype: torch.dtype) -> Tensor:
-        """Relative position bias, with the shift's mask: (G, h, M*M, M*M), or G = 1 once for all."""
+        """Relative position bias, with the mask of the shift: (G, h, M*M, M*M)."""
         table = self.relative_position_bias_table[self.relative_position_index]  # (M*M, M*M, h)
         windows = (padded[0] // self.window) * (padded[1] // self.window)
         bias = table.permute(2, 0, 1).to(dtype)

@@ -1,26 +1,2 @@
-# Mask R-CNN with Agent-PVT-T, 1x (12 epochs), COCO 2017.
-#
-#   bash tools/dist_train.sh configs/agent_pvt_maskrcnn.py 8
-#
-# Expected: 41.4 box AP, 38.7 mask AP (reported by the authors, with 8 GPUs of 2 images each).
-# 31 M parameters, 230 GFLOPs at 1280x800 (reported by the authors).
-_base_ = [
-    "mmdet::_base_/models/mask-rcnn_r50_fpn.py",
-    "mmdet::_base_/datasets/coco_instance.py",
-    "mmdet::_base_/schedules/schedule_1x.py",
-    "./_base_/mmdet_agent.py",
-]
-
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type="AgentPVT",
-        arch="tiny",
-        drop_path_rate=0.1,
-        # docs/weights.md; from scratch: --cfg-options model.backbone.init_cfg=None
-        init_cfg=dict(type="Pretrained", checkpoint="checkpoints/agent_pvt_t.pth"),
-    ),
-    neck=dict(in_channels=[64, 128, 320, 512]),
-)
-
-optim_wrapper = dict(optimizer=dict(_delete_=True, type="AdamW", lr=2e-4, weight_decay=1e-4))
+# The short door to the recipe named below; its command, cost and expected score are there.
+_base_ = "./agent_pvt/mask-rcnn_agent-pvt-t_fpn_1x_coco.py"

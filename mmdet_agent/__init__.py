@@ -6,11 +6,12 @@ require("mmengine", "mmcv", "mmdet")
 
 from mmdet.registry import MODELS  # noqa: E402
 
-from agent_attention.openmmlab.backbones import AgentPVT  # noqa: E402
-from agent_attention.openmmlab.resume import allow_run_state  # noqa: E402
+from agent_attention.openmmlab.backbones import AgentPVT, AgentSwinTransformer  # noqa: E402
+from agent_attention.openmmlab.checkpoints import install_safe_loader  # noqa: E402
 
 # force: a second import under another path, as custom_imports may cause, must not fail.
-MODELS.register_module(module=AgentPVT, force=True)
-allow_run_state()
+for backbone in (AgentPVT, AgentSwinTransformer):
+    MODELS.register_module(module=backbone, force=True)
+install_safe_loader()
 
-__all__ = ["AgentPVT"]
+__all__ = ["AgentPVT", "AgentSwinTransformer"]

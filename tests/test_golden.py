@@ -11,12 +11,13 @@ import torch
 from helpers import normal, seed_weights, seeded_input
 from torch import Tensor, nn
 
-from agent_attention import AgentPVT
+from agent_attention import AgentPVT, AgentSwinTransformer
 
 GOLDEN = Path(__file__).parent / "golden"
 # one row a variant; its cases are in golden/features_<variant>.json
 VARIANTS: dict[str, Callable[..., nn.Module]] = {
     "pvt_t": lambda **options: AgentPVT("tiny", **options),
+    "swin_t": lambda **options: AgentSwinTransformer("tiny", **options),
 }
 Case = dict[str, Any]
 CASES: list[Case] = [

@@ -133,7 +133,7 @@ def is_coco(cfg: Config) -> bool:
 
 
 def _datasets(cfg: Config) -> Iterator[tuple[str, Any]]:
-    """(split, innermost dataset config) of each loader: wrappers such as RepeatDataset are opened."""
+    """(split, dataset config) of each loader; wrappers such as RepeatDataset are opened."""
     for split in ("train", "val", "test"):
         loader = cfg.get(f"{split}_dataloader")
         todo = [loader.dataset] if loader else []
@@ -202,7 +202,7 @@ def _set_num_classes(node: Any, count: int) -> None:
 
 
 def _coco_classes(cfg: Config) -> tuple[str, ...]:
-    """Category names of the validation annotations, by id; of the training ones if there is none."""
+    """Category names, by id, of the validation annotations or else of the training ones."""
     for _, dataset in reversed(list(_datasets(cfg))):
         path = Path(dataset.data_root, dataset.ann_file)
         if path.exists():

@@ -1,4 +1,4 @@
-"""How a run is set up: config, precision, processes. Shared by ``tools/train.py`` and ``test.py``."""
+"""How a run is set up: config, data, processes. Shared by ``tools/train.py`` and ``test.py``."""
 
 import os
 import sys
@@ -14,13 +14,14 @@ from mmengine.runner import Runner
 from agent_attention.openmmlab import hooks  # noqa: F401  (registers MeanLossHook)
 from agent_attention.openmmlab.data import DataFlags, point_at
 from agent_attention.openmmlab.errors import UserError
+from agent_attention.safe_load import CheckpointError
 
 
 def run_tool(main: Callable[[], None]) -> NoReturn:
     """Run a tool; a user's mistake becomes one message on stderr and exit code 1."""
     try:
         main()
-    except UserError as error:
+    except (UserError, CheckpointError) as error:
         if os.environ.get("RANK", "0") == "0":
             print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
@@ -48,27 +49,35 @@ def add_common_flags(parser: ArgumentParser) -> None:
     DataFlags.add_to(parser)
 
 
-def load_config(args: Namespace) -> Config:
-    """Read the config, apply the command line to it and choose its work directory.
+def read_config(config: str, options: dict[str, Any] | None = None) -> Config:
+    """Read a config file and change settings of it.
 
     Raises:
-        UserError: if the config cannot be read or its data flags do not apply.
+        UserError: if the file is not there or cannot be read.
     """
-    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    path = Path(args.config)
+    path = Path(config)
     if not path.is_file():
         raise UserError(f"there is no config {path} (from {Path.cwd()}); see the folder configs/")
     try:
         cfg = Config.fromfile(path)
-        cfg.merge_from_dict(args.cfg_options or {})
-    except (
-        Exception
-    ) as error:  # a config is the user's code: whatever it raises is to be mended there
+        cfg.merge_from_dict(options or {})
+    except Exception as error:  # a config is the user's own code, and may raise anything
         raise UserError(f"cannot read the config {path}: {_one_line(error)}") from error
+    return cfg
+
+
+def load_config(args: Namespace) -> Config:
+    """The config of a run: read, pointed at the user's data, with its work directory.
+
+    Raises:
+        UserError: if the config cannot be read or the data flags do not apply to it.
+    """
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    cfg = read_config(args.config, args.cfg_options)
     classes = point_at(cfg, DataFlags.of(args))
     if classes:
         print(f"{len(classes)} classes: {', '.join(classes)}")
-    cfg.work_dir = args.work_dir or cfg.get("work_dir") or f"work_dirs/{path.stem}"
+    cfg.work_dir = args.work_dir or cfg.get("work_dir") or f"work_dirs/{Path(args.config).stem}"
     cfg.launcher = args.launcher
     return cfg
 

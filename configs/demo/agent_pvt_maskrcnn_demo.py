@@ -4,7 +4,7 @@
 #   python tools/train.py configs/demo/agent_pvt_maskrcnn_demo.py
 #
 # Nothing in the pipeline is random: a run does not depend on the number of processes or workers.
-_base_ = "../agent_pvt_maskrcnn.py"
+_base_ = "../agent_pvt/mask-rcnn_agent-pvt-t_fpn_1x_coco.py"
 
 classes = ("ellipse", "rectangle", "triangle", "star", "cross")
 data_root = "data/demo/coco/"

@@ -4,7 +4,7 @@
 #   python tools/train.py configs/demo/agent_pvt_semantic_fpn_demo.py
 #
 # Nothing in the pipeline is random: a run does not depend on the number of processes or workers.
-_base_ = "../agent_pvt_semantic_fpn.py"
+_base_ = "../agent_pvt/fpn_agent-pvt-t_8xb2-40k_ade20k-512x512.py"
 
 classes = ("grass", "sand", "water", "ellipse", "rectangle", "triangle", "star", "cross")
 data_root = "data/demo/ade"

@@ -1,0 +1,166 @@
+"""What is installed: the wheel is complete, asks for torch alone, and versions agree everywhere."""
+
+import subprocess
+import sys
+from email.parser import HeaderParser
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import agent_attention
+from agent_attention.openmmlab.versions import SUPPORTED
+
+ROOT = Path(__file__).parents[1]
+FAMILIES = {"maintained": "openmmlab", "upstream": "upstream"}  # and their extras and files
+Pins = dict[str, Requirement]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> ZipFile:
+    """The wheel, built from this checkout without a network."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (path,) = folder.glob("*.whl")
+    assert path.name == f"agent_attention-{agent_attention.__version__}-py3-none-any.whl"
+    return ZipFile(path)
+
+
+@pytest.fixture(scope="module")
+def required(wheel: ZipFile) -> list[Requirement]:
+    """What pip reads in the wheel's METADATA."""
+    (name,) = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
+    fields = HeaderParser().parsestr(wheel.read(name).decode()).get_all("Requires-Dist", [])
+    return [Requirement(field) for field in fields]
+
+
+def of_extra(required: list[Requirement], extra: str) -> Pins:
+    """The requirements of an extra beyond those of everybody, by name."""
+    always = [each for each in required if each.marker is None]
+    return {
+        canonicalize_name(each.name): each
+        for each in required
+        if each not in always and each.marker and each.marker.evaluate({"extra": extra})
+    }
+
+
+def in_file(name: str) -> Pins:
+    """The requirements of a file in requirements/, by name."""
+    lines = [line.split("#")[0].strip() for line in read(f"requirements/{name}.txt").splitlines()]
+    found = [Requirement(line) for line in lines if line and not line.startswith("-")]
+    return {canonicalize_name(each.name): each for each in found}
+
+
+def read(path: str) -> str:
+    return (ROOT / path).read_text()
+
+
+def texts(family: str) -> Pins:
+    """The distributions of a family that error messages name, by name."""
+    found = [Requirement(getattr(support, family)) for support in SUPPORTED.values()]
+    return {canonicalize_name(each.name): each for each in found}
+
+
+def pinned(requirement: Requirement) -> Version:
+    (only,) = requirement.specifier
+    assert only.operator == "=="
+    return Version(only.version)
+
+
+def sources(*folders: str) -> set[str]:
+    """Every file below folders of this checkout that Python did not write itself."""
+    found = (path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file())
+    return {str(path.relative_to(ROOT)) for path in found if "__pycache__" not in path.parts}
+
+
+# ---- the wheel ----
+
+
+def test_the_wheel_has_every_module(wheel: ZipFile) -> None:
+    modules = sources("agent_attention", "mmdet_agent", "mmseg_agent")
+    assert {"agent_attention/pvt.py", "mmdet_agent/__init__.py"} <= modules
+    assert modules <= set(wheel.namelist())
+
+
+def test_the_wheel_has_configs_and_tools_where_openmmlab_looks(wheel: ZipFile) -> None:
+    inside = "agent_attention/.mim/"
+    names = {name.removeprefix(inside) for name in wheel.namelist() if name.startswith(inside)}
+    assert {"configs/agent_pvt_maskrcnn.py", "configs/_base_/ade20k.py", "tools/train.py"} <= names
+    assert names == sources("configs", "tools")
+
+
+def test_the_wheel_has_nothing_else(wheel: ZipFile) -> None:
+    folders = {name.partition("/")[0] for name in wheel.namelist()}
+    metadata = f"agent_attention-{agent_attention.__version__}.dist-info"
+    assert folders == {"agent_attention", "mmdet_agent", "mmseg_agent", metadata}
+    assert f"{metadata}/licenses/LICENSE" in wheel.namelist()
+
+
+def test_the_wheel_requires_torch_alone(required: list[Requirement]) -> None:
+    assert [each.name for each in required if each.marker is None] == ["torch"]
+
+
+def test_openmmlab_is_an_extra_of_either_family(required: list[Requirement]) -> None:
+    for family, extra in FAMILIES.items():
+        assert texts(family).keys() <= of_extra(required, extra).keys()
+        other = next(name for name in FAMILIES if name != family)
+        assert texts(other).keys().isdisjoint(of_extra(required, extra))
+
+
+# ---- versions ----
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_messages_name_the_versions_that_are_installed(family: str) -> None:
+    assert len(texts(family)) == 4
+    installed = in_file(FAMILIES[family])
+    for name, text in texts(family).items():
+        assert pinned(text) == pinned(installed[name])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_extra_begins_at_the_tested_versions(family: str, required: list[Requirement]) -> None:
+    extra, installed = of_extra(required, FAMILIES[family]), in_file(FAMILIES[family])
+    assert extra.keys() == installed.keys()
+    for name, pin in installed.items():
+        if not pin.specifier:
+            continue  # what mmseg forgets to require, in any version
+        assert {each.operator for each in extra[name].specifier} == {">=", "<"}
+        assert extra[name].specifier.contains(pinned(pin))
+        (first,) = [each.version for each in extra[name].specifier if each.operator == ">="]
+        assert Version(first) == pinned(pin)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_extra_allows_no_version_that_is_refused(
+    family: str, required: list[Requirement]
+) -> None:
+    extra = of_extra(required, FAMILIES[family])
+    for support in SUPPORTED.values():
+        pin = Requirement(getattr(support, family))
+        (below,) = [e for e in extra[canonicalize_name(pin.name)].specifier if e.operator == "<"]
+        assert Version(support.first) <= pinned(pin) < Version(support.below)
+        assert Version(below.version) <= Version(support.below)
+
+
+def test_the_installed_torch_is_one_that_the_wheel_allows(required: list[Requirement]) -> None:
+    (torch,) = [each for each in required if each.name == "torch"]
+    assert torch.specifier.contains(pinned(in_file("torch")["torch"]))
+
+
+# ---- continuous integration ----
+
+
+def test_continuous_integration_runs_the_tests() -> None:
+    assert "make test" in read(".ci/run").splitlines()
+
+
+@pytest.mark.parametrize("target", ["install", "demo", "test", "check", "clean"])
+def test_make_has_each_target(target: str) -> None:
+    dry = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
+    assert dry.returncode == 0, dry.stderr

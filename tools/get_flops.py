@@ -1,0 +1,179 @@
+"""Count the parameters and multiply-adds of a config's model, without any data set.
+
+    python tools/get_flops.py configs/agent_pvt_maskrcnn.py
+    python tools/get_flops.py configs/agent_pvt_semantic_fpn.py --shape 512 512 --json flops.json
+
+The model runs on torch's meta device, so it costs no time, and torch's own counter sees every
+operator, fused attention included. One multiply-add is one FLOP, as in the published tables, whose
+input sizes are the defaults: 800x1280 with 1000 proposals and 100 masks for detectors, 512x2048
+without the auxiliary head for segmentors. Agent biases depend on the map's size and the weights
+alone: they are made once a size and do not count for an image.
+"""
+
+import argparse
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.registry import init_default_scope
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from agent_attention import AgentAttention
+from agent_attention.openmmlab.data import is_coco
+from agent_attention.openmmlab.errors import UserError
+from agent_attention.openmmlab.runtime import read_config, run_tool
+
+SHAPES = {"detection": (800, 1280), "segmentation": (512, 2048)}  # (H, W), as published
+PROPOSALS, MASKS = 1000, 100
+STRIDE = 32  # the smallest image side
+
+
+class Count(NamedTuple):
+    """Of one part of a model."""
+
+    parameters: int
+    multiply_adds: int
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="config file, for example configs/agent_pvt_maskrcnn.py")
+    parser.add_argument(
+        "--shape", type=int, nargs=2, metavar=("H", "W"), help="image size in pixels"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the counts to this file too")
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = read_config(args.config, args.cfg_options)
+    shape = tuple(args.shape or SHAPES["detection" if is_coco(cfg) else "segmentation"])
+    if min(shape) < STRIDE:
+        raise UserError(f"--shape: sides must be at least {STRIDE} pixels, got {shape}")
+    counts = count(cfg, (shape[0], shape[1]))
+    print(f"{args.config} at {shape[0]}x{shape[1]} (height x width)\n{table(counts)}")
+    if args.json:
+        report = {"config": args.config, "shape": shape}
+        parts = {name: part._asdict() for name, part in counts.items()}
+        Path(args.json).write_text(json.dumps({**report, "parts": parts}, indent=2) + "\n")
+
+
+def count(cfg: Config, shape: tuple[int, int]) -> dict[str, Count]:
+    """Parameters and multiply-adds by part; the whole model is ``'model'``.
+
+    Args:
+        cfg: a detection or segmentation config.
+        shape: image size (H, W) in pixels.
+    """
+    model = build(cfg)
+    counted = count_run(model, functools.partial(RUNS[is_coco(cfg)], model, shape))
+    parts = {
+        name: Count(sum(p.numel() for p in module.parameters()), counted[name])
+        for name, module in model.named_modules()
+        if name.count(".") <= 1 and counted[name]
+    }
+    return {**{name: part for name, part in parts.items() if name}, "model": parts[""]}
+
+
+def build(cfg: Config) -> nn.Module:
+    """The model of a config, in evaluation mode on the meta device: shapes without numbers."""
+    init_default_scope(cfg.default_scope)
+    if is_coco(cfg):
+        from mmdet.registry import MODELS
+    else:
+        from mmseg.registry import MODELS
+    return MODELS.build(cfg.model).eval().to("meta")
+
+
+def count_run(model: nn.Module, run: Callable[[], None]) -> dict[str, int]:
+    """Multiply-adds of one run by module name, ``''`` for all: run to make biases, then count."""
+    counted = {name: 0 for name, _ in model.named_modules()}
+    remembered = functools.lru_cache(maxsize=None)(AgentAttention.agent_biases)
+    with torch.no_grad(), mock.patch.object(AgentAttention, "agent_biases", remembered):
+        run()
+        with FlopCounterMode(display=False) as counter:
+            for name, module in model.named_modules():
+                attach(module, name, counted, counter)
+            run()
+    counted[""] = counter.get_total_flops() // 2
+    return {name: within(model, name, counted) for name in counted}
+
+
+def attach(module: nn.Module, name: str, counted: dict[str, int], counter: FlopCounterMode) -> None:
+    """Add to ``counted[name]`` what the counter counts during each call of the module."""
+
+    def start(*_: Any) -> None:
+        counted[name] -= counter.get_total_flops() // 2
+
+    def stop(*_: Any) -> None:
+        counted[name] += counter.get_total_flops() // 2
+
+    module.register_forward_pre_hook(start)
+    module.register_forward_hook(stop)
+
+
+def within(model: nn.Module, name: str, counted: dict[str, int]) -> int:
+    """A module's own count; that of its children if it is a container that is never called."""
+    if counted[name]:
+        return counted[name]
+    prefix = f"{name}." if name else ""
+    children = model.get_submodule(name).named_children()
+    return sum(within(model, f"{prefix}{child}", counted) for child, _ in children)
+
+
+def run_segmentor(model: Any, shape: tuple[int, int]) -> None:
+    image = torch.empty(1, 3, *shape, device="meta")
+    model.decode_head(model.extract_feat(image))
+
+
+def run_detector(model: Any, shape: tuple[int, int]) -> None:
+    """Backbone, neck, dense head, and RoI heads on a fixed number of regions."""
+    features = model.extract_feat(torch.empty(1, 3, *shape, device="meta"))
+    roi = getattr(model, "roi_head", None)
+    if roi is None:
+        model.bbox_head(features)
+        return
+    model.rpn_head(features)
+    for head in as_list(roi.bbox_head):
+        head(torch.empty(PROPOSALS, *region(head), device="meta"))
+    if roi.with_mask:
+        # in testing a cascade uses the mask heads of all its stages
+        extractors = as_list(roi.mask_roi_extractor)
+        for head, extractor in zip(as_list(roi.mask_head), extractors, strict=True):
+            size = extractor.roi_layers[0].output_size
+            head(torch.empty(MASKS, head.in_channels, *size, device="meta"))
+
+
+RUNS = {True: run_detector, False: run_segmentor}  # by is_coco
+
+
+def region(head: Any) -> tuple[int, int, int]:
+    """Shape (C, H, W) of the features a box head takes."""
+    return (head.in_channels, *head.roi_feat_size)
+
+
+def as_list(heads: Any) -> list[Any]:
+    return list(heads) if isinstance(heads, nn.ModuleList) else [heads]
+
+
+def table(counts: dict[str, Count]) -> str:
+    """Counts as text: a line a part, in millions and billions."""
+    lines = [f"{'part':<28}{'parameters':>14}{'multiply-adds':>18}"]
+    for name, part in counts.items():
+        millions, billions = part.parameters / 1e6, part.multiply_adds / 1e9
+        lines.append(f"{name:<28}{millions:>12.2f} M{billions:>16.2f} G")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run_tool(main)
