@@ -84,73 +84,121 @@ def backbone_weights(
         )
     weights = {key: resized.get(key, used.get(key, wanted[key])) for key in wanted}
     matched = [key for key in used if key not in resized]
-    return Fit(weights, matched, list(resized), dropped, [k for k in new if not _is_index(k)])
+    told = [key for key in dropped if key not in wanted]  # a buffer both compute is no news
+    return Fit(weights, matched, list(resized), told, [k for k in new if not _is_index(k)])
 
 
-def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a backbone, classifier or whole model, with the names a backbone has.
+def unwrap(checkpoint: Any, backbone: bool = True) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name.
+
+    Args:
+        checkpoint: a state dict, bare or under 'state_dict' or 'model'.
+        backbone: of a detector or segmentor, take the backbone alone, under a backbone's names.
 
     Raises:
         ValueError: if there is no tensor in the checkpoint.
     """
     if not isinstance(checkpoint, Mapping):
-        raise ValueError(
-            f"a checkpoint is a dict of tensors, this is a {type(checkpoint).__name__}"
-        )
+        raise ValueError(f"a checkpoint is a dict of tensors, not a {type(checkpoint).__name__}")
     for wrapping in _WRAPPINGS:
         if isinstance(checkpoint.get(wrapping), Mapping):
-            return unwrap(checkpoint[wrapping])
+            return unwrap(checkpoint[wrapping], backbone)
     found = {
         str(key).removeprefix("module."): value
         for key, value in checkpoint.items()
         if isinstance(value, Tensor)
     }
     if not found:
-        raise ValueError("a checkpoint is a dict of tensors, this one has none")
+        raise ValueError("a checkpoint is a dict of tensors, and there is none in this one")
     inner = {
         key.removeprefix("backbone."): value
         for key, value in found.items()
         if key.startswith("backbone.")
     }
-    return inner or found
+    return inner if inner and backbone else found
+
+
+class Look(NamedTuple):
+    """What a backbone's tensors tell of their model; None is not known."""
+
+    family: type[Pyramid]
+    sizes: tuple[int, ...]  # depths; Agent-Swin's channels in front
+    arch: str | None
+    img_size: int | None  # pixels at pre-training; None without agent attention
+    window: int | None
+
+
+def look_at(weights: Mapping[str, Tensor]) -> Look | None:
+    """Recognise the backbone that tensors are of, or None."""
+    if "patch_embed1.proj.weight" in weights:
+        sizes = tuple(_depth(weights, rf"block{i}\.(\d+)\.") for i in range(1, 5))
+        known = {arch: tuple(sizes["depths"]) for arch, sizes in pvt.ARCHS.items()}
+        return Look(
+            pvt.AgentPVT, sizes, known_as(known, sizes), _img_size(weights, "block1.0"), None
+        )
+    if "patch_embed.proj.weight" in weights and any(key.startswith("layers.0.") for key in weights):
+        depths = (_depth(weights, rf"layers\.{i}\.blocks\.(\d+)\.") for i in range(4))
+        sizes = (int(weights["patch_embed.proj.weight"].shape[0]), *depths)
+        known = {arch: (v["embed_dim"], *v["depths"]) for arch, v in swin.ARCHS.items()}
+        img_size = _img_size(weights, "layers.0.blocks.0")
+        window = _window(weights)
+        return Look(swin.AgentSwinTransformer, sizes, known_as(known, sizes), img_size, window)
+    return None
 
 
 def looks_like(weights: Mapping[str, Tensor]) -> str:
     """The architecture that a backbone's tensors have, in words."""
-    if "patch_embed1.proj.weight" in weights:
-        return f"Agent-PVT {_pvt_size(weights)}{_trained_at(weights, 'block1.0')}"
-    if "patch_embed.proj.weight" in weights and any(key.startswith("layers.0.") for key in weights):
-        return f"Agent-Swin {_swin_size(weights)}{_trained_at(weights, 'layers.0.blocks.0')}"
-    return f"no backbone known here (its first keys: {', '.join(list(weights)[:3])})"
+    look = look_at(weights)
+    if look is None:
+        return f"no backbone known here (its first keys: {', '.join(list(weights)[:3])})"
+    name = repr(look.arch) if look.arch else f"of unknown sizes {look.sizes}"
+    if look.img_size is None:
+        return f"{look.family.__name__} {name} without agent attention (see new_attention)"
+    return f"{look.family.__name__} {name} pre-trained at {look.img_size} pixels"
 
 
-def _pvt_size(weights: Mapping[str, Tensor]) -> str:
-    depths = tuple(_depth(weights, rf"block{i}\.(\d+)\.") for i in range(1, 5))
-    return _name({arch: sizes["depths"] for arch, sizes in pvt.ARCHS.items()}, depths)
+def build_like(weights: Mapping[str, Tensor], pretrain_img_size: int | None = None) -> Pyramid:
+    """A backbone of the architecture and image size that tensors are for.
+
+    Args:
+        weights: tensors by a backbone's names, as ``unwrap`` gives them.
+        pretrain_img_size: another image size, in pixels, than the file's own.
+
+    Raises:
+        ValueError: if they are of no published Agent-PVT or Agent-Swin.
+    """
+    look = look_at(weights)
+    if look is None or look.arch is None or look.img_size is None:
+        raise ValueError(f"it looks like {looks_like(weights)}")
+    size = pretrain_img_size or look.img_size
+    if look.family is pvt.AgentPVT:
+        return pvt.AgentPVT(look.arch, pretrain_img_size=size)
+    window = look.window if pretrain_img_size is None else size // 32
+    return swin.AgentSwinTransformer(
+        look.arch, pretrain_img_size=size, window_size=8 * (window or 7)
+    )
 
 
-def _swin_size(weights: Mapping[str, Tensor]) -> str:
-    dim = int(weights["patch_embed.proj.weight"].shape[0])
-    depths = tuple(_depth(weights, rf"layers\.{i}\.blocks\.(\d+)\.") for i in range(4))
-    known = {arch: (sizes["embed_dim"], *sizes["depths"]) for arch, sizes in swin.ARCHS.items()}
-    return _name(known, (dim, *depths))
-
-
-def _name(known: Mapping[str, tuple[int, ...]], sizes: tuple[int, ...]) -> str:
-    names = [repr(arch) for arch, value in known.items() if value == sizes]
-    return names[0] if names else f"of unknown sizes {sizes}"
+def known_as(known: Mapping[str, tuple[int, ...]], sizes: tuple[int, ...]) -> str | None:
+    """The name of the known sizes that are equal to these."""
+    return next((name for name, value in known.items() if value == sizes), None)
 
 
 def _depth(weights: Mapping[str, Tensor], pattern: str) -> int:
-    blocks = {match.group(1) for key in weights if (match := re.match(pattern, key))}
-    return len(blocks)
+    return len({match.group(1) for key in weights if (match := re.match(pattern, key))})
 
 
-def _trained_at(weights: Mapping[str, Tensor], first_block: str) -> str:
+def _img_size(weights: Mapping[str, Tensor], first_block: str) -> int | None:
     table = weights.get(f"{first_block}.attn.ah_bias")
-    if table is None:
-        return " without agent attention (such weights need new_attention=True)"
-    return f" pre-trained at {4 * table.shape[3]} pixels"
+    return None if table is None else 4 * table.shape[3]
+
+
+def _window(weights: Mapping[str, Tensor]) -> int | None:
+    """M of the first window block: its table has (2M - 1)^2 rows."""
+    for key, table in weights.items():
+        if key.endswith("relative_position_bias_table"):
+            return (round(table.shape[0] ** 0.5) + 1) // 2
+    return None
 
 
 def _is_index(key: str) -> bool:

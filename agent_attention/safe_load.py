@@ -164,6 +164,6 @@ def _default_dict(*args: Any) -> dict[Any, Any]:
 
 def _reconstruct(cls: Any, base: type, state: Any) -> Any:
     """How pickle protocols before 2 make an object: only stand-ins are made so."""
-    if isinstance(cls, _InertType):
-        return cls.__new__(cls)
-    raise RefusedCall(f"it reconstructs {cls.__module__}.{cls.__name__}")
+    if not isinstance(cls, _InertType):
+        raise RefusedCall(f"it reconstructs {cls.__module__}.{cls.__name__}")
+    return Inert.__new__(cls)  # type: ignore[arg-type]

@@ -1,0 +1,119 @@
+"""Evaluate published weights and hold every row of the model zoo against its reported score.
+
+    python tools/verify_zoo.py --weights published            # data in data/coco and data/ade
+    python tools/verify_zoo.py --weights published --data /datasets --only retinanet
+
+A row is evaluated if WEIGHTS/NAME.pth and its data are there; what is absent is named. Exits with 1
+if a score is off by more than the tolerance, or nothing could be evaluated.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from agent_attention.openmmlab.errors import UserError
+from agent_attention.openmmlab.runtime import run_tool
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = {"COCO": "coco", "ADE20K": "ade/ADEChallengeData2016"}  # below --data
+# The metafiles' names of scores: the tools' names of metrics, and the factor to per cent.
+METRICS = {
+    "box AP": ("coco/bbox_mAP", 100),
+    "mask AP": ("coco/segm_mAP", 100),
+    "mIoU": ("mIoU", 1),
+    "mAcc": ("mAcc", 1),
+}
+
+
+class Row(NamedTuple):
+    """One model of the zoo and its reported scores, in per cent."""
+
+    name: str
+    config: Path
+    dataset: str
+    scores: dict[str, float]
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--weights", required=True, metavar="DIR", help="folder of NAME.pth files")
+    parser.add_argument("--data", default="data", metavar="DIR", help="holds coco/ and ade/")
+    parser.add_argument("--only", default="", metavar="TEXT", help="rows whose name has TEXT")
+    parser.add_argument("--tolerance", type=float, default=0.2, help="in points (default: 0.2)")
+    parser.add_argument("--work-dir", default="work_dirs/verify_zoo", metavar="DIR")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    if not Path(args.weights).is_dir():
+        raise UserError(f"--weights: there is no folder {args.weights} (from {Path.cwd()})")
+    chosen = [row for row in rows() if args.only in row.name]
+    if not chosen:
+        raise UserError(f"--only: no row of docs/model_zoo.md has {args.only!r} in its name")
+    worst = None
+    for row in chosen:
+        absent = missing(row, args)
+        if absent:
+            print(f"{row.name:<52} not evaluated: no {absent}", flush=True)
+            continue
+        found = evaluate(row, args)
+        for score, reported in row.scores.items():
+            off = found[score] - reported
+            worst = max(worst or 0.0, abs(off))
+            line = f"{score:<8} {found[score]:6.2f}  reported {reported:6.2f}  {off:+.2f}"
+            print(f"{row.name:<52} {line}", flush=True)
+    if worst is None:
+        raise UserError("nothing was evaluated: docs/model_zoo.md says where the weights are")
+    if worst > args.tolerance:
+        raise UserError(f"a score is {worst:.2f} points off, more than {args.tolerance}")
+
+
+def rows() -> Iterator[Row]:
+    """The models of the metafiles that ``model-index.yml`` imports."""
+    for metafile in yaml.safe_load((ROOT / "model-index.yml").read_text())["Import"]:
+        for model in yaml.safe_load((ROOT / metafile).read_text())["Models"]:
+            results = model["Results"]
+            scores = {key: value for part in results for key, value in part["Metrics"].items()}
+            yield Row(model["Name"], ROOT / model["Config"], results[0]["Dataset"], scores)
+
+
+def missing(row: Row, args: argparse.Namespace) -> Path | None:
+    """The first thing that a row's evaluation lacks, its weights or its data."""
+    wanted = [weights(row, args), data(row, args)]
+    return next((path for path in wanted if not path.exists()), None)
+
+
+def weights(row: Row, args: argparse.Namespace) -> Path:
+    return Path(args.weights, f"{row.name}.pth")
+
+
+def data(row: Row, args: argparse.Namespace) -> Path:
+    return Path(args.data, DATA[row.dataset])
+
+
+def evaluate(row: Row, args: argparse.Namespace) -> dict[str, float]:
+    """Test a row's weights with ``tools/test.py``; its scores in per cent."""
+    folder = Path(args.work_dir, row.name)
+    command = [sys.executable, str(ROOT / "tools/test.py"), str(row.config)]
+    command += [str(weights(row, args)), "--data-root", str(data(row, args))]
+    print(f"{row.name:<52} testing, log in {folder}", flush=True)
+    ran = subprocess.run([*command, "--work-dir", str(folder)], capture_output=True, text=True)
+    if ran.returncode:
+        raise UserError(f"testing {row.name} failed:\n{ran.stderr.strip()[-2000:]}")
+    metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text())["metrics"]
+    return {
+        name: metrics[key] * factor for name, (key, factor) in METRICS.items() if key in metrics
+    }
+
+
+if __name__ == "__main__":
+    run_tool(main)
