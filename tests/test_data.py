@@ -175,6 +175,16 @@ def test_empty_flags_change_nothing(path: Path) -> None:
     assert plain(cfg) == before
 
 
+def test_empty_flags_leave_even_other_annotations_alone(fruit: DataFlags) -> None:
+    cfg = load(COCO)
+    there = {"data_root": fruit.root, "ann_file": "check.json"}
+    for loader in LOADERS:
+        cfg[loader].dataset.update(there)
+    before = plain(cfg)
+    assert point_at(cfg, DataFlags()) is None
+    assert plain(cfg) == before
+
+
 # ---- COCO-like data ----
 
 

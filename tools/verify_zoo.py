@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
+from mmengine.fileio import load
 
 from agent_attention.openmmlab.errors import UserError
 from agent_attention.openmmlab.runtime import run_tool
@@ -79,8 +79,8 @@ def main() -> None:
 
 def rows() -> Iterator[Row]:
     """The models of the metafiles that ``model-index.yml`` imports."""
-    for metafile in yaml.safe_load((ROOT / "model-index.yml").read_text())["Import"]:
-        for model in yaml.safe_load((ROOT / metafile).read_text())["Models"]:
+    for metafile in load(ROOT / "model-index.yml")["Import"]:
+        for model in load(ROOT / metafile)["Models"]:
             results = model["Results"]
             scores = {key: value for part in results for key, value in part["Metrics"].items()}
             yield Row(model["Name"], ROOT / model["Config"], results[0]["Dataset"], scores)
@@ -105,10 +105,16 @@ def evaluate(row: Row, args: argparse.Namespace) -> dict[str, float]:
     folder = Path(args.work_dir, row.name)
     command = [sys.executable, str(ROOT / "tools/test.py"), str(row.config)]
     command += [str(weights(row, args)), "--data-root", str(data(row, args))]
-    print(f"{row.name:<52} testing, log in {folder}", flush=True)
-    ran = subprocess.run([*command, "--work-dir", str(folder)], capture_output=True, text=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "test.log"
+    print(f"{row.name:<52} testing, log: {log}", flush=True)
+    with log.open("w") as file:
+        ran = subprocess.run(
+            [*command, "--work-dir", str(folder)], stdout=file, stderr=subprocess.STDOUT
+        )
     if ran.returncode:
-        raise UserError(f"testing {row.name} failed:\n{ran.stderr.strip()[-2000:]}")
+        end = "\n".join(log.read_text().splitlines()[-10:])
+        raise UserError(f"testing {row.name} failed; the end of {log}:\n{end}")
     metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text())["metrics"]
     return {
         name: metrics[key] * factor for name, (key, factor) in METRICS.items() if key in metrics

@@ -6,7 +6,8 @@
 # Cost: 86 M parameters, 755 GFLOPs at 1280x800 (reported by the authors).
 _base_ = [
     "mmdet::_base_/models/cascade-mask-rcnn_r50_fpn.py",
-    "../_base_/coco_instance_detr.py",
+    "mmdet::_base_/datasets/coco_instance.py",
+    "../_base_/detr_pipeline.py",
     "mmdet::_base_/schedules/schedule_1x.py",
     "mmdet::_base_/default_runtime.py",
 ]
@@ -52,6 +53,8 @@ model = dict(
         ]
     ),
 )
+
+train_dataloader = dict(dataset=dict(pipeline=_base_.detr_pipeline))
 
 # Tables and norms are not decayed.
 optim_wrapper = dict(

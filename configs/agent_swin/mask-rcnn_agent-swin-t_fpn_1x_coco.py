@@ -6,7 +6,8 @@
 # Cost: 48 M parameters, 276 GFLOPs at 1280x800 (reported by the authors).
 _base_ = [
     "mmdet::_base_/models/mask-rcnn_r50_fpn.py",
-    "../_base_/coco_instance_detr.py",
+    "mmdet::_base_/datasets/coco_instance.py",
+    "../_base_/detr_pipeline.py",
     "mmdet::_base_/schedules/schedule_1x.py",
     "mmdet::_base_/default_runtime.py",
 ]
@@ -23,6 +24,8 @@ model = dict(
     ),
     neck=dict(in_channels=[96, 192, 384, 768]),
 )
+
+train_dataloader = dict(dataset=dict(pipeline=_base_.detr_pipeline))
 
 # Tables and norms are not decayed.
 optim_wrapper = dict(

@@ -1,0 +1,196 @@
+"""The model zoo: parameters, multiply-adds and scores of the 23 published rows, and their pages."""
+
+import functools
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import get_flops
+import pytest
+import verify_zoo
+from mmengine.config import Config
+from mmengine.fileio import load
+
+ROOT = Path(__file__).parents[1]
+
+
+class Published(NamedTuple):
+    """A row of the published tables."""
+
+    name: str
+    scores: tuple[float, ...]  # box and mask AP, or mIoU and mAcc
+    params: int  # millions
+    gflops: int  # multiply-adds, billions
+
+
+def mask_rcnn(backbone: str, schedule: str = "1x") -> str:
+    return f"agent_{backbone[:-2]}/mask-rcnn_agent-{backbone}_fpn_{schedule}_coco"
+
+
+def retinanet(backbone: str) -> str:
+    return f"agent_{backbone[:-2]}/retinanet_agent-{backbone}_fpn_1x_coco"
+
+
+def cascade(backbone: str, schedule: str) -> str:
+    return f"agent_{backbone[:-2]}/cascade-mask-rcnn_agent-{backbone}_fpn_{schedule}_coco"
+
+
+def semantic_fpn(backbone: str) -> str:
+    return f"agent_{backbone[:-2]}/fpn_agent-{backbone}_8xb2-40k_ade20k-512x512"
+
+
+def upernet(backbone: str) -> str:
+    return f"agent_{backbone[:-2]}/upernet_agent-{backbone}_8xb2-160k_ade20k-512x512"
+
+
+PUBLISHED = [
+    Published(mask_rcnn("pvt-t"), (41.4, 38.7), 31, 230),
+    Published(mask_rcnn("pvt-s"), (44.5, 41.2), 40, 293),
+    Published(mask_rcnn("pvt-m"), (45.9, 42.0), 56, 400),
+    Published(mask_rcnn("pvt-l"), (46.9, 42.8), 68, 510),
+    Published(retinanet("pvt-t"), (40.3,), 21, 211),
+    Published(retinanet("pvt-s"), (44.1,), 30, 274),
+    Published(retinanet("pvt-m"), (45.8,), 46, 382),
+    Published(retinanet("pvt-l"), (46.8,), 58, 492),
+    Published(mask_rcnn("swin-t"), (44.6, 40.7), 48, 276),
+    Published(mask_rcnn("swin-s"), (47.2, 42.7), 69, 364),
+    Published(mask_rcnn("swin-t", "3x"), (47.3, 42.7), 48, 276),
+    Published(mask_rcnn("swin-s", "3x"), (48.9, 43.8), 69, 364),
+    Published(cascade("swin-t", "1x"), (49.2, 42.7), 86, 755),
+    Published(cascade("swin-t", "3x"), (51.4, 44.5), 86, 755),
+    Published(cascade("swin-s", "3x"), (52.6, 45.5), 107, 843),
+    Published(cascade("swin-b", "3x"), (52.6, 45.3), 145, 990),
+    Published(semantic_fpn("pvt-t"), (40.18, 51.76), 15, 147),
+    Published(semantic_fpn("pvt-s"), (44.18, 56.17), 24, 211),
+    Published(semantic_fpn("pvt-m"), (44.30, 56.42), 40, 321),
+    Published(semantic_fpn("pvt-l"), (46.52, 58.50), 52, 434),
+    Published(upernet("swin-t"), (46.68, 58.53), 61, 954),
+    Published(upernet("swin-s"), (48.08, 59.78), 81, 1043),
+    Published(upernet("swin-b"), (48.73, 60.01), 121, 1196),
+]
+every_row = pytest.mark.parametrize("row", PUBLISHED, ids=[row.name for row in PUBLISHED])
+
+
+@functools.cache
+def config(name: str) -> Config:
+    return Config.fromfile(ROOT / f"configs/{name}.py")
+
+
+@functools.cache
+def models() -> dict[str, dict[str, Any]]:
+    """The metafiles' models by name."""
+    metafiles = load(ROOT / "model-index.yml")["Import"]
+    return {m["Name"]: m for path in metafiles for m in load(ROOT / path)["Models"]}
+
+
+def is_detector(row: Published) -> bool:
+    return row.name.endswith("coco")
+
+
+def test_every_recipe_is_a_published_one_and_the_other_way_round() -> None:
+    folders = [ROOT / "configs/agent_pvt", ROOT / "configs/agent_swin"]
+    found = {f"{folder.name}/{path.stem}" for folder in folders for path in folder.glob("*.py")}
+    assert found == {row.name for row in PUBLISHED}
+    assert len(PUBLISHED) == 23
+
+
+@every_row
+def test_parameters_and_flops_are_as_published(row: Published) -> None:
+    shape = get_flops.SHAPES["detection" if is_detector(row) else "segmentation"]
+    counts = get_flops.count(config(row.name).copy(), shape)
+    model = counts["model"]
+    assert abs(model.parameters / 1e6 - row.params) < 1
+    assert abs(model.multiply_adds / 1e9 - row.gflops) <= 1.1
+    top = sum(part.multiply_adds for name, part in counts.items() if "." not in name)
+    assert top == 2 * model.multiply_adds  # the parts and the whole
+    listed = models()[row.name.split("/")[1]]["Metadata"]
+    assert (listed["Parameters"], listed["FLOPs"]) == (model.parameters, model.multiply_adds)
+
+
+@every_row
+def test_scores_are_the_same_everywhere(row: Published) -> None:
+    name = row.name.split("/")[1]
+    results = models()[name]["Results"]
+    scores = tuple(value for part in results for value in part["Metrics"].values())
+    assert scores == row.scores
+    header = (ROOT / f"configs/{row.name}.py").read_text().split("_base_")[0]
+    assert all(
+        f"{score:g}" in header.replace("0 mI", " mI").replace("0 mA", " mA") for score in scores
+    )
+    assert "reported by the authors" in header
+    assert f"bash tools/dist_train.sh configs/{row.name}.py 8" in header
+    for page in (ROOT / "docs/model_zoo.md", ROOT / f"configs/{row.name.split('/')[0]}/README.md"):
+        (line,) = [line for line in page.read_text().splitlines() if f"[{name}](" in line]
+        meta = models()[name]["Metadata"]
+        assert f"{meta['Parameters'] / 1e6:.1f} M" in line
+        assert f"{meta['FLOPs'] / 1e9:.1f} G" in line
+        assert all(f"{score:g}" in line for score in scores)
+
+
+def test_no_link_of_the_pages_is_dead_or_empty() -> None:
+    pages = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("configs/*/README.md")]
+    for page in pages:
+        for target in re.findall(r"\]\(([^)]*)\)", page.read_text()):
+            assert target, page
+            if not target.startswith("http"):
+                assert (page.parent / target.split("#")[0]).exists(), (page, target)
+
+
+def test_no_config_is_more_than_three_deep() -> None:
+    def depth(path: Path) -> int:
+        text = path.read_text()
+        found = re.search(r"^_base_ = (\[[^\]]*\]|\"[^\"]*\")", text, re.MULTILINE)
+        bases = re.findall(r'"([^"]+)"', found.group(1)) if found else []
+        ours = [path.parent / base for base in bases if "::" not in base]
+        theirs = [1] if len(ours) < len(bases) else []
+        return max([1 + depth(base) for base in ours] + theirs, default=0)
+
+    for row in PUBLISHED:
+        assert depth(ROOT / f"configs/{row.name}.py") <= 3
+
+
+# ---- verify_zoo ----
+
+
+def run_verify(monkeypatch: pytest.MonkeyPatch, *flags: str) -> None:
+    monkeypatch.setattr("sys.argv", ["verify_zoo.py", *flags])
+    verify_zoo.main()
+
+
+def fake_zoo(tmp_path: Path, name: str) -> list[str]:
+    (tmp_path / "weights").mkdir()
+    (tmp_path / f"weights/{name}.pth").touch()
+    (tmp_path / "data/coco").mkdir(parents=True)
+    return ["--weights", str(tmp_path / "weights"), "--data", str(tmp_path / "data")]
+
+
+@pytest.mark.parametrize(("found", "verdict"), [(40.31, None), (38.0, "2.30 points off")])
+def test_verify_zoo_holds_scores_against_the_reported(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    found: float,
+    verdict: str | None,
+) -> None:
+    name = retinanet("pvt-t").split("/")[1]
+    flags = fake_zoo(tmp_path, name)
+    monkeypatch.setattr(verify_zoo, "evaluate", lambda row, args: {"box AP": found})
+    if verdict is None:
+        run_verify(monkeypatch, *flags)
+    else:
+        with pytest.raises(verify_zoo.UserError, match=verdict):
+            run_verify(monkeypatch, *flags)
+    out = capsys.readouterr().out
+    assert "reported  40.30" in out
+    assert out.count("not evaluated: no") == 22
+
+
+def test_verify_zoo_says_when_there_is_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(verify_zoo.UserError, match="nothing was evaluated"):
+        run_verify(monkeypatch, "--weights", str(tmp_path))
+    with pytest.raises(verify_zoo.UserError, match="no folder"):
+        run_verify(monkeypatch, "--weights", str(tmp_path / "absent"))
+    with pytest.raises(verify_zoo.UserError, match="--only"):
+        run_verify(monkeypatch, "--weights", str(tmp_path), "--only", "resnet")
