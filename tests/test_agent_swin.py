@@ -312,6 +312,13 @@ def test_masks_made_in_inference_mode_serve_training() -> None:
     close(gradients(found), gradients(wanted))
 
 
+def test_a_mask_made_in_inference_mode_is_an_ordinary_tensor() -> None:
+    shift_mask.cache_clear()
+    with torch.inference_mode():
+        mask = shift_mask((14, 7), 7, 3, torch.device("cpu"))
+    assert not mask.is_inference() and mask.shape == (2, 49, 49)
+
+
 def test_a_mask_is_no_part_of_the_state() -> None:
     assert not [key for key in small_swin().state_dict() if "mask" in key]
 

@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ class Task:
     four: tuple[str, ...]
     checkpoints: tuple[str, str]  # after two and after four iterations
     metrics: tuple[str, ...]
+    class_bias: str  # of the layer that gives an object or a pixel its class
+    labels: Callable[[Any], torch.Tensor]  # in a prediction
     settings: tuple[str, ...]
 
 
@@ -44,6 +47,8 @@ TASKS = {
         ("train_cfg.max_epochs=2",),
         ("epoch_1.pth", "epoch_2.pth"),
         ("coco/bbox_mAP", "coco/bbox_mAP_50", "coco/segm_mAP", "coco/segm_mAP_50"),
+        "roi_head.bbox_head.fc_cls.bias",
+        lambda prediction: prediction["pred_instances"]["labels"],
         (
             "default_hooks.checkpoint.interval=1",
             "train_cfg.val_interval=1",
@@ -67,6 +72,8 @@ TASKS = {
         ("train_cfg.max_iters=4",),
         ("iter_2.pth", "iter_4.pth"),
         ("mIoU", "mAcc", "aAcc"),
+        "decode_head.conv_seg.bias",
+        lambda prediction: prediction["pred_sem_seg"]["data"],
         ("default_hooks.checkpoint.interval=2", "train_cfg.val_interval=2"),
     ),
 }
@@ -256,14 +263,21 @@ def test_resuming_goes_on_where_the_checkpoint_ends(
     assert (tmp_path / task.checkpoints[1]).is_file()
 
 
-def test_the_config_in_the_work_directory_needs_no_flags(
+def test_the_config_in_the_work_directory_and_any_checkpoint_are_tested_without_flags(
     trained: Trained, tested: Tested, tmp_path: Path
 ) -> None:
-    what = (str(trained.folder / Path(trained.task.config).name), str(trained.checkpoint))
-    done = python("test.py", *what, *dump_flags(trained.task, tmp_path), cwd=tmp_path)
+    sure = tmp_path / "sure.pth"  # of class 1, whatever it is shown
+    checkpoint = torch.load(trained.checkpoint, weights_only=False)
+    checkpoint["state_dict"][trained.task.class_bias][1] = 1000
+    torch.save({"state_dict": checkpoint["state_dict"]}, sure)
+
+    config = trained.folder / Path(trained.task.config).name
+    flags = dump_flags(trained.task, tmp_path)
+    done = python("test.py", str(config), str(sure), *flags, cwd=tmp_path)
     again = Tested(tmp_path, output(done))
-    assert again.report["metrics"] == tested.report["metrics"]
-    assert same(again.predictions, tested.predictions)
+    assert again.predictions.keys() == tested.predictions.keys()
+    for prediction in again.predictions.values():
+        assert trained.task.labels(prediction).unique().tolist() == [1]
 
 
 def test_other_tools_take_the_config_in_the_work_directory(
