@@ -101,8 +101,9 @@ def unwrap(checkpoint: Any, backbone: bool = True) -> dict[str, Tensor]:
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f"a checkpoint is a dict of tensors, not a {type(checkpoint).__name__}")
     for wrapping in _WRAPPINGS:
-        if isinstance(checkpoint.get(wrapping), Mapping):
-            return unwrap(checkpoint[wrapping], backbone)
+        inner = checkpoint.get(wrapping)
+        if isinstance(inner, Mapping) and inner is not checkpoint:
+            return unwrap(inner, backbone)
     found = {
         str(key).removeprefix("module."): value
         for key, value in checkpoint.items()
@@ -110,12 +111,12 @@ def unwrap(checkpoint: Any, backbone: bool = True) -> dict[str, Tensor]:
     }
     if not found:
         raise ValueError("a checkpoint is a dict of tensors, and there is none in this one")
-    inner = {
+    parts = {
         key.removeprefix("backbone."): value
         for key, value in found.items()
         if key.startswith("backbone.")
     }
-    return inner if inner and backbone else found
+    return parts if parts and backbone else found
 
 
 class Look(NamedTuple):
@@ -138,7 +139,7 @@ def look_at(weights: Mapping[str, Tensor]) -> Look | None:
         )
     if "patch_embed.proj.weight" in weights and any(key.startswith("layers.0.") for key in weights):
         depths = (_depth(weights, rf"layers\.{i}\.blocks\.(\d+)\.") for i in range(4))
-        sizes = (int(weights["patch_embed.proj.weight"].shape[0]), *depths)
+        sizes = (*weights["patch_embed.proj.weight"].shape[:1], *depths)
         known = {arch: (v["embed_dim"], *v["depths"]) for arch, v in swin.ARCHS.items()}
         img_size = _img_size(weights, "layers.0.blocks.0")
         window = _window(weights)
@@ -190,13 +191,13 @@ def _depth(weights: Mapping[str, Tensor], pattern: str) -> int:
 
 def _img_size(weights: Mapping[str, Tensor], first_block: str) -> int | None:
     table = weights.get(f"{first_block}.attn.ah_bias")
-    return None if table is None else 4 * table.shape[3]
+    return None if table is None or table.dim() != 5 else 4 * table.shape[3]
 
 
 def _window(weights: Mapping[str, Tensor]) -> int | None:
     """M of the first window block: its table has (2M - 1)^2 rows."""
     for key, table in weights.items():
-        if key.endswith("relative_position_bias_table"):
+        if key.endswith("relative_position_bias_table") and table.dim():
             return (round(table.shape[0] ** 0.5) + 1) // 2
     return None
 
@@ -229,11 +230,13 @@ def _misfits(
 def _resize_table(key: str, table: Tensor, shape: torch.Size) -> Tensor | None:
     """A position or bias table for another image size, or None if the key is of no such table."""
     name = key.rsplit(".", 1)[-1]
-    if name.startswith("pos_embed") and table.shape[2] == shape[2]:
+    if table.dim() != len(shape) or not table.numel() or table.layout is not torch.strided:
+        return None
+    if name.startswith("pos_embed") and table.shape[::2] == shape[::2]:
         # PVT's own last stage has a class token in front
         tokens = table[:, 1:] if _side(table.shape[1]) is None else table
         return _resize_square(tokens[0].t(), shape[1], "bilinear", (1, 2, 0), shape)
-    if name == "relative_position_bias_table" and table.shape[1] == shape[1]:
+    if name == "relative_position_bias_table" and table.shape[1] == shape[1] and len(table) % 2:
         return _resize_square(table.t(), shape[0], "bicubic", (1, 2, 0), shape)
     axes = {"ah_bias": (3, 4), "aw_bias": (3, 4), "ha_bias": (2, 3), "wa_bias": (2, 3)}.get(name)
     if axes is None or any(table.shape[i] != shape[i] for i in range(len(shape)) if i not in axes):

@@ -7,15 +7,17 @@ stand-in without behaviour, and a file that has anything else called is refused 
 
 import collections
 import pickle
+import re
+import tarfile
 import types
-import zipfile
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING  # names that protocol 2 uses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import torch
 
-_PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # names in pickle protocol 2
+_PlainUnpickler: Any = pickle._Unpickler
 _Globals = Mapping[tuple[str, str], Any]
 
 
@@ -71,7 +73,7 @@ def load_file(path: str | Path, allow: _Globals | None = None) -> Any:
     try:
         if path.suffix == ".safetensors":
             return _load_safetensors(path)
-        _refuse_torchscript(path)
+        _refuse_other_formats(path)
         module = _pickle_module({**_allowed(), **(allow or {})})
         return torch.load(path, map_location="cpu", weights_only=False, pickle_module=module)
     except RefusedCall as error:
@@ -95,20 +97,49 @@ def _load_safetensors(path: Path) -> dict[str, torch.Tensor]:
     return load(path)
 
 
-def _refuse_torchscript(path: Path) -> None:
-    """``torch.load`` hands TorchScript archives, which hold code, to another reader."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-                raise CheckpointError(f"refused to read {path}: it is a TorchScript program")
+def _refuse_other_formats(path: Path) -> None:
+    """``torch.load`` hands some archives to other readers.
+
+    TorchScript holds code. The tar archives of torch before 0.1.10 are unpacked, and a link in one
+    changes the mode and time of any file it names.
+    """
+    with path.open("rb") as file:
+        is_zip = file.read(4) == b"PK\x03\x04"
+    if is_zip:
+        records = torch._C.PyTorchFileReader(str(path)).get_all_records()  # as torch.load asks
+        if "constants.pkl" in records:
+            raise CheckpointError(f"refused to read {path}: it is a TorchScript program")
+    elif tarfile.is_tarfile(path):
+        raise CheckpointError(
+            f"refused to read {path}: it is a tar archive, of torch before 0.1.10"
+        )
 
 
 def _pickle_module(allowed: _Globals) -> Any:
     """What ``torch.load`` takes as ``pickle_module``: an unpickler that finds only ``allowed``."""
 
-    class Unpickler(pickle.Unpickler):
+    real = [kind for kind in allowed.values() if isinstance(kind, type)]
+    changeable = (Inert, collections.OrderedDict, *(k for k in real if "__setstate__" in vars(k)))
+    changeable = tuple(k for k in changeable if k.__module__.split(".")[0] != "torch")
+
+    # In Python, not C: its memo is a dict, where C allocates as many places as a file says.
+    class Unpickler(_PlainUnpickler):
+        dispatch: ClassVar[Any] = dict(_PlainUnpickler.dispatch)
+
+        def load_build(self) -> None:
+            target, state = self.stack[-2:]
+            if not isinstance(target, changeable) and not _is_honest(target, state):
+                raise RefusedCall(
+                    f"it changes {getattr(target, '__name__', type(target).__name__)}"
+                )
+            super().load_build()
+
+        dispatch[pickle.BUILD[0]] = load_build
+
         def find_class(self, module: str, name: str) -> Any:
-            module = _PYTHON_2.get(module, module)
+            module, name = NAME_MAPPING.get(
+                (module, name), (IMPORT_MAPPING.get(module, module), name)
+            )
             if (module, name) in allowed:
                 return allowed[module, name]
             if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
@@ -123,13 +154,11 @@ def _pickle_module(allowed: _Globals) -> Any:
 
 def _allowed() -> dict[tuple[str, str], Any]:
     """Everything that tensors, arrays and plain containers are pickled with."""
-    import _codecs
-
-    plain: list[Callable[..., Any]] = [set, frozenset, slice, complex, bytearray, range]
+    plain: list[Callable[..., Any]] = [set, frozenset, slice, complex, bytes, bytearray, range]
     found = {("builtins", kind.__name__): kind for kind in plain}
     found["collections", "OrderedDict"] = collections.OrderedDict
     found["collections", "defaultdict"] = _default_dict
-    found["_codecs", "encode"] = _codecs.encode
+    found["_codecs", "encode"] = _encode
     found["copyreg", "_reconstructor"] = _reconstruct
     for name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter"):
         found["torch._utils", name] = getattr(torch._utils, name)
@@ -145,16 +174,38 @@ def _numpy_globals() -> dict[tuple[str, str], Any]:
         import numpy as np
     except ImportError:  # a torch without NumPy reads no arrays, and needs none for weights
         return {}
-    array, scalar = np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]
-    found: dict[tuple[str, str], Any] = {("numpy", "ndarray"): np.ndarray}
-    found["numpy", "dtype"] = np.dtype
+
+    def dtype(name: Any, align: Any = False, copy: Any = False) -> Any:
+        if not isinstance(name, str) or not re.fullmatch(r"[biufcSU][0-9]{1,4}", name):
+            raise RefusedCall(f"it makes an array type {name!r}")
+        return np.dtype(name, copy=True)
+
+    def scalar(kind: Any, data: bytes) -> Any:
+        return np.frombuffer(data, kind)[0]
+
+    found: dict[tuple[str, str], Any] = {("numpy", "dtype"): dtype}
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-        found[module, "_reconstruct"] = array
+        found[module, "_reconstruct"] = lambda kind, shape, code: np.empty(0)
         found[module, "scalar"] = scalar
-    for name in ("Float32", "Float64", "Int32", "Int64", "UInt32", "Bool"):
-        if hasattr(np.dtypes, f"{name}DType"):
-            found["numpy.dtypes", f"{name}DType"] = getattr(np.dtypes, f"{name}DType")
     return found
+
+
+def _is_honest(target: Any, state: Any) -> bool:
+    """Whether NumPy itself would write this state; NumPy trusts it with memory."""
+    if type(target).__module__.partition(".")[0] != "numpy":
+        return False
+    import numpy as np
+
+    if isinstance(target, np.dtype):
+        return state == target.newbyteorder(state[1]).__reduce__()[2]
+    return isinstance(target, np.ndarray) and isinstance(state[4], bytes)
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """How protocol 2 writes bytes: as latin1 text."""
+    if encoding != "latin1":
+        raise RefusedCall(f"it encodes text as {encoding}")
+    return text.encode(encoding)
 
 
 def _default_dict(*args: Any) -> dict[Any, Any]:

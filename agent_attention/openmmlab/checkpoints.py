@@ -65,15 +65,26 @@ def _cached(address: str) -> Path:
     return Path(torch.hub.get_dir(), "checkpoints", f"{digest}-{name}")
 
 
-def _history_method(owner: Any, name: str) -> Any:
-    """``getattr`` as a run's state uses it: for the methods that a ``HistoryBuffer`` keeps."""
-    method = getattr(HistoryBuffer, name, None) if owner is HistoryBuffer else None
-    if method is None or name.startswith("_"):
-        raise RefusedCall(f"it looks up {name} in {owner}")
-    return method
+class _History(HistoryBuffer):
+    """A ``HistoryBuffer`` in the making, without the functions of its file.
+
+    Its own ``__setstate__`` hands them to every buffer of the process.
+    """
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        methods = ("statistics_methods", "_statistics_methods")
+        self._set_default_statistics()
+        self.__dict__.update({key: value for key, value in state.items() if key not in methods})
+        self.__class__ = HistoryBuffer  # what is saved again must be as mmengine's own
+
+
+def _history_method(owner: Any, name: str) -> None:
+    """``getattr`` as a run's state uses it, for functions that ``_History`` drops."""
+    if owner is not _History or name.startswith("_"):
+        raise RefusedCall(f"it looks up {name} in {getattr(owner, '__name__', owner)}")
 
 
 _RUN_STATE = {
-    ("mmengine.logging.history_buffer", "HistoryBuffer"): HistoryBuffer,
+    ("mmengine.logging.history_buffer", "HistoryBuffer"): _History,
     ("builtins", "getattr"): _history_method,
 }
