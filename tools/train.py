@@ -51,7 +51,7 @@ def main() -> None:
         set_amp(cfg)
     if args.auto_scale_lr:
         set_auto_scale_lr(cfg)
-    cfg.setdefault("custom_hooks", []).append({"type": "MeanLossHook"})
+    cfg.custom_hooks = [*cfg.get("custom_hooks", []), {"type": "MeanLossHook"}]
     build_runner(cfg).train()
 
 

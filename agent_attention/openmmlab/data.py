@@ -101,7 +101,7 @@ def point_at(cfg: Config, flags: DataFlags) -> list[str] | None:
     if not is_coco(cfg):
         return _rename(cfg, flags.classes)
     _move_evaluators(cfg)
-    found = flags.classes or _coco_classes(cfg)
+    found = _coco_classes(cfg, flags.classes)
     return _rename(cfg, None if found == _known_classes(cfg) else found)
 
 
@@ -201,17 +201,35 @@ def _set_num_classes(node: Any, count: int) -> None:
             _set_num_classes(child, count)
 
 
-def _coco_classes(cfg: Config) -> tuple[str, ...]:
-    """Category names, by id, of the validation annotations or else of the training ones."""
-    for _, dataset in reversed(list(_datasets(cfg))):
+def _coco_classes(cfg: Config, chosen: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The annotated class names, or those ``chosen`` among them, in the order of mmdet's labels.
+
+    mmdet numbers labels by the order of the categories in each file, whatever order it is given, so
+    the files of all splits must have the same.
+    """
+    orders: dict[Path, tuple[str, ...]] = {}
+    for _, dataset in _datasets(cfg):
         path = Path(dataset.data_root, dataset.ann_file)
-        if path.exists():
-            break
-    else:
-        return _known_classes(cfg)  # require_data will name the files
+        if path not in orders and path.exists():
+            names = _categories(path)
+            absent = [name for name in chosen or () if name not in names]
+            if absent:
+                raise UserError(
+                    f"--classes: {path} has no {', '.join(absent)}; it has {', '.join(names)}"
+                )
+            orders[path] = tuple(name for name in names if chosen is None or name in chosen)
+    if len(set(orders.values())) > 1:
+        told = "; ".join(f"{path}: {', '.join(names)}" for path, names in orders.items())
+        raise UserError(f"the annotation files number their classes differently ({told})")
+    # without any file require_data says what is missing
+    return next(iter(orders.values()), chosen or _known_classes(cfg))
+
+
+def _categories(path: Path) -> tuple[str, ...]:
     try:
-        categories = json.loads(path.read_text())["categories"]
-        return tuple(c["name"] for c in sorted(categories, key=lambda c: int(c["id"])))
+        return tuple(
+            str(category["name"]) for category in json.loads(path.read_text())["categories"]
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is no COCO annotation file: {error!r}") from error
 
