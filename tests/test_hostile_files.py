@@ -74,6 +74,16 @@ def test_a_tool_refuses_the_file_and_names_it(way: str, hostile: Path, data: Pat
     assert "Traceback" not in ran.stderr
 
 
+def test_a_checkpoint_of_another_model_is_not_tested(tmp_path: Path, data: Path) -> None:
+    path = tmp_path / "other.pth"
+    torch.save({"state_dict": {"weight": torch.zeros(2)}}, path)
+    command = [sys.executable, *arguments("test", path, data)]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 1
+    assert f"{path} does not fit the config" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
 def det_inferencer(weights: Path) -> Any:
     from mmdet.apis import DetInferencer
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from agent_attention import AgentAttention
 from agent_attention.openmmlab.data import is_coco
 from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.runtime import read_config, run_tool
+from agent_attention.openmmlab.runtime import KeyValues, read_config, run_tool
 
 SHAPES = {"detection": (800, 1280), "segmentation": (512, 2048)}  # (H, W), as published
 PROPOSALS, MASKS = 1000, 100
@@ -50,7 +50,7 @@ def parse_args() -> argparse.Namespace:
         "--shape", type=int, nargs=2, metavar=("H", "W"), help="image size in pixels"
     )
     parser.add_argument("--json", metavar="FILE", help="write the counts to this file too")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE")
+    parser.add_argument("--cfg-options", nargs="+", action=KeyValues, metavar="KEY=VALUE")
     return parser.parse_args()
 
 

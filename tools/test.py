@@ -15,7 +15,10 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
+from mmengine.model import is_model_wrapper
+from mmengine.runner.checkpoint import CheckpointLoader
 
+from agent_attention.checkpoint import unwrap
 from agent_attention.openmmlab.data import is_coco, require_data
 from agent_attention.openmmlab.errors import UserError
 from agent_attention.openmmlab.runtime import add_common_flags, build_runner, load_config, run_tool
@@ -50,9 +53,27 @@ def main() -> None:
         add_dump(cfg, args.out)
 
     started = time.time()
-    metrics = build_runner(cfg).test()
+    runner = build_runner(cfg)
+    require_fit(runner.model, args.checkpoint)
+    metrics = runner.test()
     if is_main_process():
         write_metrics(Path(cfg.work_dir, "metrics.json"), args, metrics, time.time() - started)
+
+
+def require_fit(model: Any, path: str) -> None:
+    """Raise UserError if the checkpoint lacks any of the model's weights; mmengine only warns."""
+    try:
+        found = unwrap(CheckpointLoader.load_checkpoint(path, "cpu"), backbone=False)
+    except ValueError as error:
+        raise UserError(f"cannot load {path}: {error}") from error
+    inner = model.module if is_model_wrapper(model) else model
+    weights = dict(inner.named_parameters())
+    missing = sorted(name for name, value in weights.items() if name not in found)
+    other = sorted(n for n in weights.keys() & found.keys() if weights[n].shape != found[n].shape)
+    if missing or other:
+        faults = [f"{len(missing)} of {len(weights)} weights are missing", f"{len(other)} differ"]
+        names = ", ".join((missing + other)[:5])
+        raise UserError(f"{path} does not fit the config: {' and '.join(faults)} ({names}, ...)")
 
 
 def drop_pretrained(model: Any) -> None:
@@ -67,6 +88,7 @@ def set_show_dir(cfg: Config, folder: str) -> None:
     if hook is None:
         raise UserError("--show-dir: the config has no default_hooks.visualization to draw with")
     hook.draw = True
+    hook.interval = 1  # mmseg's hook may skip pictures in testing too
     # mmdet's hook joins work_dir, a timestamp and test_out_dir; an absolute path wins the join
     if is_coco(cfg):
         hook.test_out_dir = str(Path(folder).resolve())

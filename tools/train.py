@@ -51,7 +51,9 @@ def main() -> None:
         set_amp(cfg)
     if args.auto_scale_lr:
         set_auto_scale_lr(cfg)
-    cfg.custom_hooks = [*cfg.get("custom_hooks", []), {"type": "MeanLossHook"}]
+    hooks = cfg.get("custom_hooks", [])
+    if not any(hook.type == "MeanLossHook" for hook in hooks):  # a dumped config has it already
+        cfg.custom_hooks = [*hooks, {"type": "MeanLossHook"}]
     build_runner(cfg).train()
 
 

@@ -161,7 +161,8 @@ def _move_ade(dataset: Any, flags: DataFlags, split: str) -> None:
     images = (flags.train_images if train else flags.val_images) or dataset.data_prefix.img_path
     labels = (flags.train_ann if train else flags.val_ann) or dataset.data_prefix.seg_map_path
     dataset.data_prefix = {"img_path": images, "seg_map_path": labels}
-    suffixes = {path.suffix for path in _children(Path(dataset.data_root, images))} & _IMAGES
+    files = _children(Path(dataset.data_root, images))
+    suffixes = {path.suffix for path in files if path.suffix.lower() in _IMAGES}
     if len(suffixes) == 1:
         dataset.img_suffix = suffixes.pop()
     if flags.classes:

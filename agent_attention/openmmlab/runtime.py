@@ -11,7 +11,6 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
-from agent_attention.openmmlab import hooks  # noqa: F401  (registers MeanLossHook)
 from agent_attention.openmmlab.data import DataFlags, point_at
 from agent_attention.openmmlab.errors import UserError
 from agent_attention.safe_load import CheckpointError
@@ -25,7 +24,22 @@ def run_tool(main: Callable[[], None]) -> NoReturn:
         if os.environ.get("RANK", "0") == "0":
             print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except KeyError as error:  # loaders and optimizers are built late, and name unknown types so
+        if "registry" not in str(error):
+            raise
+        print(f"error: cannot build what the config describes: {_one_line(error)}", file=sys.stderr)
+        sys.exit(1)
     sys.exit(0)
+
+
+class KeyValues(DictAction):
+    """``--cfg-options KEY=VALUE ...``; anything else is a usage error."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        for value in values:
+            if "=" not in value:
+                parser.error(f"--cfg-options takes KEY=VALUE, got {value}")
+        super().__call__(parser, namespace, values, option_string)
 
 
 def add_common_flags(parser: ArgumentParser) -> None:
@@ -34,7 +48,7 @@ def add_common_flags(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--cfg-options",
         nargs="+",
-        action=DictAction,
+        action=KeyValues,
         metavar="KEY=VALUE",
         help="settings of the config to change, such as train_dataloader.batch_size=4",
     )

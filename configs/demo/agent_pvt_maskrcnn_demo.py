@@ -64,7 +64,6 @@ train_dataloader = dict(
     dataset=dict(data_root=data_root, metainfo=dict(classes=classes), pipeline=train_pipeline),
 )
 val_dataloader = dict(
-    batch_size=4,
     num_workers=1,
     dataset=dict(data_root=data_root, metainfo=dict(classes=classes), pipeline=test_pipeline),
 )
