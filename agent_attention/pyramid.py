@@ -21,6 +21,8 @@ Self = TypeVar("Self", bound="Pyramid")
 class Pyramid(nn.Module):
     """Four stages of blocks, each of half the resolution of the one before.
 
+    A backbone defines ``maps``, ``parts`` and ``ignores``; they are abstract here.
+
     Args:
         out_indices: stages whose maps are returned; later stages than the last are not built.
         frozen_stages: -1 trains everything; k freezes the stem and the first k stages.

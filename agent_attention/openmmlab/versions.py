@@ -70,7 +70,7 @@ def _require_mmcv_operators() -> None:
     except ImportError as error:
         raise ImportError(
             f"mmcv has no compiled operators for this torch ({error}): build it again with "
-            "`make mmcv`, or take a prebuilt wheel as README.md says."
+            "`rm -r .venv && make install`, or take a prebuilt wheel as README.md says."
         ) from error
 
 
