@@ -100,10 +100,10 @@ def unwrap(checkpoint: Any, backbone: bool = True) -> dict[str, Tensor]:
     """
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f"a checkpoint is a dict of tensors, not a {type(checkpoint).__name__}")
-    for wrapping in _WRAPPINGS:
-        inner = checkpoint.get(wrapping)
-        if isinstance(inner, Mapping) and inner is not checkpoint:
-            return unwrap(inner, backbone)
+    seen: set[int] = set()  # a pickle may hold itself
+    while (inner := _wrapped(checkpoint)) is not None and id(inner) not in seen:
+        seen.add(id(inner))
+        checkpoint = inner
     found = {
         str(key).removeprefix("module."): value
         for key, value in checkpoint.items()
@@ -117,6 +117,11 @@ def unwrap(checkpoint: Any, backbone: bool = True) -> dict[str, Tensor]:
         if key.startswith("backbone.")
     }
     return parts if parts and backbone else found
+
+
+def _wrapped(checkpoint: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    found = (checkpoint.get(key) for key in _WRAPPINGS)
+    return next((inner for inner in found if isinstance(inner, Mapping)), None)
 
 
 class Look(NamedTuple):
@@ -171,7 +176,7 @@ def build_like(weights: Mapping[str, Tensor], pretrain_img_size: int | None = No
     look = look_at(weights)
     if look is None or look.arch is None or look.img_size is None:
         raise ValueError(f"it looks like {looks_like(weights)}")
-    size = pretrain_img_size or look.img_size
+    size = look.img_size if pretrain_img_size is None else pretrain_img_size
     if look.family is pvt.AgentPVT:
         return pvt.AgentPVT(look.arch, pretrain_img_size=size)
     window = look.window if pretrain_img_size is None else size // 32

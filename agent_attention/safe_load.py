@@ -6,6 +6,7 @@ stand-in without behaviour, and a file that has anything else called is refused 
 """
 
 import collections
+import os
 import pickle
 import re
 import tarfile
@@ -73,6 +74,7 @@ def load_file(path: str | Path, allow: _Globals | None = None) -> Any:
     try:
         if path.suffix == ".safetensors":
             return _load_safetensors(path)
+        _refuse_forced_unpickler(path)
         _refuse_other_formats(path)
         module = _pickle_module({**_allowed(), **(allow or {})})
         return torch.load(path, map_location="cpu", weights_only=False, pickle_module=module)
@@ -95,6 +97,15 @@ def _load_safetensors(path: Path) -> dict[str, torch.Tensor]:
     except ImportError as error:
         raise CheckpointError(f"reading {path} needs: pip install safetensors") from error
     return load(path)
+
+
+def _refuse_forced_unpickler(path: Path) -> None:
+    """With this variable torch takes no unpickler but its own, not even a stricter one."""
+    variable = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    if os.environ.get(variable, "").lower() in ("1", "y", "yes", "true"):
+        raise CheckpointError(
+            f"cannot read {path} with {variable} set: unset it, files are read as strictly without"
+        )
 
 
 def _refuse_other_formats(path: Path) -> None:

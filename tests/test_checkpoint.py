@@ -155,6 +155,20 @@ def test_a_checkpoint_within_itself_is_refused() -> None:
     inner: dict[str, Any] = {}
     inner["model"] = inner
     assert "dict of tensors" in refusal(inner)
+    assert "dict of tensors" in refusal({"model": {"state_dict": {"state_dict": inner}}})
+
+
+def test_a_checkpoint_that_comes_round_to_itself_is_refused() -> None:
+    first: dict[str, Any] = {}
+    first["model"] = {"state_dict": {"model": first}}
+    assert "dict of tensors" in refusal(first)
+
+
+def test_weights_may_lie_deeper_than_python_can_call() -> None:
+    checkpoint: dict[str, Any] = {"a": NOISE}
+    for _ in range(2 * sys.getrecursionlimit()):
+        checkpoint = {"model": checkpoint}
+    assert unwrap(checkpoint)["a"] is NOISE
 
 
 @pytest.mark.parametrize(

@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import mmdet.registry
-import mmengine.runner
+import mmengine.runner.checkpoint
 import numpy as np
 import pytest
 import torch
 from helpers import SMALL, normal, small_pvt
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.runner import CheckpointLoader, save_checkpoint
+from safetensors.torch import save_file
 from torch import nn
 
 import mmdet_agent  # noqa: F401  (its import makes mmengine read safely)
@@ -621,9 +622,9 @@ def test_every_way_to_a_file_is_safe(
     assert not made(marker)
 
 
-@pytest.mark.parametrize("scheme", ["", "http://", "https://"])
-def test_files_and_addresses_are_read_by_the_safe_loader(scheme: str) -> None:
-    loader = CheckpointLoader._get_checkpoint_loader(scheme + "a.pth")
+@pytest.mark.parametrize("scheme", CheckpointLoader._schemes)
+def test_every_kind_of_name_is_read_by_the_safe_loader(scheme: str) -> None:
+    loader = CheckpointLoader._schemes[scheme]
     assert loader.__module__ == "agent_attention.openmmlab.checkpoints"
 
 
@@ -633,3 +634,122 @@ def test_a_home_folder_may_be_written_as_a_tilde(
     monkeypatch.setenv("HOME", str(tmp_path))
     save({"a": 1}, tmp_path / "a.pth")
     assert CheckpointLoader.load_checkpoint("~/a.pth") == {"a": 1}
+
+
+# --- names of models on mmengine's lists
+
+LISTS = {  # the scheme of a name, and mmengine's function that gives the list
+    "torchvision": "get_torchvision_models",
+    "modelzoo": "get_torchvision_models",
+    "open-mmlab": "get_external_models",
+    "openmmlab": "get_external_models",
+    "mmcls": "get_mmcls_models",
+}
+ADDRESS = "https://nowhere.invalid/known.pth"
+every_list = pytest.mark.parametrize("scheme", LISTS)
+Put = Callable[[Any], None]
+
+
+@pytest.fixture
+def put(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Put:
+    """Puts a checkpoint behind the one address that all lists know; the network is left alone."""
+    content: list[Any] = []
+
+    def download(address: str, path: str, progress: bool) -> None:
+        assert address == ADDRESS
+        save(content[-1], Path(path))
+
+    models = {"known": ADDRESS, "mine": "mine.pth", "detectron/resnet50_caffe": ADDRESS}
+    for name in LISTS.values():
+        monkeypatch.setattr(mmengine.runner.checkpoint, name, lambda: models)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setenv("MMENGINE_HOME", str(tmp_path))
+    return content.append
+
+
+@pytest.mark.parametrize("scheme", [scheme for scheme in LISTS if scheme != "mmcls"])
+def test_a_name_on_a_list_stands_for_its_address(scheme: str, put: Put) -> None:
+    content = {"state_dict": {"a": torch.ones(2)}, "meta": {"epoch": 1}}
+    put(content)
+    same(CheckpointLoader.load_checkpoint(f"{scheme}://known"), content)
+
+
+def test_a_classifier_on_a_list_gives_its_backbone_as_mmengine_does(put: Put) -> None:
+    state = {"backbone.a": torch.ones(2), "backbone.b.c": torch.zeros(1), "head.fc": torch.ones(1)}
+    for content in (state, {"state_dict": state, "meta": {}}):
+        put(content)
+        found = CheckpointLoader.load_checkpoint("mmcls://known")
+        wanted = mmengine.runner.checkpoint._process_mmcls_checkpoint(content)
+        same(found, {"state_dict": dict(wanted["state_dict"])})
+        assert [*found["state_dict"]] == ["a", "b.c"]
+
+
+def test_a_name_of_old_still_stands_for_the_new_one(put: Put) -> None:
+    put({"a": 1})
+    assert CheckpointLoader.load_checkpoint("open-mmlab://resnet50_caffe") == {"a": 1}
+
+
+def test_a_list_of_ones_own_may_name_files(put: Put, tmp_path: Path) -> None:
+    save({"a": 1}, tmp_path / "mine.pth")
+    assert CheckpointLoader.load_checkpoint("openmmlab://mine") == {"a": 1}
+
+
+@every_list
+def test_an_unknown_name_is_told_the_known_ones(scheme: str, put: Put) -> None:
+    with pytest.raises(CheckpointError) as error:
+        CheckpointLoader.load_checkpoint(f"{scheme}://unknown")
+    known = f"{scheme}:// has known, mine, detectron/resnet50_caffe"
+    assert str(error.value) == f"there is no {scheme}://unknown; {known}"
+
+
+@every_list
+def test_what_lists_stand_for_runs_nothing(scheme: str, put: Put, marker: Path) -> None:
+    put({"state_dict": {"backbone.a": torch.ones(1)}, "meta": touching(marker)["posix.system"]})
+    with pytest.raises(CheckpointError, match=r"it calls posix\.system, "):
+        CheckpointLoader.load_checkpoint(f"{scheme}://known")
+    assert not made(marker)
+
+
+def test_a_list_of_a_package_that_is_not_installed_names_it(
+    put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent() -> None:
+        import no_such_package  # noqa: F401
+
+    monkeypatch.setattr(mmengine.runner.checkpoint, "get_torchvision_models", absent)
+    with pytest.raises(CheckpointError, match=r"torchvision://known needs .*no_such_package"):
+        CheckpointLoader.load_checkpoint("torchvision://known")
+
+
+@pytest.mark.parametrize("prefix", ["s3://", "petrel://", "cluster:s3://", "pavi://"])
+def test_object_stores_are_refused_before_anything_is_read(
+    prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("get_file_backend", "_get_mmengine_home"):
+        monkeypatch.delattr(mmengine.runner.checkpoint, name)
+    with pytest.raises(CheckpointError, match=f"{prefix}bucket/a.pth is in an object store"):
+        CheckpointLoader.load_checkpoint(f"{prefix}bucket/a.pth")
+
+
+# --- the variable that forbids torch every other unpickler
+
+
+@pytest.mark.parametrize("value", ["1", "y", "YES", "True"])
+@loaders
+def test_torchs_own_unpickler_cannot_be_forced(
+    load: Callable[..., Any], value: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = save({"a": 1}, tmp_path / "a.pth")
+    monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", value)
+    assert "with TORCH_FORCE_WEIGHTS_ONLY_LOAD set: unset it" in error_of(path, load)
+    monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "0")
+    assert load(path) == {"a": 1}
+
+
+def test_safetensors_are_read_whatever_is_forced(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    save_file({"a": torch.ones(2)}, tmp_path / "a.safetensors")
+    monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
+    same(load_file(tmp_path / "a.safetensors"), {"a": torch.ones(2)})

@@ -1,15 +1,22 @@
 """The model zoo: parameters, multiply-adds and scores of the 23 published rows, and their pages."""
 
+import copy
 import functools
+import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import cv2
 import get_flops
+import numpy as np
 import pytest
+import torch
 import verify_zoo
 from mmengine.config import Config
 from mmengine.fileio import load
+from mmengine.registry import MODELS, DefaultScope
 
 ROOT = Path(__file__).parents[1]
 
@@ -164,7 +171,10 @@ def fake_zoo(tmp_path: Path, name: str) -> list[str]:
     return ["--weights", str(tmp_path / "weights"), "--data", str(tmp_path / "data")]
 
 
-@pytest.mark.parametrize(("found", "verdict"), [(40.31, None), (38.0, "2.30 points off")])
+@pytest.mark.parametrize(
+    ("found", "verdict"),
+    [(40.31, None), (38.0, "2.30 points off"), (float("nan"), "inf points off")],
+)
 def test_verify_zoo_holds_scores_against_the_reported(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -183,6 +193,73 @@ def test_verify_zoo_holds_scores_against_the_reported(
     out = capsys.readouterr().out
     assert "reported  40.30" in out
     assert out.count("not evaluated: no") == 22
+
+
+def test_verify_zoo_goes_on_after_a_row_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (retinanet(arch).split("/")[1] for arch in ("pvt-t", "pvt-s"))
+    flags = fake_zoo(tmp_path, first)
+    (tmp_path / f"weights/{second}.pth").touch()
+
+    def evaluate(row: Any, args: Any) -> dict[str, float]:
+        if row.name == first:
+            raise verify_zoo.UserError("it does not fit")
+        return {"box AP": 44.1}
+
+    monkeypatch.setattr(verify_zoo, "evaluate", evaluate)
+    with pytest.raises(verify_zoo.UserError, match=f"1 rows failed: {first}"):
+        run_verify(monkeypatch, *flags)
+    out = capsys.readouterr().out
+    assert "it does not fit" in out and "44.10  reported  44.10" in out
+
+
+def test_verify_zoo_tests_real_weights_on_real_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All is taken for the first class, and half of the picture is of the second."""
+    row = semantic_fpn("pvt-t")
+    name = row.split("/")[1]
+    cfg = copy.deepcopy(config(row))
+    cfg.model.backbone.init_cfg = None
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(cfg.model)
+    with torch.no_grad():
+        model.decode_head.conv_seg.bias[0] = 1e4
+    flags = fake_zoo(tmp_path, name)
+    torch.save({"state_dict": model.state_dict()}, tmp_path / f"weights/{name}.pth")
+    labels = np.ones((32, 48), np.uint8)  # 1 is the first class
+    labels[16:] = 2
+    scenes = tmp_path / "data/ade/ADEChallengeData2016"
+    for path, pixels in (
+        (scenes / "images/validation/a.jpg", np.zeros((32, 48, 3), np.uint8)),
+        (scenes / "annotations/validation/a.png", labels),
+    ):
+        path.parent.mkdir(parents=True)
+        assert cv2.imwrite(str(path), pixels)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    more = ["--work-dir", str(tmp_path / "work"), "--only", name]
+    with pytest.raises(verify_zoo.UserError, match=r"15\.18 points off, more than 0\.2"):
+        run_verify(monkeypatch, *flags, *more)
+    out = capsys.readouterr().out
+    assert "mIoU      25.00  reported  40.18  -15.18" in out
+    assert "mAcc      50.00  reported  51.76  -1.76" in out
+
+
+def test_verify_zoo_reads_the_metrics_of_a_detector_in_per_cent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def test(command: list[str], **options: Any) -> Any:
+        given = dict(zip(command[-4::2], command[-3::2], strict=True))
+        assert given["--data-root"] == str(tmp_path / "data/coco")
+        metrics = {"coco/bbox_mAP": 0.414, "coco/segm_mAP": 0.387, "coco/bbox_mAP_50": 0.6}
+        Path(given["--work-dir"], "metrics.json").write_text(json.dumps({"metrics": metrics}))
+        return SimpleNamespace(returncode=0)
+
+    name = mask_rcnn("pvt-t").split("/")[1]
+    flags = fake_zoo(tmp_path, name)
+    monkeypatch.setattr(verify_zoo.subprocess, "run", test)
+    run_verify(monkeypatch, *flags, "--only", name, "--work-dir", str(tmp_path / "work"))
 
 
 def test_verify_zoo_says_when_there_is_nothing(

@@ -62,21 +62,27 @@ def convert(checkpoint: Any, source: str, pretrain_img_size: int | None) -> dict
     except ValueError as error:
         raise UserError(f"cannot convert {source}: {error}") from error
     print(f"{source} looks like {looks_like(weights)}\nbackbone: {fit}")
+    backbone = {key: value for key, value in fit.weights.items() if key not in fit.new}
     whole = unwrap(checkpoint, backbone=False)
     if not any(key.startswith("backbone.") for key in whole):
-        return {key: value for key, value in fit.weights.items() if key not in fit.new}
+        return backbone
     rest = {key: value for key, value in whole.items() if not key.startswith("backbone.")}
     print(f"neck and heads: {len(rest)} tensors, kept as they are")
-    return {**{f"backbone.{key}": value for key, value in fit.weights.items()}, **rest}
+    return {**{f"backbone.{key}": value for key, value in backbone.items()}, **rest}
 
 
 def check_output(out: Path, force: bool) -> None:
     """Raise UserError if OUT has another ending, is there already or lies in no folder."""
     if out.suffix not in (".pth", ".safetensors"):
         raise UserError(f"OUT must end in .pth or .safetensors, got {out}")
+    if out.is_dir():
+        raise UserError(f"OUT must be a file, and {out} is a folder")
     if out.exists() and not force:
         raise UserError(f"{out} exists; --force replaces it")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder of {out}: {error.strerror}") from error
 
 
 def save(weights: dict[str, Tensor], out: Path) -> None:

@@ -14,15 +14,19 @@ import torch
 from mmengine.dist import barrier as wait_for_all
 from mmengine.dist import get_rank, is_distributed, master_only
 from mmengine.logging import HistoryBuffer
+from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
+from agent_attention.checkpoint import unwrap
 from agent_attention.safe_load import CheckpointError, RefusedCall, load_file
 
 
 def install_safe_loader() -> None:
-    """Make mmengine read local files and addresses through ``load_file``."""
+    """Make mmengine read every kind of checkpoint name through ``load_file``."""
     CheckpointLoader.register_scheme("", load_local, force=True)
     CheckpointLoader.register_scheme(["http://", "https://"], load_address, force=True)
+    CheckpointLoader.register_scheme([f"{name}://" for name in _LISTS], load_named, force=True)
+    CheckpointLoader.register_scheme(_STORES, refuse_store, force=True)
 
 
 def load_local(filename: str, map_location: Any = None) -> Any:
@@ -45,6 +49,35 @@ def load_address(filename: str, map_location: Any = None) -> Any:
     if is_distributed():
         wait_for_all()
     return load_local(str(path))
+
+
+def load_named(filename: str, map_location: Any = None) -> Any:
+    """Read a model of one of mmengine's lists, such as ``torchvision://resnet50``.
+
+    Raises:
+        CheckpointError: if no list has the name, or the file cannot be read safely.
+    """
+    scheme, _, name = filename.partition("://")
+    try:
+        models = getattr(mmengine_checkpoint, _LISTS[scheme])()
+    except ImportError as error:
+        raise CheckpointError(f"{filename} needs a package: {error}") from error
+    if _LISTS[scheme] == "get_external_models":
+        name = mmengine_checkpoint.get_deprecated_model_names().get(name, name)
+    if name not in models:
+        raise CheckpointError(f"there is no {filename}; {scheme}:// has {', '.join(models)}")
+    place = models[name]
+    if "://" not in place:  # of the user's own open_mmlab.json, which lies there
+        place = str(Path(mmengine_checkpoint._get_mmengine_home(), place))
+    checkpoint = CheckpointLoader.load_checkpoint(place)
+    if scheme == "mmcls":  # a whole classifier, of which its users want the backbone
+        checkpoint = {"state_dict": unwrap(checkpoint)}
+    return checkpoint
+
+
+def refuse_store(filename: str, map_location: Any = None) -> Any:
+    """Raise CheckpointError: an object store hands out bytes that nothing here has checked."""
+    raise CheckpointError(f"{filename} is in an object store: download it, and give the file")
 
 
 @master_only
@@ -84,6 +117,15 @@ def _history_method(owner: Any, name: str) -> None:
         raise RefusedCall(f"it looks up {name} in {getattr(owner, '__name__', owner)}")
 
 
+# mmengine's lists of models, by the scheme of their names
+_LISTS = {
+    "modelzoo": "get_torchvision_models",
+    "torchvision": "get_torchvision_models",
+    "open-mmlab": "get_external_models",
+    "openmmlab": "get_external_models",
+    "mmcls": "get_mmcls_models",
+}
+_STORES = ["pavi://", r"(\S+\:)?s3://", r"(\S+\:)?petrel://"]  # as mmengine spells them
 _RUN_STATE = {
     ("mmengine.logging.history_buffer", "HistoryBuffer"): _History,
     ("builtins", "getattr"): _history_method,
