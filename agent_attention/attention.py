@@ -7,12 +7,16 @@ Letters used for shapes, here and in the other modules:
     p side of the base agent grid   P = p*p base agents, for which the bias tables are learned
 """
 
+import functools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from agent_attention.by_size import BySize
 from agent_attention.checks import Pair, check_heads
-from agent_attention.layers import init_table, resize
+from agent_attention.kernels import attend
+from agent_attention.layers import add, init_table, linear_parts, resize
 
 _BLOCK = 7  # side of the block bias tables (spec of the published weights)
 
@@ -76,6 +80,7 @@ class AgentAttention(nn.Module):
         self.aw_bias = init_table(1, h, p2, 1, ws)
         self.ha_bias = init_table(1, h, hs, 1, p2)
         self.wa_bias = init_table(1, h, 1, ws, p2)
+        self.by_size = BySize()
 
     def forward(self, x: Tensor, size: Pair) -> Tensor:
         """Attend over a map.
@@ -89,22 +94,17 @@ class AgentAttention(nn.Module):
         """
         q, k, v = self.project(x)  # each (B, N, C)
         agents = self.pool_agents(q, size)  # (B, n, C)
-        q, k, agents, heads_v = map(self.split_heads, (q, k, agents, v))  # (B, h, N or n, d)
-        gather_bias, serve_bias = self.agent_biases(size, q.dtype)  # (h, n, N), (h, N, n)
+        of_agents, gather, serve = self.bias_factors(size)  # (n, h, P), (N, h, P), (N, h, P)
 
-        agent_v = self.softmax_attention(agents, k, heads_v, gather_bias)  # (B, h, n, d)
-        out = self.softmax_attention(q, agents, agent_v, serve_bias)  # (B, h, N, d)
-        out = out.transpose(1, 2).flatten(2)  # (B, N, C)
-        return self.proj_drop(self.proj(out + self.local_detail(v, size)))
+        agent_v = self.softmax_attention(agents, k, v, of_agents, gather)  # (B, n, C)
+        out = self.softmax_attention(q, agents, agent_v, serve, of_agents)  # (B, N, C)
+        return self.proj_drop(self.proj(add(out, self.local_detail(v, size))))
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of tokens x (B, N, C), each (B, N, C)."""
-        if self.joint_qkv:
-            q, k, v = self.qkv(x).chunk(3, dim=-1)
-        else:
-            q = self.q(x)
-            k, v = self.kv(x).chunk(2, dim=-1)
-        return q, k, v
+    def project(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values of tokens x (B, N, C), each (B, N, C) and contiguous."""
+        joint = [self.qkv] if self.joint_qkv else [self.q, self.kv]
+        dim = self.proj.in_features
+        return tuple(part for linear in joint for part in linear_parts(linear, x, dim))
 
     def pool_agents(self, q: Tensor, size: Pair) -> Tensor:
         """Agents (B, n, C): the queries (B, N, C) averaged over the cells of the agent grid."""
@@ -115,46 +115,51 @@ class AgentAttention(nn.Module):
         """Depth-wise convolution of the values (B, N, C): the diversity that low-rank maps lose."""
         return to_tokens(self.dwc(to_map(v, size)))
 
-    def split_heads(self, x: Tensor) -> Tensor:
-        """(B, N, C) -> (B, h, N, d)."""
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-
-    def softmax_attention(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-        """softmax(q k^T / sqrt(d) + bias) v, with dropout on the attention map in training."""
+    def softmax_attention(
+        self, q: Tensor, k: Tensor, v: Tensor, q_bias: Tensor, k_bias: Tensor
+    ) -> Tensor:
+        """softmax(q k^T / sqrt(d) + q_bias k_bias^T) v in each head, (B, N or n, C)."""
+        q, k, v = (x.unflatten(-1, (self.num_heads, -1)) for x in (q, k, v))  # (B, N or n, h, d)
         dropout = self.attn_drop if self.training else 0.0
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+        return attend(q, k, v, q_bias.to(q.dtype), k_bias.to(q.dtype), dropout).flatten(2)
 
-    def agent_biases(self, size: Pair, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Biases B1 (h, n, N) of aggregation and B2 (h, N, n) of broadcast (paper, section 4.3).
+    def bias_factors(self, size: Pair) -> tuple[Tensor, ...]:
+        """The factors of both biases: of agents (n, h, P), and of tokens (N, h, P) for each bias.
 
-        The tables are resized in space, from pre-training size to ``size``, and then from p*p base
-        agents to the agent grid. Both resizes are bilinear with half-pixel centres.
+        B1 = agents gather^T and B2 = serve agents^T (paper, section 4.3; docs/performance.md): the
+        tables are resized in space to ``size``, and the resize from p*p base agents to the agent
+        grid is the matrix ``agents``. Both are bilinear with half-pixel centres.
         """
-        by_token = (self.ha_bias + self.wa_bias).squeeze(0).permute(0, 3, 1, 2)  # (h, P, Hs, Ws)
+        tables = [self.an_bias, self.ah_bias, self.aw_bias]
+        tables += [self.na_bias, self.ha_bias, self.wa_bias]
+        return self.by_size(size, tables, functools.partial(self._bias_factors, size))
+
+    def _bias_factors(self, size: Pair) -> tuple[Tensor, ...]:
         by_agent = (self.ah_bias + self.aw_bias).squeeze(0)  # (h, P, Hs, Ws)
-        grid = self.agent_interpolation(dtype)  # (n, P)
+        by_token = (self.ha_bias + self.wa_bias).squeeze(0).permute(0, 3, 1, 2)
 
-        def bias(block: Tensor, rows_and_columns: Tensor) -> Tensor:
-            spatial = resize(block, size) + resize(rows_and_columns, size)  # (h, P, H, W)
-            return grid @ spatial.flatten(2).to(dtype)  # (h, n, N)
+        def by_place(block: Tensor, rows_and_columns: Tensor) -> Tensor:
+            spatial = add(resize(rows_and_columns, size), resize(block, size))  # (h, P, H, W)
+            return spatial.flatten(2).permute(2, 0, 1)  # (N, h, P)
 
-        return bias(self.an_bias, by_agent), bias(self.na_bias, by_token).transpose(1, 2)
+        gather, serve = by_place(self.an_bias, by_agent), by_place(self.na_bias, by_token)
+        return self.agent_interpolation().expand(-1, self.num_heads, -1), gather, serve
 
-    def agent_interpolation(self, dtype: torch.dtype) -> Tensor:
-        """Matrix (n, P) of the bilinear resize from the base agents to the agent grid."""
+    def agent_interpolation(self) -> Tensor:
+        """Matrix (n, 1, P) of the bilinear resize from the base agents to the agent grid."""
         p = self.base_grid
-        one_hot = torch.eye(p * p, device=self.an_bias.device).view(p * p, 1, p, p)
-        return resize(one_hot, self.agent_shape).flatten(1).t().to(dtype)
+        one_hot = torch.eye(p * p, dtype=self.an_bias.dtype, device=self.an_bias.device)
+        return resize(one_hot.view(p * p, 1, p, p), self.agent_shape).flatten(1).t().unsqueeze(1)
 
     def extra_repr(self) -> str:
         return f"num_heads={self.num_heads}, agent_shape={tuple(self.agent_shape)}"
 
 
 def to_map(x: Tensor, size: Pair) -> Tensor:
-    """Tokens (B, N, C) as a map (B, C, H, W)."""
-    return x.transpose(1, 2).unflatten(2, tuple(size))
+    """Tokens (B, N, C) as a map (B, C, H, W), in the same memory: channels last."""
+    return x.unflatten(1, tuple(size)).permute(0, 3, 1, 2)
 
 
 def to_tokens(x: Tensor) -> Tensor:
     """A map (B, C, H, W) as tokens (B, N, C)."""
-    return x.flatten(2).transpose(1, 2)
+    return x.permute(0, 2, 3, 1).flatten(1, 2)

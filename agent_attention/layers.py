@@ -1,5 +1,7 @@
 """Layers that the backbones share. Shape letters: see ``agent_attention.attention``."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,9 +19,35 @@ def resize(x: Tensor, size: Pair) -> Tensor:
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
 
 
+def add(x: Tensor, y: Tensor) -> Tensor:
+    """x + y; without gradients into the memory of ``x``, which nobody else may need then."""
+    return x + y if torch.is_grad_enabled() else x.add_(y)
+
+
 def init_table(*shape: int) -> nn.Parameter:
     """A learned table of the given shape, truncated normal with std 0.02."""
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(shape), std=0.02))
+
+
+def linear_parts(linear: nn.Module, x: Tensor, dim: int) -> Sequence[Tensor]:
+    """``linear(x)`` in parts of ``dim`` channels, each in memory of its own.
+
+    Convolutions and pooling would first copy a part that lies between others.
+    """
+    if not (isinstance(linear, nn.Linear) and is_plain(linear)):
+        return linear(x).split(dim, -1)
+    weights = linear.weight.split(dim)
+    biases = [None] * len(weights) if linear.bias is None else linear.bias.split(dim)
+    return [F.linear(x, weight, bias) for weight, bias in zip(weights, biases, strict=True)]
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether a module computes what its class does, so that its weights may be used directly.
+
+    It does not with hooks on it, or with a subclass in its place, as adapters such as LoRA put.
+    """
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
+    return type(module) in (nn.Linear, nn.LayerNorm, nn.GELU, Mlp) and not any(hooks)
 
 
 def init_linear_and_norm(module: nn.Module) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from agent_attention.attention import AgentAttention, to_map, to_tokens
+from agent_attention.by_size import BySize
 from agent_attention.checks import (
     Pair,
     check_agent_shapes,
@@ -103,6 +104,7 @@ class AgentPVT(Pyramid):
             setattr(self, f"patch_embed{i + 1}", PatchEmbed(in_dim, dim, PATCH_STRIDES[i]))
             setattr(self, f"pos_drop{i + 1}", nn.Dropout(drop_rate))
             setattr(self, f"pos_embed{i + 1}", init_table(1, side * side, dim))
+            setattr(self, f"pos_by_size{i + 1}", BySize())
             setattr(self, f"block{i + 1}", blocks)
             in_dim = dim
 
@@ -140,7 +142,12 @@ class AgentPVT(Pyramid):
         table = getattr(self, f"pos_embed{i + 1}")  # (1, Hs*Ws, C)
         if size == self._pos_shape[i]:
             return table
-        return to_tokens(resize(to_map(table, self._pos_shape[i]), size))
+
+        def resized() -> tuple[Tensor]:
+            return (to_tokens(resize(to_map(table, self._pos_shape[i]), size)),)
+
+        (position,) = getattr(self, f"pos_by_size{i + 1}")(size, [table], resized)
+        return position
 
 
 def _attention(

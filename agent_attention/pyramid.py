@@ -14,6 +14,7 @@ from agent_attention.checks import (
     check_rate,
 )
 from agent_attention.layers import DropPath, Mlp
+from agent_attention.mlp import mlp_of_norm
 
 Self = TypeVar("Self", bound="Pyramid")
 
@@ -123,4 +124,4 @@ class Block(nn.Module):
     def forward(self, x: Tensor, size: Pair) -> Tensor:
         """Tokens (B, N, C) of a map of ``size`` (H, W) -> tokens (B, N, C)."""
         x = x + self.drop_path(self.attn(self.norm1(x), size))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        return x + self.drop_path(mlp_of_norm(self.mlp, self.norm2, x))

@@ -3,12 +3,13 @@
 M is the side of a window, G the number of windows of one image.
 """
 
-from functools import lru_cache
+import functools
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from agent_attention.by_size import BySize
 from agent_attention.checks import Pair, check_heads
 from agent_attention.layers import init_table
 
@@ -57,6 +58,7 @@ class WindowAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
+        self.by_size = BySize()
 
     def forward(self, x: Tensor, size: Pair) -> Tensor:
         """Tokens (B, N, C) of a map of ``size`` (H, W) -> tokens (B, N, C)."""
@@ -76,20 +78,22 @@ class WindowAttention(nn.Module):
         """Projections and attention within windows: (B, G, M*M, C) -> (B, G, M*M, C)."""
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B, G, M*M, 3, h, d)
         q, k, v = qkv.permute(3, 0, 1, 4, 2, 5).flatten(1, 2)  # each (B*G, h, M*M, d)
-        bias = self.bias(padded, q.dtype).expand(x.shape[0], -1, -1, -1, -1).flatten(0, 1)
+        make = functools.partial(self._bias, padded)
+        (bias,) = self.by_size(padded, [self.relative_position_bias_table], make)
+        bias = bias.to(q.dtype).expand(x.shape[0], -1, -1, -1, -1).flatten(0, 1)
         dropout = self.attn_drop if self.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
         return self.proj(out.transpose(1, 2).flatten(2)).unflatten(0, x.shape[:2])
 
-    def bias(self, padded: Pair, dtype: torch.dtype) -> Tensor:
+    def _bias(self, padded: Pair) -> tuple[Tensor]:
         """Relative position bias, with the mask of the shift: (G, h, M*M, M*M)."""
         table = self.relative_position_bias_table[self.relative_position_index]  # (M*M, M*M, h)
         windows = (padded[0] // self.window) * (padded[1] // self.window)
-        bias = table.permute(2, 0, 1).to(dtype)
+        bias = table.permute(2, 0, 1)
         if not self.shift:
-            return bias.expand(windows, -1, -1, -1)
+            return (bias.expand(windows, -1, -1, -1),)
         mask = shift_mask(padded, self.window, self.shift, table.device)  # (G, M*M, M*M)
-        return bias + mask.unsqueeze(1).to(dtype)
+        return (bias + mask.unsqueeze(1).to(bias.dtype),)
 
     def extra_repr(self) -> str:
         return f"num_heads={self.num_heads}, window={self.window}, shift={self.shift}"
@@ -117,7 +121,9 @@ def relative_position_index(window: int) -> Tensor:
     return down * (2 * window - 1) + right
 
 
-@lru_cache(maxsize=64)  # one entry a map size and device; the masks do not depend on weights
+@functools.lru_cache(
+    maxsize=64
+)  # one entry a map size and device; the masks do not depend on weights
 def shift_mask(size: Pair, window: int, shift: int, device: torch.device) -> Tensor:
     """What keeps apart the pixels a shift brings together: (G, M*M, M*M), 0 or -100."""
     with torch.inference_mode(False):  # the cached mask must serve training as well
