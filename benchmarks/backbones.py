@@ -114,7 +114,7 @@ def taken(
     steps = {b: Step(build(name, b), setting, mode) for b in baselines}
     kept = {b: step.first() for b, step in steps.items()}
     product, flops = matmul_peak(setting.dtype, setting.device)
-    found = times({PEAK: product, **steps}, repeats)
+    found = times({PEAK: product, **steps}, repeats, settle=mode == "training")
     peak = flops / statistics.median(found[PEAK])
     ours = statistics.median(found["ours"]) if "ours" in found else None
     return [

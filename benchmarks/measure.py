@@ -25,13 +25,21 @@ TOOLS = Path(__file__).resolve().parents[1] / "tools"
 _RETURNED = "benchmarks.returned"  # the profiler's mark where a call has returned
 
 
-def times(calls: Mapping[str, Call], repeats: int, warm_up: bool = True) -> dict[str, list[float]]:
-    """Seconds of each call: one warm-up each, then rounds in which each has one turn."""
+def times(
+    calls: Mapping[str, Call], repeats: int, warm_up: bool = True, settle: bool = False
+) -> dict[str, list[float]]:
+    """Seconds of each call: one warm-up each, then rounds in which each has one turn.
+
+    With ``settle`` each turn begins with an untimed call: the call before it was another
+    candidate's, which leaves the allocator as no run of one model would find it.
+    """
     for call in calls.values() if warm_up else ():
         call()
     found: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
+            if settle:
+                call()
             found[name].append(seconds(call))
     return found
 

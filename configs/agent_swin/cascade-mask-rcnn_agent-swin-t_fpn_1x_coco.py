@@ -8,6 +8,7 @@ _base_ = [
     "mmdet::_base_/models/cascade-mask-rcnn_r50_fpn.py",
     "mmdet::_base_/datasets/coco_instance.py",
     "../_base_/detr_pipeline.py",
+    "../_base_/agent_swin_no_decay.py",
     "mmdet::_base_/schedules/schedule_1x.py",
     "mmdet::_base_/default_runtime.py",
 ]
@@ -56,23 +57,7 @@ model = dict(
 
 train_dataloader = dict(dataset=dict(pipeline=_base_.detr_pipeline))
 
-# Tables and norms are not decayed.
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type="AdamW", lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
-    paramwise_cfg=dict(
-        custom_keys={
-            name: dict(decay_mult=0.0)
-            for name in (
-                "absolute_pos_embed",
-                "relative_position_bias_table",
-                "norm",
-                "an_bias",
-                "na_bias",
-                "ah_bias",
-                "aw_bias",
-                "ha_bias",
-                "wa_bias",
-            )
-        }
-    ),
+    paramwise_cfg=_base_.no_decay,
 )

@@ -7,6 +7,7 @@
 _base_ = [
     "../_base_/upernet_agent_swin.py",
     "../_base_/ade20k.py",
+    "../_base_/agent_swin_no_decay.py",
     "../_base_/mmseg_agent.py",
 ]
 
@@ -18,26 +19,10 @@ model = dict(
     )
 )
 
-# Tables and norms are not decayed.
 optim_wrapper = dict(
     type="OptimWrapper",
     optimizer=dict(type="AdamW", lr=6e-5, betas=(0.9, 0.999), weight_decay=0.01),
-    paramwise_cfg=dict(
-        custom_keys={
-            name: dict(decay_mult=0.0)
-            for name in (
-                "absolute_pos_embed",
-                "relative_position_bias_table",
-                "norm",
-                "an_bias",
-                "na_bias",
-                "ah_bias",
-                "aw_bias",
-                "ha_bias",
-                "wa_bias",
-            )
-        }
-    ),
+    paramwise_cfg=_base_.no_decay,
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=1e-6, by_epoch=False, begin=0, end=1500),
