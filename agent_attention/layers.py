@@ -107,4 +107,4 @@ class PatchEmbed(nn.Module):
         Rows and columns that fill no patch are dropped, as the published scores assume.
         """
         x = self.proj(x)
-        return self.norm(x.flatten(2).transpose(1, 2)), (x.shape[2], x.shape[3])
+        return self.norm(x.permute(0, 2, 3, 1).flatten(1, 2)), (x.shape[2], x.shape[3])

@@ -122,9 +122,9 @@ class AgentPVT(Pyramid):
             x, size = getattr(self, f"patch_embed{i + 1}")(x)  # (B, N, C)
             x = getattr(self, f"pos_drop{i + 1}")(x + self._position(i, size))
             x = self.run(getattr(self, f"block{i + 1}"), x, size)
-            x = to_map(x, size).contiguous()
+            x = to_map(x, size)
             if i in self.out_indices:
-                outs.append(x)
+                outs.append(x.contiguous())
         return outs
 
     def parts(self, stage: int) -> list[nn.Module | nn.Parameter]:
