@@ -132,7 +132,8 @@ class AgentAttention(nn.Module):
         """
         tables = [self.an_bias, self.ah_bias, self.aw_bias]
         tables += [self.na_bias, self.ha_bias, self.wa_bias]
-        return self.by_size(size, tables, functools.partial(self._bias_factors, size))
+        make = functools.partial(self._bias_factors, size)
+        return self.by_size((size, self.agent_shape), tables, make)
 
     def _bias_factors(self, size: Pair) -> tuple[Tensor, ...]:
         by_agent = (self.ah_bias + self.aw_bias).squeeze(0)  # (h, P, Hs, Ws)

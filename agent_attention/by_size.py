@@ -1,13 +1,11 @@
 """Keeps what depends on a map's size and on weights alone, while neither changes."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-
-from agent_attention.checks import Pair
 
 Self = TypeVar("Self", bound="BySize")
 Tensors = tuple[Tensor, ...]
@@ -15,7 +13,7 @@ _MOST = 24 * 2**20  # bytes kept by one module
 
 
 class BySize(nn.Module):
-    """Tensors by map size, kept in evaluation mode; in training they are made each time.
+    """Tensors by map size and the like, kept in evaluation mode; in training made each time.
 
     What is kept goes when a weight is replaced or written to, and with every call of ``train`` or
     ``eval``: writes through ``weight.data``, as averaged weights are swapped in, leave no trace.
@@ -28,24 +26,30 @@ class BySize(nn.Module):
     def __init__(self, most: int = _MOST) -> None:
         super().__init__()
         self.most = most
-        self._kept: OrderedDict[Pair, Tensors] = OrderedDict()
+        self._kept: OrderedDict[Hashable, Tensors] = OrderedDict()
         self._weights: Tensors = ()
         self._versions: list[int] = []
 
     def forward(
-        self, size: Pair, weights: Sequence[Tensor], make: Callable[[], Tensors]
+        self, key: Hashable, weights: Sequence[Tensor], make: Callable[[], Tensors]
     ) -> Tensors:
-        """``make()``, or what it gave before for the same size (H, W) and weights."""
+        """``make()``, or what it gave before for the same key and weights.
+
+        Args:
+            key: all that the result depends on beside the weights, such as the map's size (H, W).
+            weights: tensors it depends on; at least one.
+            make: computes it.
+        """
         needs_graph = torch.is_grad_enabled() and any(w.requires_grad for w in weights)
         if self.training or needs_graph or not _watchable(weights):
             return make()
         self._forget_other(weights)
-        if size not in self._kept:
+        if key not in self._kept:
             # what is kept must be of use to training as well
             with torch.inference_mode(False), torch.no_grad():
-                return self._keep(size, make())
-        self._kept.move_to_end(size)
-        return self._kept[size]
+                return self._keep(key, make())
+        self._kept.move_to_end(key)
+        return self._kept[key]
 
     def train(self: Self, mode: bool = True) -> Self:
         """Set the mode, forget everything, return self."""
@@ -61,9 +65,9 @@ class BySize(nn.Module):
         """Bytes of what is kept."""
         return sum(map(_nbytes, self._kept.values()))
 
-    def _keep(self, size: Pair, made: Tensors) -> Tensors:
+    def _keep(self, key: Hashable, made: Tensors) -> Tensors:
         if _nbytes(made) <= self.most:
-            self._kept[size] = made
+            self._kept[key] = made
             while self.nbytes() > self.most:
                 self._kept.popitem(last=False)
         return made
@@ -83,8 +87,8 @@ class BySize(nn.Module):
 
 
 def _watchable(weights: Sequence[Tensor]) -> bool:
-    """Whether changes can be seen: not while a graph is compiled, nor in fake tensors and such."""
-    if torch.compiler.is_compiling():
+    """Whether changes can be seen: not while a graph is recorded, nor in fake tensors and such."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
     return all(type(w) in (Tensor, nn.Parameter) and not w.is_inference() for w in weights)
 

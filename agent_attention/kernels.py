@@ -35,7 +35,7 @@ def attend(
     Returns:
         (B, Q, h, d).
     """
-    if dropout or not wants_slabs(q):
+    if dropout or not wants_slabs(q) or not q.shape[0]:
         return _joined(q, k, v, q_bias, k_bias, dropout)
     outs = [tiled_attention(*sample, q_bias, k_bias) for sample in zip(q, k, v, strict=True)]
     return outs[0].unsqueeze(0) if len(outs) == 1 else torch.stack(outs)

@@ -21,7 +21,8 @@ def resize(x: Tensor, size: Pair) -> Tensor:
 
 def add(x: Tensor, y: Tensor) -> Tensor:
     """x + y; without gradients into the memory of ``x``, which nobody else may need then."""
-    return x + y if torch.is_grad_enabled() else x.add_(y)
+    in_place = not torch.is_grad_enabled() and not torch.jit.is_tracing()
+    return x.add_(y) if in_place else x + y
 
 
 def init_table(*shape: int) -> nn.Parameter:
@@ -46,8 +47,14 @@ def is_plain(module: nn.Module) -> bool:
 
     It does not with hooks on it, or with a subclass in its place, as adapters such as LoRA put.
     """
-    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
-    return type(module) in (nn.Linear, nn.LayerNorm, nn.GELU, Mlp) and not any(hooks)
+    hooks = (
+        module._forward_hooks,
+        module._forward_pre_hooks,
+        module._backward_hooks,
+        module._backward_pre_hooks,
+    )
+    kinds = (nn.Linear, nn.LayerNorm, nn.GELU, nn.Dropout, Mlp)
+    return type(module) in kinds and "forward" not in vars(module) and not any(hooks)
 
 
 def init_linear_and_norm(module: nn.Module) -> None:
@@ -91,6 +98,11 @@ class DropPath(nn.Module):
 
     def extra_repr(self) -> str:
         return f"rate={self.rate:.3f}"
+
+
+def linear_rates(last: float, count: int) -> list[float]:
+    """Stochastic depth rates of ``count`` blocks, growing linearly from 0 to ``last``."""
+    return [last * i / max(count - 1, 1) for i in range(count)]
 
 
 class PatchEmbed(nn.Module):

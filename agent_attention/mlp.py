@@ -1,5 +1,6 @@
 """The MLP of a block with the LayerNorm before it, a slab of tokens at a time."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,10 +20,11 @@ def mlp_of_norm(mlp: Mlp, norm: nn.LayerNorm, x: Tensor) -> Tensor:
     In slabs on a CPU (see ``agent_attention.slabs``); only ``x`` is then kept for the backward
     pass, which costs the first of the two products once more.
     """
-    plain = all(map(is_plain, (mlp, mlp.fc1, mlp.act, mlp.fc2, norm)))
-    if not plain or not wants_slabs(x) or (mlp.training and mlp.drop.p > 0):
-        return mlp(norm(x))
     weights = (norm.weight, norm.bias, mlp.fc1.weight, mlp.fc1.bias, mlp.fc2.weight, mlp.fc2.bias)
+    plain = all(map(is_plain, (mlp, mlp.fc1, mlp.act, mlp.fc2, mlp.drop, norm)))
+    usual = plain and mlp.act.approximate == "none" and not any(w is None for w in weights)
+    if not usual or not wants_slabs(x) or (mlp.training and mlp.drop.p > 0):
+        return mlp(norm(x))
     out: Tensor = _MlpOfNorm.apply(x.flatten(0, 1), norm.eps, *weights)
     return out.unflatten(0, x.shape[:2])
 
@@ -42,21 +44,27 @@ class _MlpOfNorm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, gamma, beta, w1, b1, w2, b2 = ctx.saved_tensors
-        grad_x = torch.empty_like(x)
-        grads = [torch.zeros_like(w) for w in (gamma, beta, w1, b1, w2, b2)]
-        grad_gamma, grad_beta, grad_w1, grad_b1, grad_w2, grad_b2 = grads
-        for part in slabs(len(x), width=2 * len(w1)):
-            normed, mean, rstd = torch.native_layer_norm(x[part], gamma.shape, gamma, beta, ctx.eps)
-            hidden = F.linear(normed, w1, b1)
-            grad_w2.addmm_(grad[part].t(), F.gelu(hidden))
-            grad_b2.add_(grad[part].sum(0))
-            slope = aten.gelu_backward(grad[part] @ w2, hidden)
-            grad_w1.addmm_(slope.t(), normed)
-            grad_b1.add_(slope.sum(0))
-            grad_x[part], of_gamma, of_beta = aten.native_layer_norm_backward(
-                slope @ w1, x[part], gamma.shape, mean, rstd, gamma, beta, [True, True, True]
-            )
-            grad_gamma.add_(of_gamma)
-            grad_beta.add_(of_beta)
+        with torch.autocast("cpu", enabled=False):  # as in the forward pass
+            grad_x, *grads = _backward(grad, ctx.saved_tensors, ctx.eps)
         return grad_x, None, *grads
+
+
+def _backward(grad: Tensor, saved: Sequence[Tensor], eps: float) -> list[Tensor]:
+    """Gradients of the tokens (N, C) and of the six weights."""
+    x, gamma, beta, w1, b1, w2, _ = saved
+    grad_x, *grads = (torch.empty_like(x), *map(torch.zeros_like, saved[1:]))
+    grad_gamma, grad_beta, grad_w1, grad_b1, grad_w2, grad_b2 = grads
+    for part in slabs(len(x), width=2 * len(w1)):
+        normed, mean, rstd = torch.native_layer_norm(x[part], gamma.shape, gamma, beta, eps)
+        hidden = F.linear(normed, w1, b1)
+        grad_w2.addmm_(grad[part].t(), F.gelu(hidden))
+        grad_b2.add_(grad[part].sum(0))
+        slope = aten.gelu_backward(grad[part] @ w2, hidden)
+        grad_w1.addmm_(slope.t(), normed)
+        grad_b1.add_(slope.sum(0))
+        grad_x[part], of_gamma, of_beta = aten.native_layer_norm_backward(
+            slope @ w1, x[part], gamma.shape, mean, rstd, gamma, beta, [True, True, True]
+        )
+        grad_gamma.add_(of_gamma)
+        grad_beta.add_(of_beta)
+    return [grad_x, *grads]

@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from agent_attention.attention import AgentAttention, to_map, to_tokens
@@ -22,7 +21,13 @@ from agent_attention.checks import (
     reject_unknown,
     resolve_arch,
 )
-from agent_attention.layers import PatchEmbed, init_linear_and_norm, init_table, resize
+from agent_attention.layers import (
+    PatchEmbed,
+    init_linear_and_norm,
+    init_table,
+    linear_rates,
+    resize,
+)
 from agent_attention.pyramid import Block, Pyramid
 from agent_attention.spatial_reduction import SpatialReductionAttention
 
@@ -90,7 +95,7 @@ class AgentPVT(Pyramid):
             out_indices, frozen_stages, with_cp, {**rates, "attn_drop_rate": attn_drop_rate}
         )
 
-        drop_paths = torch.linspace(0, drop_path_rate, sum(sizes["depths"])).tolist()
+        drop_paths = linear_rates(drop_path_rate, sum(sizes["depths"]))
         drops = (attn_drop_rate, drop_rate)
         in_dim = 3
         for i in range(self.num_stages):

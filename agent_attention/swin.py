@@ -23,7 +23,7 @@ from agent_attention.checks import (
     reject_unknown,
     resolve_arch,
 )
-from agent_attention.layers import PatchEmbed, init_linear_and_norm
+from agent_attention.layers import PatchEmbed, init_linear_and_norm, linear_rates
 from agent_attention.pyramid import Block, Pyramid
 from agent_attention.window import WindowAttention
 
@@ -101,7 +101,7 @@ class AgentSwinTransformer(Pyramid):
         self.patch_embed = PatchEmbed(3, sizes["embed_dim"], PATCH)
         self.pos_drop = nn.Dropout(drop_rate)
         self.layers = nn.ModuleList()
-        drop_paths = torch.linspace(0, drop_path_rate, sum(sizes["depths"])).tolist()
+        drop_paths = linear_rates(drop_path_rate, sum(sizes["depths"]))
         drops = (attn_drop_rate, drop_rate)
         window = max(7, window_size // 8)
         for i in range(self.num_stages):

@@ -37,8 +37,8 @@ class _TiledAttention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         *tensors, log_total, out = ctx.saved_tensors
-        grads = _backward(grad, tensors, ctx.needs_input_grad, log_total, out)
-        return tuple(grads)
+        with torch.autocast("cpu", enabled=False):  # as in the forward pass
+            return tuple(_backward(grad, tensors, ctx.needs_input_grad, log_total, out))
 
 
 def _forward(

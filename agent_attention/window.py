@@ -92,7 +92,7 @@ class WindowAttention(nn.Module):
         bias = table.permute(2, 0, 1)
         if not self.shift:
             return (bias.expand(windows, -1, -1, -1),)
-        mask = shift_mask(padded, self.window, self.shift, table.device)  # (G, M*M, M*M)
+        mask = kept_mask(padded, self.window, self.shift, table.device)  # (G, M*M, M*M)
         return (bias + mask.unsqueeze(1).to(bias.dtype),)
 
     def extra_repr(self) -> str:
@@ -121,9 +121,7 @@ def relative_position_index(window: int) -> Tensor:
     return down * (2 * window - 1) + right
 
 
-@functools.lru_cache(
-    maxsize=64
-)  # one entry a map size and device; the masks do not depend on weights
+@functools.lru_cache(maxsize=64)  # one entry a map size and device
 def shift_mask(size: Pair, window: int, shift: int, device: torch.device) -> Tensor:
     """What keeps apart the pixels a shift brings together: (G, M*M, M*M), 0 or -100."""
     with torch.inference_mode(False):  # the cached mask must serve training as well
@@ -134,3 +132,13 @@ def shift_mask(size: Pair, window: int, shift: int, device: torch.device) -> Ten
             region = region + (band[:, None] * 3 if axis == 0 else band[None, :])
         regions = split_windows(region[None, :, :, None], window)[0, :, :, 0]  # (G, M*M)
         return (regions[:, :, None] != regions[:, None, :]).float() * _APART
+
+
+def kept_mask(size: Pair, window: int, shift: int, device: torch.device) -> Tensor:
+    """``shift_mask``, unless a graph is recorded: a mask made then has no numbers to keep."""
+    if torch.compiler.is_compiling():
+        return shift_mask.__wrapped__(size, window, shift, device)
+    mask = shift_mask(size, window, shift, device)
+    if type(mask) is not Tensor:
+        shift_mask.cache_clear()
+    return mask

@@ -268,7 +268,7 @@ def test_dropout_keeps_the_mean(queries: int, keys: int) -> None:
     wanted = kernels.attend(q, k, v, *factors)[0]
     draws = kernels.attend(*many, *factors, 0.3)
     error = draws.std(0) / len(draws) ** 0.5
-    assert (draws.std(0) > 0.01).all()
+    assert draws.std(0).mean() > 0.1
     assert ((draws.mean(0) - wanted).abs() < 5 * error).all()
 
 
@@ -353,10 +353,7 @@ def test_the_mlp_drops_in_training_only() -> None:
         "register_forward_hook",
         "register_forward_pre_hook",
         "register_full_backward_hook",
-        pytest.param(
-            "register_full_backward_pre_hook",
-            marks=pytest.mark.xfail(strict=True, reason="is_plain looks at no such hooks"),
-        ),
+        "register_full_backward_pre_hook",
     ],
 )
 @pytest.mark.parametrize("name", ["mlp", "fc1", "act", "fc2", "norm"])
@@ -417,7 +414,6 @@ def test_a_hook_on_a_projection_is_called(name: str) -> None:
         ("norm", nn.LayerNorm(8, elementwise_affine=False)),
     ],
 )
-@pytest.mark.xfail(strict=True, reason="is_plain looks at the class of a layer alone")
 def test_layers_with_other_options_are_used(name: str, layer: nn.Module) -> None:
     mlp, norm = mlp_and_norm()
     if name != "norm":
@@ -425,12 +421,10 @@ def test_layers_with_other_options_are_used(name: str, layer: nn.Module) -> None
     same_mlp(mlp, layer if isinstance(layer, nn.LayerNorm) else norm)
 
 
-@pytest.mark.xfail(strict=True, reason="torch.stack of no tile")
 def test_an_empty_batch_gives_empty_maps() -> None:
     assert agent_attention()(tokens((4, 5))[:0], (4, 5)).shape == (0, 20, 8)
 
 
-@pytest.mark.xfail(strict=True, reason="the products in backward are cast, and those in place not")
 @pytest.mark.parametrize("what", ["attention", "mlp"])
 def test_a_backward_pass_under_autocast_runs(what: str) -> None:
     x = tokens((4, 5)).requires_grad_()
@@ -452,9 +446,6 @@ def test_traced_models_give_the_same_maps(name: str, gradients: bool) -> None:
         close(traced(second), model(second), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="another graph: what was kept, or in place without gradients"
-)
 @pytest.mark.parametrize("gradients", [False, True])
 @pytest.mark.parametrize("name", MODELS)
 def test_traced_models_pass_the_check_of_the_tracer(name: str, gradients: bool) -> None:
@@ -472,7 +463,6 @@ def test_exported_models_give_the_same_maps(name: str) -> None:
     close(found, model(second), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.xfail(strict=True, reason="masks made of fake tensors are kept in shift_mask's cache")
 def test_export_does_not_disturb_the_model() -> None:
     model, x = small_swin().eval(), seeded_input(1, 64, 96)
     wanted = model(x)

@@ -1,0 +1,87 @@
+"""What a graphics card is given, checked without one: nothing is left or made on the CPU.
+
+Tensors on torch's "meta" device have no memory, and an operation that takes some of them and some
+of the CPU is seen here. Models take the same path there as on a graphics card.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from helpers import small_pvt
+from test_agent_swin import small_swin
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from agent_attention import AgentPVT, AgentSwinTransformer, window
+
+SIZES = [(64, 64), (70, 97)]
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "pvt": small_pvt,
+    "pvt with softmax": lambda: small_pvt(attn_types="BABA"),
+    "swin": small_swin,
+    "swin of windows": lambda: small_swin(attn_types="BBBB"),
+}
+models = pytest.mark.parametrize("name", MODELS)
+
+
+class Devices(TorchDispatchMode):
+    """Notes the devices of all that operations take and give, and the types of what they give."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+        self.dtypes: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        found = [x for x in tree_leaves((args, kwargs, out)) if isinstance(x, Tensor)]
+        self.seen |= {x.device.type for x in found}
+        self.dtypes |= {x.dtype for x in tree_leaves(out) if isinstance(x, Tensor)}
+        return out
+
+
+@pytest.fixture(autouse=True)
+def no_mask_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Masks without numbers would disturb other tests."""
+    monkeypatch.setattr(window, "kept_mask", window.shift_mask.__wrapped__)
+
+
+@models
+@pytest.mark.parametrize(
+    ("training", "dtype"), [(True, torch.float32), (True, torch.float16), (False, torch.bfloat16)]
+)
+def test_a_training_step_stays_on_its_device(name: str, dtype: torch.dtype, training: bool) -> None:
+    model = MODELS[name]().to("meta", dtype).train(training)
+    for size in SIZES:
+        image = torch.empty(2, 3, *size, device="meta", dtype=dtype)
+        with Devices() as devices:
+            outs = model(image)
+            torch.stack([out.float().sum() for out in outs]).sum().backward()
+        assert devices.seen == {"meta"}
+        assert all(p.grad is not None and p.grad.shape == p.shape for p in model.parameters())
+        with torch.no_grad(), Devices() as devices:
+            for _ in range(2):
+                assert all(out.is_meta for out in model(image))
+        assert devices.seen == {"meta"}
+
+
+@models
+def test_only_a_cpu_takes_tiles_and_slabs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("tiles or slabs")
+
+    for target in ("kernels.tiled_attention", "mlp.slabs"):
+        monkeypatch.setattr(f"agent_attention.{target}", refuse)
+    model = MODELS[name]()
+    model.to("meta")(torch.empty(1, 3, 64, 64, device="meta"))
+    with pytest.raises(AssertionError, match="tiles or slabs"):
+        MODELS[name]()(torch.zeros(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize("build", [AgentPVT, AgentSwinTransformer])
+def test_models_are_built_on_a_device_without_memory(build: Callable[[], nn.Module]) -> None:
+    with torch.device("meta"):
+        assert all(p.is_meta for p in build().parameters())
