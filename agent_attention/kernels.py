@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from agent_attention.slabs import wants_slabs
 from agent_attention.tiles import tiled_attention
 
+_FEW = 1 << 18  # scores of a sample for which one fused call for the whole batch is quicker
 _ALIGN = 8  # channels of a head that fused kernels want in multiples
 
 
@@ -35,7 +36,9 @@ def attend(
     Returns:
         (B, Q, h, d).
     """
-    if dropout or not wants_slabs(q) or not q.shape[0]:
+    batch, queries, heads, _ = q.shape
+    few = batch == 0 or queries * k.shape[1] * heads < _FEW
+    if few or dropout or not wants_slabs(q):
         return _joined(q, k, v, q_bias, k_bias, dropout)
     outs = [tiled_attention(*sample, q_bias, k_bias) for sample in zip(q, k, v, strict=True)]
     return outs[0].unsqueeze(0) if len(outs) == 1 else torch.stack(outs)

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from agent_attention import kernels
+
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
@@ -13,3 +15,9 @@ def seeded() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def always_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention in tiles for small tensors too, where one fused call would be quicker."""
+    monkeypatch.setattr(kernels, "_FEW", 0)

@@ -13,6 +13,8 @@ from torch.utils._pytree import tree_leaves
 from agent_attention import AgentAttention
 from agent_attention.spatial_reduction import SpatialReductionAttention
 
+pytestmark = pytest.mark.usefixtures("always_tiles")
+
 Pair = tuple[int, int]
 TABLES = ["an_bias", "ah_bias", "aw_bias", "na_bias", "ha_bias", "wa_bias"]
 close = torch.testing.assert_close

@@ -17,6 +17,8 @@ from agent_attention import AgentAttention, pvt
 from agent_attention.by_size import BySize
 from agent_attention.window import WindowAttention
 
+pytestmark = pytest.mark.usefixtures("always_tiles")
+
 Pair = tuple[int, int]
 SIZES: list[Pair] = [(5, 6), (6, 5), (9, 7)]
 close = torch.testing.assert_close

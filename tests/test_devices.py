@@ -17,6 +17,8 @@ from torch.utils._pytree import tree_leaves
 
 from agent_attention import AgentPVT, AgentSwinTransformer, window
 
+pytestmark = pytest.mark.usefixtures("always_tiles")
+
 SIZES = [(64, 64), (70, 97)]
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "pvt": small_pvt,

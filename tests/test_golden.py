@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from agent_attention import AgentPVT, AgentSwinTransformer
 
+pytestmark = pytest.mark.usefixtures("always_tiles")
+
 GOLDEN = Path(__file__).parent / "golden"
 # one row a variant; its cases are in golden/features_<variant>.json
 VARIANTS: dict[str, Callable[..., nn.Module]] = {

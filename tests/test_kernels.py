@@ -18,6 +18,8 @@ from agent_attention.mlp import mlp_of_norm
 from agent_attention.tiles import tiled_attention
 from agent_attention.window import shift_mask
 
+pytestmark = pytest.mark.usefixtures("always_tiles")
+
 close = torch.testing.assert_close
 EXACT = {"rtol": 1e-11, "atol": 1e-11}  # in float64
 LOW = {torch.bfloat16: 0.04, torch.float16: 0.005}  # of the largest value, after a backbone
