@@ -211,7 +211,7 @@ def bars(axis: Any, records: list[Record], key: str, factor: float) -> None:
         places = [models.index(record["model"]) + 0.16 * (number - 2) for record in own]
         heights = [factor * record[key] for record in own]
         axis.bar(places, heights, width=0.15, color=f"C{number}")
-    axis.set_xticks(range(len(models)), models)
+    axis.set_xticks(range(len(models)), models, rotation=30)
 
 
 if __name__ == "__main__":
