@@ -8,7 +8,7 @@ _base_ = "../agent_pvt/fpn_agent-pvt-t_8xb2-40k_ade20k-512x512.py"
 
 classes = ("grass", "sand", "water", "ellipse", "rectangle", "triangle", "star", "cross")
 data_root = "data/demo/ade"
-max_iters = 320
+max_iters = 280
 width = 96
 
 model = dict(
