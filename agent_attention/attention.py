@@ -103,8 +103,7 @@ class AgentAttention(nn.Module):
     def project(self, x: Tensor) -> tuple[Tensor, ...]:
         """Queries, keys and values of tokens x (B, N, C), each (B, N, C) and contiguous."""
         joint = [self.qkv] if self.joint_qkv else [self.q, self.kv]
-        dim = self.proj.in_features
-        return tuple(part for linear in joint for part in linear_parts(linear, x, dim))
+        return tuple(part for linear in joint for part in linear_parts(linear, x, x.shape[-1]))
 
     def pool_agents(self, q: Tensor, size: Pair) -> Tensor:
         """Agents (B, n, C): the queries (B, N, C) averaged over the cells of the agent grid."""

@@ -20,10 +20,11 @@ def mlp_of_norm(mlp: Mlp, norm: nn.LayerNorm, x: Tensor) -> Tensor:
     In slabs on a CPU (see ``agent_attention.slabs``); only ``x`` is then kept for the backward
     pass, which costs the first of the two products once more.
     """
-    weights = (norm.weight, norm.bias, mlp.fc1.weight, mlp.fc1.bias, mlp.fc2.weight, mlp.fc2.bias)
     plain = all(map(is_plain, (mlp, mlp.fc1, mlp.act, mlp.fc2, mlp.drop, norm)))
-    usual = plain and mlp.act.approximate == "none" and not any(w is None for w in weights)
-    if not usual or not wants_slabs(x) or (mlp.training and mlp.drop.p > 0):
+    if not plain or not wants_slabs(x) or (mlp.training and mlp.drop.p > 0):
+        return mlp(norm(x))
+    weights = (norm.weight, norm.bias, mlp.fc1.weight, mlp.fc1.bias, mlp.fc2.weight, mlp.fc2.bias)
+    if mlp.act.approximate != "none" or any(weight is None for weight in weights):
         return mlp(norm(x))
     out: Tensor = _MlpOfNorm.apply(x.flatten(0, 1), norm.eps, *weights)
     return out.unflatten(0, x.shape[:2])

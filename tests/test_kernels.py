@@ -475,3 +475,9 @@ def test_export_does_not_disturb_the_model() -> None:
         close(model(x), wanted)
     finally:
         shift_mask.cache_clear()
+
+
+def test_a_layer_may_be_replaced_by_several() -> None:
+    mlp, norm = mlp_and_norm()
+    mlp.fc1 = nn.Sequential(mlp.fc1, nn.Identity())  # type: ignore[assignment]
+    same_mlp(mlp, norm)
