@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from agent_attention.bias import AgentBias, interpolation, logits_by_place
 from agent_attention.by_size import BySize
 from agent_attention.checks import Pair, check_heads
-from agent_attention.kernels import attend
-from agent_attention.layers import add, init_table, linear_parts, resize
+from agent_attention.kernels import gather, serve
+from agent_attention.layers import add, init_table, linear_parts
 
 _BLOCK = 7  # side of the block bias tables (spec of the published weights)
 
@@ -94,10 +95,12 @@ class AgentAttention(nn.Module):
         """
         q, k, v = self.project(x)  # each (B, N, C)
         agents = self.pool_agents(q, size)  # (B, n, C)
-        of_agents, gather, serve = self.bias_factors(size)  # (n, h, P), (N, h, P), (N, h, P)
+        gathering, serving = self.biases(size)
+        q, k, values, agents = (self.to_heads(x) for x in (q, k, v, agents))  # (B, N or n, h, d)
+        dropout = self.attn_drop if self.training else 0.0
 
-        agent_v = self.softmax_attention(agents, k, v, of_agents, gather)  # (B, n, C)
-        out = self.softmax_attention(q, agents, agent_v, serve, of_agents)  # (B, N, C)
+        agent_v = gather(agents, k, values, gathering.to(q.dtype), dropout)  # (B, n, h, d)
+        out = serve(q, agents, agent_v, serving.to(q.dtype), dropout).flatten(2)  # (B, N, C)
         return self.proj_drop(self.proj(add(out, self.local_detail(v, size))))
 
     def project(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -114,42 +117,29 @@ class AgentAttention(nn.Module):
         """Depth-wise convolution of the values (B, N, C): the diversity that low-rank maps lose."""
         return to_tokens(self.dwc(to_map(v, size)))
 
-    def softmax_attention(
-        self, q: Tensor, k: Tensor, v: Tensor, q_bias: Tensor, k_bias: Tensor
-    ) -> Tensor:
-        """softmax(q k^T / sqrt(d) + q_bias k_bias^T) v in each head, (B, N or n, C)."""
-        q, k, v = (x.unflatten(-1, (self.num_heads, -1)) for x in (q, k, v))  # (B, N or n, h, d)
-        dropout = self.attn_drop if self.training else 0.0
-        return attend(q, k, v, q_bias.to(q.dtype), k_bias.to(q.dtype), dropout).flatten(2)
+    def to_heads(self, x: Tensor) -> Tensor:
+        """(B, N or n, C) as (B, N or n, h, d), in the same memory."""
+        return x.unflatten(-1, (self.num_heads, -1))
 
-    def bias_factors(self, size: Pair) -> tuple[Tensor, ...]:
-        """The factors of both biases: of agents (n, h, P), and of tokens (N, h, P) for each bias.
+    def biases(self, size: Pair) -> tuple[AgentBias, AgentBias]:
+        """The biases B1, of gathering, and B2, of serving (paper, section 4.3).
 
-        B1 = agents gather^T and B2 = serve agents^T (paper, section 4.3; docs/performance.md): the
-        tables are resized in space to ``size``, and the resize from p*p base agents to the agent
-        grid is the matrix ``agents``. Both are bilinear with half-pixel centres.
+        The tables are resized in space to ``size``, and from p*p base agents to the agent grid;
+        both are bilinear with half-pixel centres.
         """
         tables = [self.an_bias, self.ah_bias, self.aw_bias]
         tables += [self.na_bias, self.ha_bias, self.wa_bias]
         make = functools.partial(self._bias_factors, size)
-        return self.by_size((size, self.agent_shape), tables, make)
+        factors = self.by_size((size, self.agent_shape), tables, make)
+        rows, columns, gathering, serving = factors
+        return AgentBias(rows, columns, gathering), AgentBias(rows, columns, serving)
 
     def _bias_factors(self, size: Pair) -> tuple[Tensor, ...]:
-        by_agent = (self.ah_bias + self.aw_bias).squeeze(0)  # (h, P, Hs, Ws)
-        by_token = (self.ha_bias + self.wa_bias).squeeze(0).permute(0, 3, 1, 2)
-
-        def by_place(block: Tensor, rows_and_columns: Tensor) -> Tensor:
-            spatial = add(resize(rows_and_columns, size), resize(block, size))  # (h, P, H, W)
-            return spatial.flatten(2).permute(2, 0, 1)  # (N, h, P)
-
-        gather, serve = by_place(self.an_bias, by_agent), by_place(self.na_bias, by_token)
-        return self.agent_interpolation().expand(-1, self.num_heads, -1), gather, serve
-
-    def agent_interpolation(self) -> Tensor:
-        """Matrix (n, 1, P) of the bilinear resize from the base agents to the agent grid."""
-        p = self.base_grid
-        one_hot = torch.eye(p * p, dtype=self.an_bias.dtype, device=self.an_bias.device)
-        return resize(one_hot.view(p * p, 1, p, p), self.agent_shape).flatten(1).t().unsqueeze(1)
+        to_row, to_column = (t.squeeze(0).permute(0, 3, 1, 2) for t in (self.ha_bias, self.wa_bias))
+        gathering = (self.an_bias, self.ah_bias.squeeze(0), self.aw_bias.squeeze(0))
+        serving = (self.na_bias, to_row, to_column)
+        grid = [interpolation(self.base_grid, a, self.an_bias) for a in self.agent_shape]
+        return *grid, logits_by_place(*gathering, size), logits_by_place(*serving, size)
 
     def extra_repr(self) -> str:
         return f"num_heads={self.num_heads}, agent_shape={tuple(self.agent_shape)}"

@@ -1,47 +1,88 @@
-"""Softmax attention with a bias of low rank, and the choice of how to compute it.
+"""The two softmax attentions of agent attention, and the choice of how to compute them.
 
-    attend(q, k, v, q_bias, k_bias) = softmax(q k^T / sqrt(d) + q_bias k_bias^T) v
+    gather(agents, k, v) = softmax(agents k^T / sqrt(d) + bias) v
+    serve(q, agents, v)  = softmax(q agents^T / sqrt(d) + bias^T) v
 
-Agent biases are such products of thin factors (docs/performance.md), so that no (h, n, N) bias has
-to be built, and the factors can ride along as P more channels of q and k. What a graphics card's
-fused kernels take as it is, a CPU computes faster in tiles that stay in its cache.
+A bias is a product of thin factors (``agent_attention.bias``), which can ride along as P more
+channels of queries and keys. What a graphics card's fused kernels take as it is, a CPU computes
+faster in tiles that stay in its cache.
 
-Letters: Q queries, K keys; otherwise see ``agent_attention.attention``.
+Letters: see ``agent_attention.attention``. Tokens come before heads, as linear layers give them.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from agent_attention.bias import AgentBias
 from agent_attention.slabs import wants_slabs
-from agent_attention.tiles import tiled_attention
+from agent_attention.tiles import gather_in_tiles, serve_in_tiles
 
 _FEW = 1 << 18  # scores of a sample for which one fused call for the whole batch is quicker
 _ALIGN = 8  # channels of a head that fused kernels want in multiples
 
 
-def attend(
-    q: Tensor, k: Tensor, v: Tensor, q_bias: Tensor, k_bias: Tensor, dropout: float = 0.0
-) -> Tensor:
-    """Softmax attention; tokens come before heads, as linear layers give them.
+def gather(agents: Tensor, k: Tensor, v: Tensor, bias: AgentBias, dropout: float = 0.0) -> Tensor:
+    """Agents attend to all tokens (*agent aggregation*).
 
     Args:
-        q: queries (B, Q, h, d).
-        k: keys (B, K, h, d).
-        v: values (B, K, h, d).
-        q_bias: factor of the bias by query, (Q, h, P).
-        k_bias: factor of the bias by key, (K, h, P).
+        agents: (B, n, h, d).
+        k: (B, N, h, d).
+        v: (B, N, h, d).
+        bias: between agents and tokens.
         dropout: rate of dropout on the attention map.
 
     Returns:
-        (B, Q, h, d).
+        (B, n, h, d).
     """
-    batch, queries, heads, _ = q.shape
-    few = batch == 0 or queries * k.shape[1] * heads < _FEW
-    if few or dropout or not wants_slabs(q):
-        return _joined(q, k, v, q_bias, k_bias, dropout)
-    outs = [tiled_attention(*sample, q_bias, k_bias) for sample in zip(q, k, v, strict=True)]
+    if _wants_tiles(agents, k, dropout):
+        return _each(gather_in_tiles, agents, k, v, bias)
+    of_agents, of_tokens = _channels(bias, agents.shape[2])
+    return _joined(agents, k, v, of_agents, of_tokens, dropout)
+
+
+def serve(q: Tensor, agents: Tensor, v: Tensor, bias: AgentBias, dropout: float = 0.0) -> Tensor:
+    """Tokens attend to all agents (*agent broadcast*).
+
+    Args:
+        q: (B, N, h, d).
+        agents: (B, n, h, d), as keys.
+        v: what the agents gathered, (B, n, h, d).
+        bias: between agents and tokens.
+        dropout: rate of dropout on the attention map.
+
+    Returns:
+        (B, N, h, d).
+    """
+    if _wants_tiles(agents, q, dropout):
+        return _each(serve_in_tiles, q, agents, v, bias)
+    of_agents, of_tokens = _channels(bias, agents.shape[2])
+    return _joined(q, agents, v, of_tokens, of_agents, dropout)
+
+
+def _wants_tiles(agents: Tensor, tokens: Tensor, dropout: float) -> bool:
+    batch, n, heads, _ = agents.shape
+    few = batch == 0 or n * tokens.shape[1] * heads < _FEW
+    return not few and not dropout and wants_slabs(tokens)
+
+
+def _each(
+    attend: Callable[[Tensor, Tensor, Tensor, AgentBias], Tensor],
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: AgentBias,
+) -> Tensor:
+    """One sample of the batch after the other."""
+    outs = [attend(*sample, bias) for sample in zip(q, k, v, strict=True)]
     return outs[0].unsqueeze(0) if len(outs) == 1 else torch.stack(outs)
+
+
+def _channels(bias: AgentBias, heads: int) -> tuple[Tensor, Tensor]:
+    """The factors by agent (n, h, P) and by token (N, h, P)."""
+    return bias.agents().unsqueeze(1).expand(-1, heads, -1), bias.base.permute(2, 0, 1)
 
 
 def _joined(

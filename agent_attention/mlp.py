@@ -12,13 +12,14 @@ from agent_attention.layers import Mlp, is_plain
 from agent_attention.slabs import slabs, wants_slabs
 
 aten = torch.ops.aten
+_KEPT = 1 << 23  # numbers of a hidden layer that is kept: 32 MiB of float32
 
 
 def mlp_of_norm(mlp: Mlp, norm: nn.LayerNorm, x: Tensor) -> Tensor:
     """``mlp(norm(x))`` of tokens (B, N, C).
 
-    In slabs on a CPU (see ``agent_attention.slabs``); only ``x`` is then kept for the backward
-    pass, which costs the first of the two products once more.
+    In slabs on a CPU (see ``agent_attention.slabs``). For the backward pass ``x`` is then kept,
+    and the hidden layer unless it is large: computing it again costs one more product.
     """
     plain = all(map(is_plain, (mlp, mlp.fc1, mlp.act, mlp.fc2, mlp.drop, norm)))
     if not plain or not wants_slabs(x) or (mlp.training and mlp.drop.p > 0):
@@ -26,20 +27,24 @@ def mlp_of_norm(mlp: Mlp, norm: nn.LayerNorm, x: Tensor) -> Tensor:
     weights = (norm.weight, norm.bias, mlp.fc1.weight, mlp.fc1.bias, mlp.fc2.weight, mlp.fc2.bias)
     if mlp.act.approximate != "none" or any(weight is None for weight in weights):
         return mlp(norm(x))
-    out: Tensor = _MlpOfNorm.apply(x.flatten(0, 1), norm.eps, *weights)
+    keep = torch.is_grad_enabled() and x.shape[:2].numel() * len(mlp.fc1.weight) <= _KEPT
+    out: Tensor = _MlpOfNorm.apply(x.flatten(0, 1), norm.eps, keep, *weights)
     return out.unflatten(0, x.shape[:2])
 
 
 class _MlpOfNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, eps: float, *weights: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, eps: float, keep: bool, *weights: Tensor) -> Tensor:
         gamma, beta, w1, b1, w2, b2 = weights
-        ctx.save_for_backward(x, *weights)
-        ctx.eps = eps
         out = torch.empty(len(x), len(w2), dtype=x.dtype)
+        kept = torch.empty(len(x), len(w1), dtype=x.dtype) if keep else None
         for part in slabs(len(x), width=len(w1)):
             normed = F.layer_norm(x[part], gamma.shape, gamma, beta, eps)
-            torch.addmm(b2, F.gelu(F.linear(normed, w1, b1)), w2.t(), out=out[part])
+            place = None if kept is None else kept[part]
+            hidden = torch.addmm(b1, normed, w1.t(), out=place)
+            torch.addmm(b2, F.gelu(hidden), w2.t(), out=out[part])
+        ctx.save_for_backward(x, *weights, kept)
+        ctx.eps = eps
         return out
 
     @staticmethod
@@ -47,20 +52,22 @@ class _MlpOfNorm(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         with torch.autocast("cpu", enabled=False):  # as in the forward pass
             grad_x, *grads = _backward(grad, ctx.saved_tensors, ctx.eps)
-        return grad_x, None, *grads
+        return grad_x, None, None, *grads
 
 
-def _backward(grad: Tensor, saved: Sequence[Tensor], eps: float) -> list[Tensor]:
+def _backward(grad: Tensor, saved: Sequence[Any], eps: float) -> list[Tensor]:
     """Gradients of the tokens (N, C) and of the six weights."""
-    x, gamma, beta, w1, b1, w2, _ = saved
-    grad_x, *grads = (torch.empty_like(x), *map(torch.zeros_like, saved[1:]))
+    x, gamma, beta, w1, b1, w2, b2, kept = saved
+    grads = list(map(torch.zeros_like, (gamma, beta, w1, b1, w2, b2)))
+    grad_x = torch.empty_like(x)
     grad_gamma, grad_beta, grad_w1, grad_b1, grad_w2, grad_b2 = grads
     for part in slabs(len(x), width=2 * len(w1)):
         normed, mean, rstd = torch.native_layer_norm(x[part], gamma.shape, gamma, beta, eps)
-        hidden = F.linear(normed, w1, b1)
+        hidden = F.linear(normed, w1, b1) if kept is None else kept[part]
         grad_w2.addmm_(grad[part].t(), F.gelu(hidden))
         grad_b2.add_(grad[part].sum(0))
-        slope = aten.gelu_backward(grad[part] @ w2, hidden)
+        slope = grad[part] @ w2
+        aten.gelu_backward.grad_input(slope, hidden, grad_input=slope)
         grad_w1.addmm_(slope.t(), normed)
         grad_b1.add_(slope.sum(0))
         grad_x[part], of_gamma, of_beta = aten.native_layer_norm_backward(

@@ -1,114 +1,162 @@
-"""Softmax attention in tiles that stay in a CPU's cache, forward and backward.
+"""Agent attention in tiles that stay in a CPU's cache, forward and backward.
 
-A tile is a slab of the queries with all keys, or of the keys with all queries, whichever are more
-(FlashAttention's scheme, arXiv 2205.14135, with matrix products as large as the cache allows).
-Nothing of the size queries x keys exists at once, and for the backward pass nothing of it is kept:
-the scores are computed again.
+A tile is a slab of the tokens with all agents (FlashAttention's scheme, arXiv 2205.14135, with
+matrix products as large as the cache allows). Nothing of the size agents x tokens exists at once,
+and for the backward pass nothing of it is kept: the scores are computed again.
 
-Shapes: q (Q, h, d), k and v (K, h, d), q_bias (Q, h, P), k_bias (K, h, P): tokens come first.
+Shapes, of one sample: agents (n, h, d) and tokens (N, h, d), where tokens come before heads; scores
+of a tile of T tokens (h, n, T). The factors of the bias are those of ``AgentBias``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from agent_attention.bias import AgentBias
 from agent_attention.slabs import slabs
 
+Gradients = tuple[Tensor | None, ...]
+aten = torch.ops.aten
 
-def tiled_attention(q: Tensor, k: Tensor, v: Tensor, q_bias: Tensor, k_bias: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d) + q_bias k_bias^T) v of one sample: (Q, h, d)."""
-    out: Tensor = _TiledAttention.apply(q, k, v, q_bias, k_bias)
+
+def gather_in_tiles(agents: Tensor, k: Tensor, v: Tensor, bias: AgentBias) -> Tensor:
+    """Agents attend to all tokens: softmax(agents k^T / sqrt(d) + bias) v, (n, h, d)."""
+    out: Tensor = _Gather.apply(agents, k, v, *bias)
     return out
 
 
-class _TiledAttention(torch.autograd.Function):
+def serve_in_tiles(q: Tensor, agents: Tensor, v: Tensor, bias: AgentBias) -> Tensor:
+    """Tokens attend to all agents: softmax(q agents^T / sqrt(d) + bias^T) v, (N, h, d)."""
+    out: Tensor = _Serve.apply(agents, q, v, *bias)
+    return out
+
+
+class _Gather(torch.autograd.Function):
+    """Softmax over the tokens, of which no tile has all: sums are kept as they come in."""
+
     @staticmethod
-    def forward(ctx: Any, *tensors: Tensor) -> Tensor:
-        out, log_total = _forward(*tensors)
-        # of few queries the outcome is small, and no tile of theirs has all keys
-        kept = out if len(tensors[0]) < len(tensors[1]) else None
-        ctx.save_for_backward(*tensors, log_total, kept)
+    def forward(ctx: Any, agents: Tensor, k: Tensor, v: Tensor, *bias: Tensor) -> Tensor:
+        n, heads, _ = agents.shape
+        out = torch.zeros_like(agents, memory_format=torch.contiguous_format)
+        largest = agents.new_full((heads, n, 1), -torch.inf)  # score so far
+        total = agents.new_zeros(heads, n, 1)  # of exp(score - largest) so far
+        for part in slabs(len(k), heads * n):
+            scores = _scores(agents, k, bias, part)
+            now = torch.maximum(largest, scores.amax(-1, keepdim=True))
+            weights = scores.sub_(now).exp_()
+            shrink = largest.sub_(now).exp_()
+            largest = now
+            total.mul_(shrink).add_(weights.sum(-1, keepdim=True))
+            _by_head(out).mul_(shrink).baddbmm_(weights, _by_head(v[part]))
+        _by_head(out).div_(total)
+        ctx.save_for_backward(agents, k, v, *bias, out, largest.add_(total.log_()))
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        *tensors, log_total, out = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> Gradients:
+        agents, k, v, *bias, out, log_total = ctx.saved_tensors
+        scores = _ScoreGradients(agents, k, bias, ctx.needs_input_grad)
+        of_v = torch.empty_like(v) if ctx.needs_input_grad[2] else None
+        mean = _by_head(grad * out).sum(-1, keepdim=True)  # (h, n, 1)
         with torch.autocast("cpu", enabled=False):  # as in the forward pass
-            return tuple(_backward(grad, tensors, ctx.needs_input_grad, log_total, out))
+            for part in slabs(len(k), 2 * mean.numel()):
+                weights = _scores(agents, k, bias, part).sub_(log_total).exp_()
+                _set_product(of_v, part, weights.transpose(1, 2), grad)
+                slope = torch.bmm(_by_head(grad), _by_head(v[part]).transpose(1, 2))
+                scores.add(part, slope.sub_(mean).mul_(weights))
+        return scores.of_agents, scores.of_tokens, of_v, None, None, scores.of_base
 
 
-def _forward(
-    q: Tensor, k: Tensor, v: Tensor, q_bias: Tensor, k_bias: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The outcome (Q, h, d), and the logarithm (h, Q, 1) of what each softmax is divided by."""
-    heads = q.shape[1]
-    out = torch.zeros_like(q, memory_format=torch.contiguous_format)
-    largest = q.new_full((heads, len(q), 1), -torch.inf)  # score so far
-    total = q.new_zeros(heads, len(q), 1)  # of exp(score - largest) so far
-    for i, j in _tiles(q, k):
-        scores = _scores(q[i], k[j], q_bias[i], k_bias[j])
-        now = torch.maximum(largest[:, i], scores.amax(-1, keepdim=True))
-        weights = scores.sub_(now).exp_()
-        shrink = (largest[:, i] - now).exp_()
-        largest[:, i] = now
-        total[:, i] = total[:, i].mul_(shrink).add_(weights.sum(-1, keepdim=True))
-        _by_head(out[i]).mul_(shrink).baddbmm_(weights, _by_head(v[j]))
-    _by_head(out).div_(total)
-    return out, largest.add_(total.log_())
+class _Serve(torch.autograd.Function):
+    """Softmax over the agents, of which each tile has all."""
+
+    @staticmethod
+    def forward(ctx: Any, agents: Tensor, q: Tensor, v: Tensor, *bias: Tensor) -> Tensor:
+        ctx.save_for_backward(agents, q, v, *bias)
+        out = torch.empty_like(q, memory_format=torch.contiguous_format)
+        for part in slabs(len(q), agents.shape[0] * agents.shape[1]):
+            weights = _over_agents(_scores(agents, q, bias, part))
+            _set_product(out, part, weights.transpose(1, 2), v)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Gradients:
+        agents, q, v, *bias = ctx.saved_tensors
+        scores = _ScoreGradients(agents, q, bias, ctx.needs_input_grad)
+        of_v = torch.zeros_like(v) if ctx.needs_input_grad[2] else None
+        with torch.autocast("cpu", enabled=False):  # as in the forward pass
+            for part in slabs(len(q), 2 * agents.shape[0] * agents.shape[1]):
+                weights = _over_agents(_scores(agents, q, bias, part))
+                _add_product(of_v, weights, grad[part])
+                slope = torch.bmm(_by_head(v), _by_head(grad[part]).transpose(1, 2))
+                aten._softmax_backward_data.out(slope, weights, 1, slope.dtype, grad_input=slope)
+                scores.add(part, slope)
+        return scores.of_agents, scores.of_tokens, of_v, None, None, scores.of_base
 
 
-def _backward(
-    grad: Tensor,
-    tensors: list[Tensor],
-    needed: tuple[bool, ...],
-    log_total: Tensor,
-    out: Tensor | None,
-) -> list[Tensor | None]:
-    """Gradients of q, k, v, q_bias and k_bias, where needed, from that of the outcome."""
-    q, k, v, q_bias, k_bias = tensors
-    pairs = zip(tensors, needed, strict=True)
-    grads = [torch.zeros(x.shape, dtype=x.dtype) if need else None for x, need in pairs]
-    scale = q.shape[-1] ** -0.5
-    mean = None if out is None else _by_head(grad * out).sum(-1, keepdim=True)  # (h, Q, 1)
-    for i, j in _tiles(q, k, width=2):
-        weights = _scores(q[i], k[j], q_bias[i], k_bias[j]).sub_(log_total[:, i]).exp_()
-        slope = torch.bmm(_by_head(grad[i]), _by_head(v[j]).transpose(1, 2)).mul_(weights)
-        share = slope.sum(-1, keepdim=True) if mean is None else mean[:, i]
-        slope.addcmul_(weights, share, value=-1)  # of the scores, (h, t, K) or (h, Q, t)
-        down = slope.transpose(1, 2)
-        _add_product(grads[0], i, slope, k[j], scale)
-        _add_product(grads[1], j, down, q[i], scale)
-        _add_product(grads[2], j, weights.transpose(1, 2), grad[i])
-        _add_product(grads[3], i, slope, k_bias[j])
-        _add_product(grads[4], j, down, q_bias[i])
-    return grads
+class _ScoreGradients:
+    """Gradients of what the scores are made of, where needed, from those of tile after tile."""
+
+    def __init__(
+        self, agents: Tensor, tokens: Tensor, bias: Sequence[Tensor], needed: Sequence[bool]
+    ) -> None:
+        self.agents, self.tokens, self.bias = agents, tokens, bias
+        base = bias[2]
+        self.of_agents = torch.zeros_like(agents) if needed[0] else None
+        self.of_tokens = torch.empty_like(tokens) if needed[1] else None
+        self.of_base = torch.empty_like(base) if needed[5] else None
+
+    def add(self, part: slice, slope: Tensor) -> None:
+        """Take in the gradient (h, n, T) of the scores of a tile."""
+        scale = self.agents.shape[-1] ** -0.5
+        _add_product(self.of_agents, slope, self.tokens[part], scale)
+        _set_product(self.of_tokens, part, slope.transpose(1, 2), self.agents, scale)
+        if self.of_base is not None:
+            rows, columns, _ = self.bias
+            self.of_base[..., part] = _interpolate(rows.t(), columns.t(), slope)
 
 
-def _tiles(q: Tensor, k: Tensor, width: int = 1) -> Iterator[tuple[slice, slice]]:
-    """Slices of the queries and of the keys, for ``width`` tensors of a tile's size at a time."""
-    heads, everything = q.shape[1], slice(None)
-    if len(q) >= len(k):
-        yield from ((part, everything) for part in slabs(len(q), width * heads * len(k)))
-    else:
-        yield from ((everything, part) for part in slabs(len(k), width * heads * len(q)))
+def _scores(agents: Tensor, tokens: Tensor, bias: Sequence[Tensor], part: slice) -> Tensor:
+    """agents tokens^T / sqrt(d) + bias, for some of the tokens: (h, n, T)."""
+    rows, columns, base = bias
+    scores = _interpolate(rows, columns, base[..., part])
+    scale = agents.shape[-1] ** -0.5
+    return scores.baddbmm_(_by_head(agents), _by_head(tokens[part]).transpose(1, 2), alpha=scale)
 
 
-def _scores(q: Tensor, k: Tensor, q_bias: Tensor, k_bias: Tensor) -> Tensor:
-    """q k^T / sqrt(d) + q_bias k_bias^T: (h, Q, K)."""
-    bias = torch.bmm(_by_head(q_bias), _by_head(k_bias).transpose(1, 2))
-    return bias.baddbmm_(_by_head(q), _by_head(k).transpose(1, 2), alpha=q.shape[-1] ** -0.5)
+def _interpolate(rows: Tensor, columns: Tensor, x: Tensor) -> Tensor:
+    """(h, i*j, T) to (h, a*b, T) by matrices (a, i) and (b, j): two products of thin matrices."""
+    heads, _, tokens = x.shape
+    i, j = rows.shape[1], columns.shape[1]
+    x = x.unflatten(1, (i, j)).flatten(0, 1)  # (h*i, j, T)
+    x = torch.bmm(columns.expand(len(x), -1, -1), x)  # (h*i, b, T)
+    x = torch.bmm(rows.expand(heads, -1, -1), x.view(heads, i, -1))  # (h, a, b*T)
+    return x.view(heads, -1, tokens)
 
 
-def _add_product(
-    grad: Tensor | None, part: slice, left: Tensor, right: Tensor, scale: float = 1.0
+def _over_agents(scores: Tensor) -> Tensor:
+    """Softmax over the agents of (h, n, T), in the same memory."""
+    weights: Tensor = aten._softmax.out(scores, 1, False, out=scores)
+    return weights
+
+
+def _set_product(
+    out: Tensor | None, part: slice, left: Tensor, right: Tensor, scale: float = 1.0
 ) -> None:
-    """grad[part] += scale * left right, for left (h, t, K) and right (K, h, d)."""
-    if grad is not None:
-        _by_head(grad[part]).baddbmm_(left, _by_head(right), alpha=scale)
+    """out[part] = scale * left right, for left (h, T, n) and right (n, h, d)."""
+    if out is not None:
+        _by_head(out[part]).baddbmm_(left, _by_head(right), beta=0, alpha=scale)
+
+
+def _add_product(out: Tensor | None, left: Tensor, right: Tensor, scale: float = 1.0) -> None:
+    """out += scale * left right, for left (h, n, T) and right (T, h, d)."""
+    if out is not None:
+        _by_head(out).baddbmm_(left, _by_head(right), alpha=scale)
 
 
 def _by_head(x: Tensor) -> Tensor:
