@@ -9,7 +9,6 @@ Letters used for shapes, here and in the other modules:
 
 import functools
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -131,15 +130,16 @@ class AgentAttention(nn.Module):
         tables += [self.na_bias, self.ha_bias, self.wa_bias]
         make = functools.partial(self._bias_factors, size)
         factors = self.by_size((size, self.agent_shape), tables, make)
-        rows, columns, gathering, serving = factors
-        return AgentBias(rows, columns, gathering), AgentBias(rows, columns, serving)
+        rows, columns, *by_place = factors
+        gathering, serving = by_place[:2], by_place[2:]
+        return AgentBias(rows, columns, *gathering), AgentBias(rows, columns, *serving)
 
     def _bias_factors(self, size: Pair) -> tuple[Tensor, ...]:
         to_row, to_column = (t.squeeze(0).permute(0, 3, 1, 2) for t in (self.ha_bias, self.wa_bias))
         gathering = (self.an_bias, self.ah_bias.squeeze(0), self.aw_bias.squeeze(0))
         serving = (self.na_bias, to_row, to_column)
         grid = [interpolation(self.base_grid, a, self.an_bias) for a in self.agent_shape]
-        return *grid, logits_by_place(*gathering, size), logits_by_place(*serving, size)
+        return *grid, *logits_by_place(*gathering, size), *logits_by_place(*serving, size)
 
     def extra_repr(self) -> str:
         return f"num_heads={self.num_heads}, agent_shape={tuple(self.agent_shape)}"

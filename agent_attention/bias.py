@@ -13,18 +13,24 @@ from agent_attention.layers import resize
 
 
 class AgentBias(NamedTuple):
-    """Logits between agents and tokens, interpolated from the p*p base agents to the agent grid.
+    """Logits between agents and the places of a map, interpolated from those of p*p base agents.
 
-    Agent (i, j) has the logits  sum over r, c of  rows[i, r] columns[j, c] base[h, r*p + c, :].
+    Base agent (r, c) has the logits  across its map  base[h, r*p + c] = down across,  of rank R;
+    agent (i, j) has  sum over r, c of  rows[i, r] columns[j, c] base[h, r*p + c].
     """
 
     rows: Tensor  # (a_h, p)
     columns: Tensor  # (a_w, p)
-    base: Tensor  # (h, P, N), logits of the base agents
+    down: Tensor  # (h, P, H, R)
+    across: Tensor  # (h, P, R, W)
 
     def agents(self) -> Tensor:
-        """The factor by agent when ``base`` is the one by token: (n, P)."""
+        """Factor by agent when ``tokens`` is the other: (n, P)."""
         return torch.kron(self.rows, self.columns)
+
+    def tokens(self) -> Tensor:
+        """Factor by token, the logits of the base agents: (h, P, N)."""
+        return (self.down @ self.across).flatten(2)
 
     def to(self, dtype: torch.dtype) -> "AgentBias":
         """The same bias in another type of numbers."""
@@ -40,10 +46,10 @@ def interpolation(size: int, to: int, like: Tensor) -> Tensor:
     return resize(one_hot.unsqueeze(0).unsqueeze(0), (to, size))[0, 0]
 
 
-def logits_by_place(block: Tensor, row: Tensor, column: Tensor, size: Pair) -> Tensor:
-    """The sum of three tables, each resized to a map (paper, section 4.3).
-
-    Rows and columns of the map are the factors of one product of rank b + 2.
+def logits_by_place(
+    block: Tensor, row: Tensor, column: Tensor, size: Pair
+) -> tuple[Tensor, Tensor]:
+    """The sum of three tables, each resized to a map (paper, section 4.3), as a product.
 
     Args:
         block: table (h, P, b, b), resized in both directions.
@@ -52,12 +58,13 @@ def logits_by_place(block: Tensor, row: Tensor, column: Tensor, size: Pair) -> T
         size: the map's (H, W).
 
     Returns:
-        (h, P, N).
+        Factors (h, P, H, R) and (h, P, R, W) with R = b + 2.
     """
     height, width = size
     side = block.shape[-1]
     row, column = resize(row, (height, 1)), resize(column, (1, width))
-    left = [resize(block, (height, side)), row, torch.ones_like(row)]
     across = interpolation(side, width, block).t().expand(*column.shape[:2], -1, -1)
-    right = [across, torch.ones_like(column), column]
-    return (torch.cat(left, -1) @ torch.cat(right, -2)).flatten(2)
+    return (
+        torch.cat([resize(block, (height, side)), row, torch.ones_like(row)], -1),
+        torch.cat([across, torch.ones_like(column), column], -2),
+    )

@@ -82,7 +82,7 @@ def _each(
 
 def _channels(bias: AgentBias, heads: int) -> tuple[Tensor, Tensor]:
     """The factors by agent (n, h, P) and by token (N, h, P)."""
-    return bias.agents().unsqueeze(1).expand(-1, heads, -1), bias.base.permute(2, 0, 1)
+    return bias.agents().unsqueeze(1).expand(-1, heads, -1), bias.tokens().permute(2, 0, 1)
 
 
 def _joined(

@@ -57,6 +57,11 @@ def is_plain(module: nn.Module) -> bool:
     return type(module) in kinds and "forward" not in vars(module) and not any(hooks)
 
 
+def is_observed(module: nn.Module) -> bool:
+    """Whether a forward hook on the module or inside may hold tensors that were made there."""
+    return any(part._forward_hooks for part in module.modules())
+
+
 def init_linear_and_norm(module: nn.Module) -> None:
     """Initialise one module, for ``Module.apply``: linear layers and norms as in PVT and Swin."""
     if isinstance(module, nn.Linear):

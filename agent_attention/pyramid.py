@@ -13,7 +13,7 @@ from agent_attention.checks import (
     check_out_indices,
     check_rate,
 )
-from agent_attention.layers import DropPath, Mlp
+from agent_attention.layers import DropPath, Mlp, add, is_observed
 from agent_attention.mlp import mlp_of_norm
 
 Self = TypeVar("Self", bound="Pyramid")
@@ -123,5 +123,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, size: Pair) -> Tensor:
         """Tokens (B, N, C) of a map of ``size`` (H, W) -> tokens (B, N, C)."""
-        x = x + self.drop_path(self.attn(self.norm1(x), size))
-        return x + self.drop_path(mlp_of_norm(self.mlp, self.norm2, x))
+        x = self._add(self.drop_path(self.attn(self.norm1(x), size)), x)
+        return self._add(self.drop_path(mlp_of_norm(self.mlp, self.norm2, x)), x)
+
+    def _add(self, branch: Tensor, x: Tensor) -> Tensor:
+        """branch + x; in the memory of the branch if it is not needed and no hook has seen it."""
+        return branch + x if is_observed(self) else add(branch, x)

@@ -14,9 +14,9 @@ _SLAB = 1 << 21  # numbers of a slab's largest tensor: 8 MiB of float32, part of
 _FEWEST = 64  # tokens of a slab: fewer make matrix products slow
 
 
-def slabs(count: int, width: int) -> Iterator[slice]:
-    """Equal parts of ``count`` tokens, for each of which ``width`` numbers are made."""
-    most = max(_FEWEST, _SLAB // width)
+def slabs(count: int, width: int, tokens: int = 1) -> Iterator[slice]:
+    """Equal parts of ``count`` groups of ``tokens``; ``width`` numbers are made for a token."""
+    most = max(1, max(_FEWEST, _SLAB // width) // tokens)
     step = -(-count // -(-count // most)) if count else 1
     return (slice(i, min(i + step, count)) for i in range(0, count, step))
 

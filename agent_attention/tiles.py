@@ -1,6 +1,6 @@
 """Agent attention in tiles that stay in a CPU's cache, forward and backward.
 
-A tile is a slab of the tokens with all agents (FlashAttention's scheme, arXiv 2205.14135, with
+A tile is some rows of the map with all agents (FlashAttention's scheme, arXiv 2205.14135, with
 matrix products as large as the cache allows). Nothing of the size agents x tokens exists at once,
 and for the backward pass nothing of it is kept: the scores are computed again.
 
@@ -8,7 +8,7 @@ Shapes, of one sample: agents (n, h, d) and tokens (N, h, d), where tokens come 
 of a tile of T tokens (h, n, T). The factors of the bias are those of ``AgentBias``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -43,8 +43,8 @@ class _Gather(torch.autograd.Function):
         out = torch.zeros_like(agents, memory_format=torch.contiguous_format)
         largest = agents.new_full((heads, n, 1), -torch.inf)  # score so far
         total = agents.new_zeros(heads, n, 1)  # of exp(score - largest) so far
-        for part in slabs(len(k), heads * n):
-            scores = _scores(agents, k, bias, part)
+        for place, part in _tiles(bias, heads * n):
+            scores = _scores(agents, k[part], bias, place)
             now = torch.maximum(largest, scores.amax(-1, keepdim=True))
             weights = scores.sub_(now).exp_()
             shrink = largest.sub_(now).exp_()
@@ -63,12 +63,12 @@ class _Gather(torch.autograd.Function):
         of_v = torch.empty_like(v) if ctx.needs_input_grad[2] else None
         mean = _by_head(grad * out).sum(-1, keepdim=True)  # (h, n, 1)
         with torch.autocast("cpu", enabled=False):  # as in the forward pass
-            for part in slabs(len(k), 2 * mean.numel()):
-                weights = _scores(agents, k, bias, part).sub_(log_total).exp_()
+            for place, part in _tiles(bias, 2 * mean.numel()):
+                weights = _scores(agents, k[part], bias, place).sub_(log_total).exp_()
                 _set_product(of_v, part, weights.transpose(1, 2), grad)
                 slope = torch.bmm(_by_head(grad), _by_head(v[part]).transpose(1, 2))
-                scores.add(part, slope.sub_(mean).mul_(weights))
-        return scores.of_agents, scores.of_tokens, of_v, None, None, scores.of_base
+                scores.add(place, part, slope.sub_(mean).mul_(weights))
+        return scores.of_agents, scores.of_tokens, of_v, None, None, *scores.of_bias
 
 
 class _Serve(torch.autograd.Function):
@@ -78,8 +78,8 @@ class _Serve(torch.autograd.Function):
     def forward(ctx: Any, agents: Tensor, q: Tensor, v: Tensor, *bias: Tensor) -> Tensor:
         ctx.save_for_backward(agents, q, v, *bias)
         out = torch.empty_like(q, memory_format=torch.contiguous_format)
-        for part in slabs(len(q), agents.shape[0] * agents.shape[1]):
-            weights = _over_agents(_scores(agents, q, bias, part))
+        for place, part in _tiles(bias, agents.shape[:2].numel()):
+            weights = _over_agents(_scores(agents, q[part], bias, place))
             _set_product(out, part, weights.transpose(1, 2), v)
         return out
 
@@ -90,13 +90,13 @@ class _Serve(torch.autograd.Function):
         scores = _ScoreGradients(agents, q, bias, ctx.needs_input_grad)
         of_v = torch.zeros_like(v) if ctx.needs_input_grad[2] else None
         with torch.autocast("cpu", enabled=False):  # as in the forward pass
-            for part in slabs(len(q), 2 * agents.shape[0] * agents.shape[1]):
-                weights = _over_agents(_scores(agents, q, bias, part))
+            for place, part in _tiles(bias, 2 * agents.shape[:2].numel()):
+                weights = _over_agents(_scores(agents, q[part], bias, place))
                 _add_product(of_v, weights, grad[part])
                 slope = torch.bmm(_by_head(v), _by_head(grad[part]).transpose(1, 2))
                 aten._softmax_backward_data.out(slope, weights, 1, slope.dtype, grad_input=slope)
-                scores.add(part, slope)
-        return scores.of_agents, scores.of_tokens, of_v, None, None, scores.of_base
+                scores.add(place, part, slope)
+        return scores.of_agents, scores.of_tokens, of_v, None, None, *scores.of_bias
 
 
 class _ScoreGradients:
@@ -106,27 +106,39 @@ class _ScoreGradients:
         self, agents: Tensor, tokens: Tensor, bias: Sequence[Tensor], needed: Sequence[bool]
     ) -> None:
         self.agents, self.tokens, self.bias = agents, tokens, bias
-        base = bias[2]
+        *_, down, across = bias
         self.of_agents = torch.zeros_like(agents) if needed[0] else None
         self.of_tokens = torch.empty_like(tokens) if needed[1] else None
-        self.of_base = torch.empty_like(base) if needed[5] else None
+        needs_bias = needed[5] or needed[6]
+        self.of_bias = [torch.zeros_like(x) if needs_bias else None for x in (down, across)]
 
-    def add(self, part: slice, slope: Tensor) -> None:
+    def add(self, place: slice, part: slice, slope: Tensor) -> None:
         """Take in the gradient (h, n, T) of the scores of a tile."""
         scale = self.agents.shape[-1] ** -0.5
         _add_product(self.of_agents, slope, self.tokens[part], scale)
         _set_product(self.of_tokens, part, slope.transpose(1, 2), self.agents, scale)
-        if self.of_base is not None:
-            rows, columns, _ = self.bias
-            self.of_base[..., part] = _interpolate(rows.t(), columns.t(), slope)
+        of_down, of_across = self.of_bias
+        if of_down is not None and of_across is not None:
+            rows, columns, down, across = self.bias
+            base = _interpolate(rows.t(), columns.t(), slope).unflatten(2, (-1, across.shape[-1]))
+            of_down[:, :, place] = base @ across.transpose(2, 3)
+            of_across += down[:, :, place].transpose(2, 3) @ base
 
 
-def _scores(agents: Tensor, tokens: Tensor, bias: Sequence[Tensor], part: slice) -> Tensor:
-    """agents tokens^T / sqrt(d) + bias, for some of the tokens: (h, n, T)."""
-    rows, columns, base = bias
-    scores = _interpolate(rows, columns, base[..., part])
+def _tiles(bias: Sequence[Tensor], width: int) -> Iterator[tuple[slice, slice]]:
+    """Rows of the map and their tokens, ``width`` numbers being made for each token."""
+    *_, down, across = bias
+    columns = across.shape[-1]
+    for place in slabs(down.shape[2], width, columns):
+        yield place, slice(place.start * columns, place.stop * columns)
+
+
+def _scores(agents: Tensor, tokens: Tensor, bias: Sequence[Tensor], place: slice) -> Tensor:
+    """agents tokens^T / sqrt(d) + bias, for the tokens of some rows of the map: (h, n, T)."""
+    rows, columns, down, across = bias
+    scores = _interpolate(rows, columns, (down[:, :, place] @ across).flatten(2))
     scale = agents.shape[-1] ** -0.5
-    return scores.baddbmm_(_by_head(agents), _by_head(tokens[part]).transpose(1, 2), alpha=scale)
+    return scores.baddbmm_(_by_head(agents), _by_head(tokens).transpose(1, 2), alpha=scale)
 
 
 def _interpolate(rows: Tensor, columns: Tensor, x: Tensor) -> Tensor:

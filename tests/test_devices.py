@@ -75,7 +75,7 @@ def test_only_a_cpu_takes_tiles_and_slabs(name: str, monkeypatch: pytest.MonkeyP
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("tiles or slabs")
 
-    for target in ("kernels.tiled_attention", "mlp.slabs"):
+    for target in ("kernels._each", "mlp.slabs"):
         monkeypatch.setattr(f"agent_attention.{target}", refuse)
     model = MODELS[name]()
     model.to("meta")(torch.empty(1, 3, 64, 64, device="meta"))

@@ -1,7 +1,7 @@
 """The fast paths: attention in tiles or by the fused kernels, the MLP in slabs, recorded graphs."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -13,9 +13,11 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from agent_attention import kernels, slabs
+from agent_attention import mlp as mlp_module
+from agent_attention.bias import AgentBias
+from agent_attention.checks import Pair
 from agent_attention.layers import Mlp
 from agent_attention.mlp import mlp_of_norm
-from agent_attention.tiles import tiled_attention
 from agent_attention.window import shift_mask
 
 pytestmark = pytest.mark.usefixtures("always_tiles")
@@ -37,6 +39,8 @@ def tiny_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slabs, "_FEWEST", 4)
     parts = list(slabs.slabs(37, 1))
     assert len(parts) == 10 and parts[-1] == slice(36, 37)
+    assert list(slabs.slabs(7, 1, tokens=2))[:2] == [slice(0, 2), slice(2, 4)]
+    assert len(list(slabs.slabs(7, 1, tokens=5))) == 7
 
 
 @pytest.fixture(params=["tiled", "joined"])
@@ -44,34 +48,36 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
     """Each of the two ways, with a proof that it was this one."""
     calls = {"tiled": 0, "joined": 0}
 
-    def count(name: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def count(way: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def counted(*args: Any) -> Tensor:
-            calls[name] += 1
+            calls[way] += 1
             return function(*args)
 
         return counted
 
-    monkeypatch.setattr(kernels, "tiled_attention", count("tiled", tiled_attention))
-    monkeypatch.setattr(kernels, "_joined", count("joined", kernels._joined))
+    for way, name in (("tiled", "_each"), ("joined", "_joined")):
+        monkeypatch.setattr(kernels, name, count(way, getattr(kernels, name)))
     if request.param == "joined":
         monkeypatch.setattr(kernels, "wants_slabs", lambda x: False)
     yield
-    assert [name for name, number in calls.items() if number] == [request.param]
+    assert [way for way, number in calls.items() if number] == [request.param]
 
 
-# --- the definition: q (B, Q, h, d), k and v (B, K, h, d), biases (Q, h, P) and (K, h, P)
+# --- the definition
 
 
-def definition(q: Tensor, k: Tensor, v: Tensor, q_bias: Tensor, k_bias: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d) + q_bias k_bias^T) v, a sample, a head and a query at a time."""
+def definition(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d) + bias) v, a sample, a head and a query at a time.
+
+    q (B, Q, h, d), k and v (B, K, h, d), bias (h, Q, K) -> (B, Q, h, d).
+    """
     samples = []
     for b in range(q.shape[0]):
         heads = []
         for h in range(q.shape[2]):
             rows = []
             for i in range(q.shape[1]):
-                scores = k[b, :, h] @ q[b, i, h] / q.shape[-1] ** 0.5
-                scores = scores + k_bias[:, h] @ q_bias[i, h]  # (K,)
+                scores = k[b, :, h] @ q[b, i, h] / q.shape[-1] ** 0.5 + bias[h, i]  # (K,)
                 powers = (scores - scores.max()).exp()
                 rows.append(powers / powers.sum() @ v[b, :, h])
             heads.append(torch.stack(rows))
@@ -83,50 +89,99 @@ def numbers(shape: tuple[int, ...], seed: int) -> Tensor:
     return normal(seed, shape).double().requires_grad_()
 
 
-def inputs(queries: int, keys: int, batch: int, heads: int, d: int = 5, p: int = 9) -> list[Tensor]:
-    """q, k, v, q_bias and k_bias in float64."""
-    shapes = [(batch, queries, heads, d), (batch, keys, heads, d), (batch, keys, heads, d)]
-    shapes += [(queries, heads, p), (keys, heads, p)]
-    return [numbers(shape, seed) for seed, shape in enumerate(shapes)]
+class Case(NamedTuple):
+    """Agents (B, n, h, d), tokens (B, N, h, d), values of the keys, and the bias between both."""
+
+    kind: str
+    agents: Tensor
+    tokens: Tensor
+    v: Tensor
+    bias: AgentBias
+
+    def found(self, dropout: float = 0.0) -> Tensor:
+        if self.kind == "gather":
+            return kernels.gather(self.agents, self.tokens, self.v, self.bias, dropout)
+        return kernels.serve(self.tokens, self.agents, self.v, self.bias, dropout)
+
+    def wanted(self) -> Tensor:
+        rows, columns, down, across = (x.double() for x in self.bias)
+        p = (rows.shape[1], columns.shape[1])
+        factors = down.unflatten(1, p), across.unflatten(1, p)
+        bias = torch.einsum("ar,bc,hrcyk,hrckx->habyx", rows, columns, *factors)
+        bias = bias.flatten(3).flatten(1, 2)  # (h, n, N)
+        agents, tokens, v = (x.double() for x in self[1:4])
+        if self.kind == "gather":
+            return definition(agents, tokens, v, bias)
+        return definition(tokens, agents, v, bias.transpose(1, 2))
+
+    def leaves(self) -> list[Tensor]:
+        return [self.agents, self.tokens, self.v, self.bias.down, self.bias.across]
+
+    def made_of(self, leaves: Sequence[Tensor]) -> "Case":
+        """The same case with other tensors."""
+        bias = AgentBias(self.bias.rows, self.bias.columns, *leaves[3:])
+        return Case(self.kind, *leaves[:3], bias)
 
 
-def same(leaves: list[Tensor], made: list[Tensor]) -> None:
-    """The outcome of ``made``, and gradients of ``leaves``, are those of the definition."""
-    found, wanted = kernels.attend(*made), definition(*made)
+def case(
+    kind: str, grid: Pair, size: Pair, batch: int = 1, heads: int = 2, d: int = 5, p: Pair = (3, 3)
+) -> Case:
+    """Seeded numbers in float64: an agent grid, a map's size and a base grid."""
+    n, count = grid[0] * grid[1], size[0] * size[1]
+    values = count if kind == "gather" else n
+    agents, tokens, v = (
+        numbers((batch, number, heads, d), i) for i, number in enumerate((n, count, values))
+    )
+    places = (heads, p[0] * p[1])
+    matrices = [numbers((grid[i], p[i]), 3 + i).detach() for i in range(2)]
+    down, across = numbers((*places, size[0], 4), 5), numbers((*places, 4, size[1]), 6)
+    return Case(kind, agents, tokens, v, AgentBias(*matrices, down, across))
+
+
+def same(made: Case, leaves: list[Tensor]) -> None:
+    """The outcome, and the gradients of ``leaves``, are those of the definition."""
+    found, wanted = made.found(), made.wanted()
     close(found, wanted, **EXACT)
     weights = numbers(tuple(wanted.shape), 9)
     found, wanted = (torch.autograd.grad((x * weights).sum(), leaves) for x in (found, wanted))
     close(found, wanted, **EXACT)
 
 
+kinds = pytest.mark.parametrize("kind", ["gather", "serve"])
+
+
 # --- attention
 
 
+@kinds
 @pytest.mark.usefixtures("tiny_slabs", "path")
 @pytest.mark.parametrize(("batch", "heads"), [(1, 1), (1, 3), (3, 2)])
-@pytest.mark.parametrize(("queries", "keys"), [(3, 37), (37, 3), (9, 9), (1, 1), (1, 6), (6, 1)])
+@pytest.mark.parametrize(
+    ("grid", "size"),
+    [((1, 3), (7, 5)), ((4, 2), (2, 2)), ((3, 3), (3, 3)), ((1, 1), (1, 1)), ((2, 5), (9, 1))],
+)
 def test_values_and_gradients_are_those_of_the_definition(
-    queries: int, keys: int, batch: int, heads: int
+    kind: str, grid: Pair, size: Pair, batch: int, heads: int
 ) -> None:
-    leaves = inputs(queries, keys, batch, heads)
-    same(leaves, leaves)
+    made = case(kind, grid, size, batch, heads, p=(2, 3))
+    same(made, made.leaves())
 
 
+@pytest.mark.usefixtures("path")
+@kinds
+def test_a_map_in_one_tile_is_the_definition_too(kind: str) -> None:
+    made = case(kind, (2, 3), (4, 5))
+    same(made, made.leaves())
+
+
+@kinds
 @pytest.mark.usefixtures("tiny_slabs", "path")
-@pytest.mark.parametrize(("queries", "keys"), [(3, 10), (10, 3)])
-def test_bias_factors_may_be_expanded_over_heads(queries: int, keys: int) -> None:
-    leaves = inputs(queries, keys, batch=2, heads=3)[:3]
-    leaves += [numbers((queries, 1, 9), 3), numbers((keys, 1, 9), 4)]
-    same(leaves, [*leaves[:3], *(x.expand(-1, 3, -1) for x in leaves[3:])])
-
-
-@pytest.mark.usefixtures("tiny_slabs", "path")
-@pytest.mark.parametrize(("queries", "keys"), [(3, 10), (10, 3)])
-def test_tensors_may_be_parts_of_a_joint_one(queries: int, keys: int) -> None:
-    *_, q_bias, k_bias = inputs(queries, keys, batch=2, heads=2)
-    q, kv = numbers((2, queries, 3, 2, 5), 5), numbers((2, 2, keys, 2, 10), 6)
-    k, v = kv[:, 1].chunk(2, -1)
-    same([q, kv, q_bias, k_bias], [q[:, :, 1], k, v, q_bias, k_bias])
+def test_tensors_may_be_parts_of_a_joint_one(kind: str) -> None:
+    made = case(kind, (1, 3), (2, 5), batch=2)
+    joint = [numbers((2, x.shape[1], 3, 2, 10), 10 + i) for i, x in enumerate(made[1:4])]
+    parts = [x[:, :, 1].chunk(2, -1)[1] for x in joint]
+    wide = numbers((2, 9, 4, 5), 20)  # factors that are views of others
+    same(made.made_of([*parts, made.bias.down, wide]), [*joint, made.bias.down, wide])
 
 
 class Products(TorchDispatchMode):
@@ -139,68 +194,66 @@ class Products(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@kinds
 @pytest.mark.usefixtures("tiny_slabs")
-@pytest.mark.parametrize(("queries", "keys"), [(3, 10), (10, 3)])
-@pytest.mark.parametrize("frozen", [(1,), (3, 4), (0, 1, 3, 4)])
-def test_gradients_are_made_where_they_are_needed_only(
-    queries: int, keys: int, frozen: tuple[int, ...]
-) -> None:
-    wanted = inputs(queries, keys, batch=1, heads=2)
-    found = [x.detach().requires_grad_(i not in frozen) for i, x in enumerate(wanted)]
+@pytest.mark.parametrize("frozen", [(1,), (2,), (3, 4), (0, 1, 3, 4)])
+def test_gradients_are_made_where_they_are_needed_only(kind: str, frozen: tuple[int, ...]) -> None:
+    wanted = case(kind, (1, 3), (2, 5))
+    found = wanted.made_of(
+        [x.detach().requires_grad_(i not in frozen) for i, x in enumerate(wanted.leaves())]
+    )
     counts = []
-    for tensors in (wanted, found):
-        out = kernels.attend(*tensors)
+    for made in (wanted, found):
+        out = made.found()
         with Products() as products:
             out.square().sum().backward()
         counts.append(products.count)
     assert counts[1] < counts[0]
-    for i, (x, y) in enumerate(zip(found, wanted, strict=True)):
+    for i, (x, y) in enumerate(zip(found.leaves(), wanted.leaves(), strict=True)):
         if i in frozen:
             assert x.grad is None
         else:
             close(x.grad, y.grad, **EXACT)
 
 
+@kinds
 @pytest.mark.usefixtures("tiny_slabs")
-@pytest.mark.parametrize(("queries", "keys"), [(2, 5), (5, 2)])
-def test_gradients_of_tiles_are_finite_differences(queries: int, keys: int) -> None:
-    tensors = [x.squeeze(0) for x in inputs(queries, keys, batch=1, heads=2, d=2, p=2)[:3]]
-    tensors += inputs(queries, keys, batch=1, heads=2, d=2, p=2)[3:]
-    leaves = [x.detach().requires_grad_() for x in tensors]
-    assert torch.autograd.gradcheck(tiled_attention, leaves)
+def test_gradients_of_tiles_are_finite_differences(kind: str) -> None:
+    made = case(kind, (1, 2), (2, 3), d=2, p=(1, 2))
+    leaves = [x.detach().requires_grad_() for x in made.leaves()]
+    assert torch.autograd.gradcheck(lambda *x: made.made_of(x).found(), leaves)
 
 
-@pytest.mark.usefixtures("path")
-@pytest.mark.parametrize("queries", [4, 40])
-def test_large_logits_in_float32_are_finite_and_exact(queries: int) -> None:
-    factors = (100, 100, 1, 100, 100)  # logits of order 1e4
-    values = [
-        x.detach() * f
-        for x, f in zip(inputs(queries, 44 - queries, 2, 2, 16), factors, strict=True)
-    ]
-    leaves = [x.float().requires_grad_() for x in values]
-    out = kernels.attend(*leaves)
+@kinds
+@pytest.mark.usefixtures("tiny_slabs", "path")
+def test_large_logits_in_float32_are_finite_and_exact(kind: str) -> None:
+    made = large(kind, torch.float32)
+    out = made.found()
     out.square().sum().backward()
-    close(out.double(), definition(*(x.detach().double() for x in leaves)), rtol=1e-3, atol=1e-4)
-    assert all(x.grad is not None and x.grad.isfinite().all() for x in leaves)
+    close(out.double(), made.wanted(), rtol=1e-3, atol=1e-4)
+    assert all(x.grad is not None and x.grad.isfinite().all() for x in made.leaves())
 
 
+@kinds
 @pytest.mark.parametrize("dtype", LOW)
-@pytest.mark.parametrize("queries", [4, 40])
-def test_large_logits_under_autocast_are_finite_and_exact(queries: int, dtype: torch.dtype) -> None:
-    factors = (100, 100, 1, 100, 100)
-    values = [
-        x.detach() * f
-        for x, f in zip(inputs(queries, 44 - queries, 2, 2, 16), factors, strict=True)
-    ]
-    leaves = [x.to(dtype).float().requires_grad_() for x in values]  # no loss in the cast
+def test_large_logits_under_autocast_are_finite_and_exact(kind: str, dtype: torch.dtype) -> None:
+    made = large(kind, dtype)  # no loss in the cast
     with torch.autocast("cpu", dtype=dtype):
-        out = kernels.attend(*leaves)
-    assert out.dtype is dtype
+        out = made.found()
     out.float().square().sum().backward()
-    wanted = definition(*(x.detach().double() for x in leaves))
+    wanted = made.wanted()
     assert (out - wanted).abs().max() < LOW[dtype] * wanted.abs().max()
-    assert all(x.grad is not None and x.grad.isfinite().all() for x in leaves)
+    assert all(x.grad is not None and x.grad.isfinite().all() for x in made.leaves())
+
+
+def large(kind: str, dtype: torch.dtype) -> Case:
+    """Logits of order 1e4 of numbers that have no more digits than ``dtype``, in float32."""
+    made = case(kind, (1, 4), (4, 9), batch=2, d=16, p=(1, 4))
+    identity = AgentBias(torch.eye(1), torch.eye(4), *made.bias[2:])
+    factors = (100, 100, 1, 30, 30)
+    values = [x.detach() * f for x, f in zip(made.leaves(), factors, strict=True)]
+    leaves = [x.to(dtype).float().requires_grad_() for x in values]
+    return Case(kind, made.agents, made.tokens, made.v, identity).made_of(leaves)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, *LOW])
@@ -240,10 +293,11 @@ def test_backbones_under_autocast_are_close_to_float32(
     assert (gradient - wanted_gradient).norm() < 2 * LOW[dtype] * wanted_gradient.norm()
 
 
-@pytest.mark.parametrize("p", [9, 16, 49])
+@kinds
+@pytest.mark.parametrize("p", [3, 4, 7])
 @pytest.mark.parametrize("d", [5, 8, 32])
 def test_fused_kernels_get_no_mask_and_heads_of_one_aligned_size(
-    d: int, p: int, monkeypatch: pytest.MonkeyPatch
+    kind: str, d: int, p: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
 
@@ -254,21 +308,22 @@ def test_fused_kernels_get_no_mask_and_heads_of_one_aligned_size(
     original = F.scaled_dot_product_attention
     monkeypatch.setattr(F, "scaled_dot_product_attention", fused)
     monkeypatch.setattr(kernels, "wants_slabs", lambda x: False)
-    kernels.attend(*inputs(6, 4, batch=2, heads=3, d=d, p=p))
+    case(kind, (2, 3), (2, 2), batch=2, heads=3, d=d, p=(p, p)).found()
     ((args, options),) = calls
-    assert [x.shape[:3] for x in args] == [(2, 3, 6), (2, 3, 4), (2, 3, 4)]
+    agents, tokens = (2, 3, 6), (2, 3, 4)
+    expected = [agents, tokens, tokens] if kind == "gather" else [tokens, agents, agents]
+    assert [x.shape[:3] for x in args] == expected
     widths = {x.shape[3] for x in args}
     assert len(widths) == 1 and not widths.pop() % 8
     assert all(x.stride(-1) == 1 for x in args)
     assert options.get("attn_mask") is None and not options.get("is_causal")
 
 
-@pytest.mark.parametrize(("queries", "keys"), [(3, 10), (10, 3)])
-def test_dropout_keeps_the_mean(queries: int, keys: int) -> None:
-    q, k, v, *factors = (x.detach() for x in inputs(queries, keys, batch=1, heads=2))
-    many = [x.expand(4000, -1, -1, -1) for x in (q, k, v)]
-    wanted = kernels.attend(q, k, v, *factors)[0]
-    draws = kernels.attend(*many, *factors, 0.3)
+@kinds
+def test_dropout_keeps_the_mean(kind: str) -> None:
+    made = case(kind, (1, 3), (2, 5))
+    many = [x.detach().expand(4000, -1, -1, -1) for x in made[1:4]]
+    wanted, draws = made.found()[0], Case(kind, *many, made.bias).found(dropout=0.3)
     error = draws.std(0) / len(draws) ** 0.5
     assert draws.std(0).mean() > 0.1
     assert ((draws.mean(0) - wanted).abs() < 5 * error).all()
@@ -330,13 +385,32 @@ def test_the_mlp_in_slabs_has_the_gradients_of_finite_differences() -> None:
     assert torch.autograd.gradcheck(lambda x, *_: mlp_of_norm(mlp, norm, x), leaves, fast_mode=True)
 
 
-def test_the_mlp_makes_no_hidden_layer_of_all_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_hidden_layer_is_never_made_of_all_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlp_module, "_KEPT", 32 * 32 * 24 - 1)
     monkeypatch.setattr(slabs, "_SLAB", 1 << 10)
     monkeypatch.setattr(slabs, "_FEWEST", 8)
     x = tokens((32, 32)).requires_grad_()
     with Largest() as largest:
         mlp_of_norm(*mlp_and_norm(), x).sum().backward()
     assert largest.numel == x.numel()
+
+
+@pytest.mark.parametrize("most", [5 * 6 * 24, 5 * 6 * 24 - 1])
+def test_a_small_hidden_layer_is_kept_for_the_backward_pass(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlp_module, "_KEPT", most)
+    mlp, norm = mlp_and_norm()
+    kept: list[int] = []
+
+    def keep(x: Tensor) -> Tensor:
+        kept.append(x.numel())
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        mlp_of_norm(mlp, norm, tokens((5, 6), batch=1))
+    assert (5 * 6 * 24 in kept) == (most == 5 * 6 * 24)
+    same_mlp(mlp, norm)
 
 
 def test_the_mlp_drops_in_training_only() -> None:
@@ -366,6 +440,19 @@ def test_hooks_are_called(name: str, kind: str) -> None:
     getattr(modules[name], kind)(lambda *args: calls.append(name))
     mlp_of_norm(mlp, norm, tokens((2, 3)).requires_grad_()).sum().backward()
     assert calls == [name]
+
+
+@pytest.mark.parametrize("name", ["pvt", "swin"])
+@pytest.mark.parametrize("part", ["attn", "attn.proj", "mlp", "drop_path"])
+@torch.no_grad()
+def test_what_a_hook_has_seen_is_not_overwritten(name: str, part: str) -> None:
+    model, x, seen = MODELS[name]().eval(), seeded_input(1, 64, 96), []
+    wanted = model(x)
+    for key, module in model.named_modules():
+        if key.endswith(f".{part}"):
+            module.register_forward_hook(lambda m, i, out: seen.append((out, out.clone())))
+    close(model(x), wanted, rtol=1e-5, atol=1e-6)
+    assert seen and all(torch.equal(out, copy) for out, copy in seen)
 
 
 class Adapted(nn.Linear):

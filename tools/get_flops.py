@@ -99,7 +99,8 @@ def build(cfg: Config) -> nn.Module:
 def count_run(model: nn.Module, run: Callable[[], None]) -> dict[str, int]:
     """Multiply-adds of one run by module name, ``''`` for all: run to make biases, then count."""
     counted = {name: 0 for name, _ in model.named_modules()}
-    with torch.no_grad(), mock.patch.object(attention, "attend", attend):
+    plain = mock.patch.multiple(attention, gather=attend, serve=attend)
+    with torch.no_grad(), plain:
         run()
         with FlopCounterMode(display=False) as counter:
             for name, module in model.named_modules():
