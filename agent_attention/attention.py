@@ -12,7 +12,7 @@ import functools
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agent_attention.bias import AgentBias, interpolation, logits_by_place
+from agent_attention.bias import AgentBias, columns_and_one, interpolation, logits_by_place
 from agent_attention.by_size import BySize
 from agent_attention.checks import Pair, check_heads
 from agent_attention.kernels import gather, serve
@@ -130,16 +130,16 @@ class AgentAttention(nn.Module):
         tables += [self.na_bias, self.ha_bias, self.wa_bias]
         make = functools.partial(self._bias_factors, size)
         factors = self.by_size((size, self.agent_shape), tables, make)
-        rows, columns, *by_place = factors
-        gathering, serving = by_place[:2], by_place[2:]
-        return AgentBias(rows, columns, *gathering), AgentBias(rows, columns, *serving)
+        fixed, gathering, serving = factors[:3], factors[3:5], factors[5:]
+        return AgentBias(*fixed, *gathering), AgentBias(*fixed, *serving)
 
     def _bias_factors(self, size: Pair) -> tuple[Tensor, ...]:
         to_row, to_column = (t.squeeze(0).permute(0, 3, 1, 2) for t in (self.ha_bias, self.wa_bias))
         gathering = (self.an_bias, self.ah_bias.squeeze(0), self.aw_bias.squeeze(0))
         serving = (self.na_bias, to_row, to_column)
-        grid = [interpolation(self.base_grid, a, self.an_bias) for a in self.agent_shape]
-        return *grid, *logits_by_place(*gathering, size), *logits_by_place(*serving, size)
+        fixed = [interpolation(self.base_grid, a, self.an_bias) for a in self.agent_shape]
+        fixed.append(columns_and_one(self.an_bias, size[1]))
+        return *fixed, *logits_by_place(*gathering, size), *logits_by_place(*serving, size)
 
     def extra_repr(self) -> str:
         return f"num_heads={self.num_heads}, agent_shape={tuple(self.agent_shape)}"

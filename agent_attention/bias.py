@@ -13,16 +13,19 @@ from agent_attention.layers import resize
 
 
 class AgentBias(NamedTuple):
-    """Logits between agents and the places of a map, interpolated from those of p*p base agents.
+    """Logits between agents and the places of a map, as products of thin factors.
 
-    Base agent (r, c) has the logits  across its map  base[h, r*p + c] = down across,  of rank R;
-    agent (i, j) has  sum over r, c of  rows[i, r] columns[j, c] base[h, r*p + c].
+    Those of the base agents are maps of rank R plus a row; agent (i, j) interpolates between them::
+
+        base[h, r*p + c] = down[h, r*p + c] across + level[h, r*p + c]                  (H, W)
+        bias[h, i*a_w + j] = sum over r, c of  rows[i, r] columns[j, c] base[h, r*p + c]
     """
 
-    rows: Tensor  # (a_h, p)
-    columns: Tensor  # (a_w, p)
+    rows: Tensor  # (a_h, p), no gradient
+    columns: Tensor  # (a_w, p), no gradient
+    across: Tensor  # (R, W), no gradient
     down: Tensor  # (h, P, H, R)
-    across: Tensor  # (h, P, R, W)
+    level: Tensor  # (h, P, 1, W), the same in every row of the map
 
     def agents(self) -> Tensor:
         """Factor by agent when ``tokens`` is the other: (n, P)."""
@@ -30,7 +33,7 @@ class AgentBias(NamedTuple):
 
     def tokens(self) -> Tensor:
         """Factor by token, the logits of the base agents: (h, P, N)."""
-        return (self.down @ self.across).flatten(2)
+        return (self.down @ self.across + self.level).flatten(2)
 
     def to(self, dtype: torch.dtype) -> "AgentBias":
         """The same bias in another type of numbers."""
@@ -49,7 +52,7 @@ def interpolation(size: int, to: int, like: Tensor) -> Tensor:
 def logits_by_place(
     block: Tensor, row: Tensor, column: Tensor, size: Pair
 ) -> tuple[Tensor, Tensor]:
-    """The sum of three tables, each resized to a map (paper, section 4.3), as a product.
+    """The sum of three tables, each resized to a map (paper, section 4.3), in factors.
 
     Args:
         block: table (h, P, b, b), resized in both directions.
@@ -58,13 +61,14 @@ def logits_by_place(
         size: the map's (H, W).
 
     Returns:
-        Factors (h, P, H, R) and (h, P, R, W) with R = b + 2.
+        ``down`` and ``level`` of ``AgentBias``, where ``across`` is ``columns_and_one``.
     """
     height, width = size
-    side = block.shape[-1]
-    row, column = resize(row, (height, 1)), resize(column, (1, width))
-    across = interpolation(side, width, block).t().expand(*column.shape[:2], -1, -1)
-    return (
-        torch.cat([resize(block, (height, side)), row, torch.ones_like(row)], -1),
-        torch.cat([across, torch.ones_like(column), column], -2),
-    )
+    rows = resize(block, (height, block.shape[-1]))
+    return torch.cat([rows, resize(row, (height, 1))], -1), resize(column, (1, width))
+
+
+def columns_and_one(block: Tensor, width: int) -> Tensor:
+    """Matrix (b + 1, W): the resize of a table's b columns to ``width``, and a row of ones."""
+    matrix = interpolation(block.shape[-1], width, block).t()
+    return torch.cat([matrix, torch.ones_like(matrix[:1])])

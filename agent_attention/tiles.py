@@ -68,7 +68,7 @@ class _Gather(torch.autograd.Function):
                 _set_product(of_v, part, weights.transpose(1, 2), grad)
                 slope = torch.bmm(_by_head(grad), _by_head(v[part]).transpose(1, 2))
                 scores.add(place, part, slope.sub_(mean).mul_(weights))
-        return scores.of_agents, scores.of_tokens, of_v, None, None, *scores.of_bias
+        return scores.of_agents, scores.of_tokens, of_v, None, None, None, *scores.of_bias
 
 
 class _Serve(torch.autograd.Function):
@@ -96,7 +96,7 @@ class _Serve(torch.autograd.Function):
                 slope = torch.bmm(_by_head(v), _by_head(grad[part]).transpose(1, 2))
                 aten._softmax_backward_data.out(slope, weights, 1, slope.dtype, grad_input=slope)
                 scores.add(place, part, slope)
-        return scores.of_agents, scores.of_tokens, of_v, None, None, *scores.of_bias
+        return scores.of_agents, scores.of_tokens, of_v, None, None, None, *scores.of_bias
 
 
 class _ScoreGradients:
@@ -106,37 +106,42 @@ class _ScoreGradients:
         self, agents: Tensor, tokens: Tensor, bias: Sequence[Tensor], needed: Sequence[bool]
     ) -> None:
         self.agents, self.tokens, self.bias = agents, tokens, bias
-        *_, down, across = bias
         self.of_agents = torch.zeros_like(agents) if needed[0] else None
         self.of_tokens = torch.empty_like(tokens) if needed[1] else None
-        needs_bias = needed[5] or needed[6]
-        self.of_bias = [torch.zeros_like(x) if needs_bias else None for x in (down, across)]
+        self.of_bias = [
+            torch.zeros_like(x) if need else None
+            for x, need in zip(bias[3:], needed[6:], strict=True)
+        ]
 
     def add(self, place: slice, part: slice, slope: Tensor) -> None:
         """Take in the gradient (h, n, T) of the scores of a tile."""
         scale = self.agents.shape[-1] ** -0.5
         _add_product(self.of_agents, slope, self.tokens[part], scale)
         _set_product(self.of_tokens, part, slope.transpose(1, 2), self.agents, scale)
-        of_down, of_across = self.of_bias
-        if of_down is not None and of_across is not None:
-            rows, columns, down, across = self.bias
-            base = _interpolate(rows.t(), columns.t(), slope).unflatten(2, (-1, across.shape[-1]))
-            of_down[:, :, place] = base @ across.transpose(2, 3)
-            of_across += down[:, :, place].transpose(2, 3) @ base
+        of_down, of_level = self.of_bias
+        if of_down is None and of_level is None:
+            return
+        rows, columns, across, *_ = self.bias
+        base = _interpolate(rows.t(), columns.t(), slope).unflatten(2, (-1, across.shape[1]))
+        if of_down is not None:
+            of_down[:, :, place] = base @ across.t()
+        if of_level is not None:
+            of_level += base.sum(2, keepdim=True)
 
 
 def _tiles(bias: Sequence[Tensor], width: int) -> Iterator[tuple[slice, slice]]:
     """Rows of the map and their tokens, ``width`` numbers being made for each token."""
-    *_, down, across = bias
-    columns = across.shape[-1]
+    _, _, across, down, _ = bias
+    columns = across.shape[1]
     for place in slabs(down.shape[2], width, columns):
         yield place, slice(place.start * columns, place.stop * columns)
 
 
 def _scores(agents: Tensor, tokens: Tensor, bias: Sequence[Tensor], place: slice) -> Tensor:
     """agents tokens^T / sqrt(d) + bias, for the tokens of some rows of the map: (h, n, T)."""
-    rows, columns, down, across = bias
-    scores = _interpolate(rows, columns, (down[:, :, place] @ across).flatten(2))
+    rows, columns, across, down, level = bias
+    base = (down[:, :, place] @ across).add_(level)  # (h, P, rows of the map, W)
+    scores = _interpolate(rows, columns, base.flatten(2))
     scale = agents.shape[-1] ** -0.5
     return scores.baddbmm_(_by_head(agents), _by_head(tokens).transpose(1, 2), alpha=scale)
 

@@ -104,10 +104,10 @@ class Case(NamedTuple):
         return kernels.serve(self.tokens, self.agents, self.v, self.bias, dropout)
 
     def wanted(self) -> Tensor:
-        rows, columns, down, across = (x.double() for x in self.bias)
-        p = (rows.shape[1], columns.shape[1])
-        factors = down.unflatten(1, p), across.unflatten(1, p)
-        bias = torch.einsum("ar,bc,hrcyk,hrckx->habyx", rows, columns, *factors)
+        rows, columns, across, down, level = (x.double() for x in self.bias)
+        base = torch.einsum("hpyk,kx->hpyx", down, across) + level
+        base = base.unflatten(1, (rows.shape[1], columns.shape[1]))
+        bias = torch.einsum("ar,bc,hrcyx->habyx", rows, columns, base)
         bias = bias.flatten(3).flatten(1, 2)  # (h, n, N)
         agents, tokens, v = (x.double() for x in self[1:4])
         if self.kind == "gather":
@@ -115,11 +115,11 @@ class Case(NamedTuple):
         return definition(tokens, agents, v, bias.transpose(1, 2))
 
     def leaves(self) -> list[Tensor]:
-        return [self.agents, self.tokens, self.v, self.bias.down, self.bias.across]
+        return [self.agents, self.tokens, self.v, self.bias.down, self.bias.level]
 
     def made_of(self, leaves: Sequence[Tensor]) -> "Case":
         """The same case with other tensors."""
-        bias = AgentBias(self.bias.rows, self.bias.columns, *leaves[3:])
+        bias = AgentBias(*self.bias[:3], *leaves[3:])
         return Case(self.kind, *leaves[:3], bias)
 
 
@@ -133,9 +133,10 @@ def case(
         numbers((batch, number, heads, d), i) for i, number in enumerate((n, count, values))
     )
     places = (heads, p[0] * p[1])
-    matrices = [numbers((grid[i], p[i]), 3 + i).detach() for i in range(2)]
-    down, across = numbers((*places, size[0], 4), 5), numbers((*places, 4, size[1]), 6)
-    return Case(kind, agents, tokens, v, AgentBias(*matrices, down, across))
+    shapes = (grid[0], p[0]), (grid[1], p[1]), (4, size[1])
+    fixed = [numbers(shape, 3 + i).detach() for i, shape in enumerate(shapes)]
+    down, level = numbers((*places, size[0], 4), 6), numbers((*places, 1, size[1]), 7)
+    return Case(kind, agents, tokens, v, AgentBias(*fixed, down, level))
 
 
 def same(made: Case, leaves: list[Tensor]) -> None:
@@ -180,8 +181,7 @@ def test_tensors_may_be_parts_of_a_joint_one(kind: str) -> None:
     made = case(kind, (1, 3), (2, 5), batch=2)
     joint = [numbers((2, x.shape[1], 3, 2, 10), 10 + i) for i, x in enumerate(made[1:4])]
     parts = [x[:, :, 1].chunk(2, -1)[1] for x in joint]
-    wide = numbers((2, 9, 4, 5), 20)  # factors that are views of others
-    same(made.made_of([*parts, made.bias.down, wide]), [*joint, made.bias.down, wide])
+    same(made.made_of([*parts, *made.bias[3:]]), [*joint, *made.bias[3:]])
 
 
 class Products(TorchDispatchMode):
@@ -249,7 +249,8 @@ def test_large_logits_under_autocast_are_finite_and_exact(kind: str, dtype: torc
 def large(kind: str, dtype: torch.dtype) -> Case:
     """Logits of order 1e4 of numbers that have no more digits than ``dtype``, in float32."""
     made = case(kind, (1, 4), (4, 9), batch=2, d=16, p=(1, 4))
-    identity = AgentBias(torch.eye(1), torch.eye(4), *made.bias[2:])
+    across = made.bias.across.to(dtype).float()
+    identity = AgentBias(torch.eye(1), torch.eye(4), across, *made.bias[3:])
     factors = (100, 100, 1, 30, 30)
     values = [x.detach() * f for x, f in zip(made.leaves(), factors, strict=True)]
     leaves = [x.to(dtype).float().requires_grad_() for x in values]
