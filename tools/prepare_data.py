@@ -1,0 +1,238 @@
+"""Get COCO or ADE20K, and check any data set of their kinds before training on it.
+
+    python tools/prepare_data.py coco --root data/coco
+    python tools/prepare_data.py ade20k --root data/ade
+    python tools/prepare_data.py check --format coco --ann train.json --images photos
+    python tools/prepare_data.py check --format ade20k --root /data/streets --classes classes.txt
+    python tools/prepare_data.py check --format coco --ann train.json --images photos \\
+        --report faults.json --sheet faults.jpg --fix cleaned
+
+Downloads go on where they stopped, nothing that exists is overwritten, and a second call does
+nothing twice. The check exits with 0 if there are no faults, 1 if there are, 2 if the command line
+is wrong; warnings alone are no fault.
+"""
+
+import argparse
+import os
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from agent_attention.openmmlab.data import DataFlags
+from agent_attention.openmmlab.errors import UserError
+from agent_attention.openmmlab.prepare.check import AdeSet, CocoSet, Place, check_ade, check_coco
+from agent_attention.openmmlab.prepare.clean import is_free, link_pairs, new_folder, write_coco
+from agent_attention.openmmlab.prepare.download import download
+from agent_attention.openmmlab.prepare.report import text, write_json
+from agent_attention.openmmlab.prepare.sheet import SUFFIXES, write_sheet
+from agent_attention.openmmlab.prepare.sources import ARCHIVES, Archive, lacking
+from agent_attention.openmmlab.prepare.unpack import staging_of, unpack
+from agent_attention.openmmlab.runtime import run_tool
+
+Parser = argparse.ArgumentParser
+Sets = list[CocoSet] | list[AdeSet]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; the check ends with its exit status."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="coco|ade20k|check")
+    add_fetch(new_command(commands, "coco", "Download COCO 2017."), "data/coco")
+    add_fetch(new_command(commands, "ade20k", "Download ADE20K."), "data/ade")
+    checker = new_command(commands, "check", "Check a COCO- or ADE20K-like data set.")
+    add_check(checker)
+    args = parser.parse_args(argv)
+    try:
+        if args.command == "check":
+            sys.exit(check(args, checker))
+        fetch(args, parser)
+    except OSError as error:
+        raise UserError(str(error)) from error
+    except KeyboardInterrupt:
+        print("interrupted; run it again to go on", file=sys.stderr)
+        sys.exit(130)
+
+
+def new_command(commands: Any, name: str, what: str) -> Parser:
+    """A command's parser, with the examples of this file that are of it."""
+    lines = (__doc__ or "").replace("\\\n", "").splitlines()
+    examples = [" ".join(line.split()) for line in lines if f"prepare_data.py {name}" in line]
+    kind = argparse.RawDescriptionHelpFormatter
+    epilog = "\n".join(["examples:", *(f"  {line}" for line in examples)])
+    return commands.add_parser(
+        name, help=what, description=what, epilog=epilog, formatter_class=kind
+    )
+
+
+def add_fetch(parser: Parser, root: str) -> None:
+    add = parser.add_argument
+    add("--root", type=Path, default=Path(root), metavar="DIR", help="default: %(default)s")
+    add("--dest", type=Path, metavar="DIR", help="keep the archives here (default: --root)")
+    add("--only", nargs="+", metavar="NAME", help="archives to get, such as val2017")
+    add("--url", metavar="ADDRESS", help="a mirror: the folder on the net that has the archives")
+    add("--delete-archives", action="store_true", help="delete each archive once it is unpacked")
+
+
+def add_check(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--format", choices=["coco", "ade20k"], required=True, help="%(choices)s")
+    add("--root", metavar="DIR", help="folder of the data set; alone, it has the standard layout")
+    add("--ann", metavar="PATH", help="COCO: annotation JSON; ADE20K: folder of label PNGs")
+    add("--images", metavar="DIR", help="folder of images; both are relative to --root")
+    add(
+        "--classes",
+        nargs="+",
+        metavar="NAME",
+        help="ADE20K: the number of classes, their names, or a text file with a name a line "
+        "(default: 150)",
+    )
+    add("--fast", action="store_true", help="do not decode images: only headers and end marks")
+    workers = min(8, os.cpu_count() or 1)
+    add("--workers", type=int, default=workers, metavar="N", help="threads (default: %(default)s)")
+    add("--report", type=Path, metavar="FILE.json", help="write what was found as JSON")
+    add("--sheet", type=Path, metavar="FILE.jpg", help="draw pictures, those with faults first")
+    add("--fix", type=Path, metavar="DIR", help="write a cleaned copy into this new folder")
+
+
+# ---- coco, ade20k ----
+
+
+def fetch(args: argparse.Namespace, parser: Parser) -> None:
+    """Download and unpack the archives that are not there yet."""
+    archives = ARCHIVES[args.command]
+    names = [Path(archive.name).stem for archive in archives]
+    unknown = set(args.only or ()) - set(names)
+    if unknown:
+        parser.error(f"--only: there is no {', '.join(sorted(unknown))}, only {', '.join(names)}")
+    if args.url and not args.url.startswith(("http://", "https://")):
+        parser.error(f"--url takes an address of http or https, got {args.url}")
+    for archive, name in zip(archives, names, strict=True):
+        if name in (args.only or names):
+            fetch_one(mirrored(archive, args.url), args.root, args.dest or args.root)
+            if args.delete_archives:
+                (args.dest or args.root).joinpath(archive.name).unlink(missing_ok=True)
+
+
+def mirrored(archive: Archive, url: str | None) -> Archive:
+    """The archive at another address; it may be an extract, so files are not counted."""
+    if url is None:
+        return archive
+    return Archive(f"{url.rstrip('/')}/{archive.name}", dict.fromkeys(archive.wanted, 1))
+
+
+def fetch_one(archive: Archive, root: Path, dest: Path) -> None:
+    """Bring one archive's files below ``root``, unless they are there."""
+    path = dest / archive.name
+    if not staging_of(path, root).exists() and not lacking(root, archive.wanted):
+        print(f"{archive.name}: already there, in {', '.join(archive.wanted)} of {root}")
+        return
+    download(archive.address, path)
+    new = unpack(path, root)
+    faults = lacking(root, archive.wanted)
+    if faults:
+        raise UserError(f"{path} is not what was expected: {'; '.join(faults)}")
+    print(f"{archive.name}: {new} new files in {root}")
+
+
+# ---- check ----
+
+
+def check(args: argparse.Namespace, parser: Parser) -> int:
+    """Check the sets that the arguments name; the exit status."""
+    require_outputs(args, parser)
+    places, started = find_places(args, parser), time.time()
+    warnings.filterwarnings("ignore", module="PIL")  # of odd tags, which stop nothing
+    sets: Sets
+    if args.format == "coco":
+        sets = [check_coco(place, args.workers, args.fast) for place in places]
+    else:
+        names = class_names(args.classes, parser)
+        sets = [check_ade(place, names, args.workers, args.fast) for place in places]
+    print("\n".join(map(text, sets)))
+    how = "headers and end marks, nothing decoded" if args.fast else "every image decoded"
+    print(f"looked at: {how}")
+    write_outputs(args, sets, time.time() - started)
+    return 0 if all(found.findings.clean for found in sets) else 1
+
+
+def require_outputs(args: argparse.Namespace, parser: Parser) -> None:
+    """End with a usage error if something could not be written after all the work."""
+    if args.fix and not is_free(args.fix):
+        parser.error(f"--fix: {args.fix} is not empty; name a folder that is new or empty")
+    if args.sheet and args.sheet.suffix.lower() not in SUFFIXES:
+        parser.error(f"--sheet takes a file ending in {' or '.join(SUFFIXES)}, got {args.sheet}")
+    if args.workers < 1:
+        parser.error(f"--workers must be 1 or more, not {args.workers}")
+    if args.classes and args.format == "coco":
+        parser.error("--classes is for ade20k; COCO files name their classes")
+
+
+def find_places(args: argparse.Namespace, parser: Parser) -> list[Place]:
+    """The sets to check: the one of --ann and --images, or those of the standard layout."""
+    if bool(args.ann) != bool(args.images) or not (args.ann or args.root):
+        parser.error("give --ann and --images, or --root alone for the standard layout")
+    root = Path(args.root or "")
+    if args.ann:
+        name = Path(args.ann).stem if args.format == "coco" else Path(args.images).name
+        places = [Place(name, root / args.ann, root / args.images)]
+    else:
+        every = standard_places(args.format, root)
+        places = [place for place in every if place.ann.exists() or place.images.exists()] or every
+    is_ann = Path.is_file if args.format == "coco" else Path.is_dir
+    for place in places:
+        missing = [str(place.ann)] * (not is_ann(place.ann))
+        missing += [str(place.images)] * (not place.images.is_dir())
+        if missing:
+            parser.error(f"no data: there is no {' and no '.join(missing)} (from {Path.cwd()})")
+    return places
+
+
+def standard_places(form: str, root: Path) -> list[Place]:
+    """Both splits where COCO or ADE20K have them."""
+    if form == "coco":
+        return [
+            Place(split, root / f"annotations/instances_{split}.json", root / split)
+            for split in ("train2017", "val2017")
+        ]
+    return [
+        Place(split, root / "annotations" / split, root / "images" / split)
+        for split in ("training", "validation")
+    ]
+
+
+def class_names(classes: list[str] | None, parser: Parser) -> list[str]:
+    """The names of labels 1, 2, ...: given, in a file, or 'class 1', ... up to a number."""
+    if classes is None or (len(classes) == 1 and classes[0].isdigit()):
+        return [f"class {number}" for number in range(1, int(classes[0] if classes else 150) + 1)]
+    flags = dict.fromkeys(("data_root", "train_ann", "val_ann", "train_images", "val_images"))
+    try:
+        found = DataFlags.of(argparse.Namespace(classes=classes, **flags)).classes
+    except UserError as error:
+        parser.error(str(error))
+    return list(found or ())
+
+
+def write_outputs(args: argparse.Namespace, sets: Sets, seconds: float) -> None:
+    """Write the report, the contact sheet and the cleaned copy that were asked for."""
+    if args.report:
+        write_json(args.report, sets, args.format, seconds)
+        print(f"report: {args.report}")
+    if args.sheet:
+        write_sheet(args.sheet, sets)
+        print(f"pictures: {args.sheet}")
+    if args.fix:
+        with new_folder(args.fix) as folder:
+            done = [write_clean(found, folder) for found in sets]
+        print("\n".join(f"cleaned copy in {args.fix}, kept of {line}" for line in done))
+
+
+def write_clean(found: CocoSet | AdeSet, folder: Path) -> str:
+    """Write a set's cleaned copy; what was kept, in words."""
+    return write_coco(found, folder) if isinstance(found, CocoSet) else link_pairs(found, folder)
+
+
+if __name__ == "__main__":
+    run_tool(main)
