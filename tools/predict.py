@@ -1,0 +1,141 @@
+"""Predict on images, folders, patterns and videos: pictures, and results as files.
+
+    python tools/predict.py CONFIG work_dirs/NAME/epoch_12.pth photos/ clip.mp4 --out predictions
+    python tools/predict.py CONFIG CHECKPOINT "photos/**/*.jpg" --score-thr 0.05 --no-draw
+    python tools/predict.py CONFIG CHECKPOINT aerial.tif --tile 1024 --overlap 128
+
+A detector writes COCO results (predictions.json, for the images of images.json), a segmentor a
+label map an image (labels/*.png, numbered as images.json says); both write pictures (drawn/). A
+folder stands for the images and videos right in it. Images are prepared as in testing, each alone:
+results do not depend on what else is predicted.
+
+Large images: with --tile they are predicted in overlapping tiles, each treated as an image of that
+size, so memory follows the tile. Take tiles of about the size of the training images, and an
+overlap larger than the objects: one that a tile cuts off then comes from the tile that holds it
+whole.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+from tqdm import tqdm
+
+from agent_attention.openmmlab.data import is_coco
+from agent_attention.openmmlab.errors import UserError
+from agent_attention.openmmlab.predict.classes import classes_of
+from agent_attention.openmmlab.predict.inputs import count, find, read
+from agent_attention.openmmlab.predict.model import (
+    Predictor,
+    choose_device,
+    dataset_of,
+    load_model,
+)
+from agent_attention.openmmlab.predict.output import Output
+from agent_attention.openmmlab.predict.run import predict
+from agent_attention.openmmlab.predict.tasks import Detection, Segmentation, Task
+from agent_attention.openmmlab.runtime import KeyValues, read_config, run_tool
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="config file, best the one training wrote to its work dir")
+    parser.add_argument("checkpoint", help="checkpoint file")
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="image, video, folder, pattern")
+    parser.add_argument("--out", default="predictions", metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1; default: a GPU if any")
+    parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="images or tiles")
+    parser.add_argument(
+        "--score-thr", type=float, default=0.3, metavar="S", help="least score of objects; 0.3"
+    )
+    parser.add_argument(
+        "--classes",
+        nargs="+",
+        metavar="NAME",
+        help="class names, or a text file with a name a line",
+    )
+    parser.add_argument("--tile", type=int, metavar="SIZE", help="cut images into tiles; pixels")
+    parser.add_argument(
+        "--overlap", type=int, metavar="N", help="of neighbouring tiles, pixels; default: SIZE / 8"
+    )
+    parser.add_argument("--no-draw", action="store_true", help="no pictures")
+    parser.add_argument("--no-results", action="store_true", help="no predictions.json, no labels")
+    parser.add_argument("--cfg-options", nargs="+", action=KeyValues, metavar="KEY=VALUE")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    require_sense(args)
+    np.random.seed(0)  # mmdet varies the colours of objects: the same ones each time
+    cfg = read_config(args.config, args.cfg_options)
+    paths, faults = find(args.inputs)
+    if not paths:
+        raise UserError("\n  ".join(["there is nothing to predict on:", *faults]))
+    model, meta = load_model(cfg, args.checkpoint, choose_device(args.device))
+    task = build_task(cfg, model, meta, args)
+    predictor = Predictor(model, dataset_of(cfg).pipeline)
+    done = run(args, task, predictor, paths, faults)
+    if done:
+        print(f"predicted on {done} images or frames: {args.out}")
+    if faults:
+        raise UserError("\n  ".join([f"{len(faults)} inputs have a fault:", *faults]))
+
+
+def require_sense(args: argparse.Namespace) -> None:
+    """Raise UserError for numbers that make no sense, before anything is loaded."""
+    if args.batch_size < 1:
+        raise UserError(f"--batch-size must be at least 1, got {args.batch_size}")
+    if args.tile is None and args.overlap is not None:
+        raise UserError("--overlap is of tiles: give --tile SIZE too")
+    if args.tile is not None and args.tile < 32:
+        raise UserError(f"--tile must be at least 32 pixels, got {args.tile}")
+    if args.overlap is not None and not 0 <= args.overlap < args.tile:
+        raise UserError(f"--overlap must be from 0 to less than --tile, got {args.overlap}")
+    if args.no_draw and args.no_results:
+        raise UserError("--no-draw and --no-results together leave nothing to write")
+
+
+def build_task(cfg: Config, model: Any, meta: dict[str, Any], args: argparse.Namespace) -> Task:
+    """Detection or segmentation, as the config says."""
+    classes = classes_of(cfg, model, meta, args.classes)
+    if is_coco(cfg):
+        return Detection(classes, args.score_thr, not args.no_results)
+    head = model.decode_head
+    head = head if hasattr(head, "num_classes") else head[-1]
+    return Segmentation(classes, getattr(head, "threshold", None) or 0.5, not args.no_results)
+
+
+def run(
+    args: argparse.Namespace,
+    task: Task,
+    predictor: Predictor,
+    paths: list[Path],
+    faults: list[str],
+) -> int:
+    """Predict on files and write; the number of images, and ``faults`` grows by the unreadable."""
+    overlap = 0 if args.tile is None else args.overlap
+    overlap = args.tile // 8 if overlap is None else overlap
+    info = {"config": args.config, "checkpoint": args.checkpoint}
+    output = Output(Path(args.out), task, info, draw=not args.no_draw)
+    with output, tqdm(total=count(paths), unit="image") as bar:
+        frames = read(paths, predictor.load, faults)
+
+        def tick(cut: Any) -> None:
+            if cut.total > 1:
+                bar.set_postfix_str(f"tile {cut.number}/{cut.total}")
+
+        for frame, result in predict(
+            frames, predictor, task, args.tile, overlap, args.batch_size, tick
+        ):
+            output.add(frame, result)
+            bar.update()
+    return len(output.images)
+
+
+if __name__ == "__main__":
+    run_tool(main)
