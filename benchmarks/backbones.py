@@ -14,7 +14,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import report
+import reporting
 import torch
 from candidates import BASELINES, MODELS, MODES, Setting, Step, add_flags, build, flat, one_of
 from candidates import setting as read_setting
@@ -67,14 +67,14 @@ def main() -> None:
     baselines = flat(args.baselines)
     models = flat(args.models) if set(baselines) - {RESNET} else []
     names = models + [RESNET] * (RESNET in baselines)
-    head = {**report.header(), **setting.described()}
+    head = {**reporting.header(), **setting.described()}
     records: list[Record] = []
     for name in names:
         for mode in args.mode:
             wanted = compared(name, baselines, mode)
             if not wanted:
                 continue
-            report.say(f"{name}, {mode}: {', '.join(wanted)}, {args.repeats} rounds ...")
+            reporting.say(f"{name}, {mode}: {', '.join(wanted)}, {args.repeats} rounds ...")
             records += measured(name, wanted, mode, setting, args.repeats)
             write(Path(args.out), head, records)
     print(as_table(records))
@@ -163,7 +163,7 @@ def published_ratios(records: list[Record]) -> dict[str, float]:
 def write(folder: Path, head: dict[str, Any], records: list[Record]) -> None:
     """Write all that is measured so far."""
     means = published_ratios(records)
-    report.write_json(
+    reporting.write_json(
         folder / "backbones.json", {**head, "published_to_ours": means, "records": records}
     )
     draw(folder / "backbones.png", records)
@@ -173,23 +173,23 @@ def as_table(records: list[Record]) -> str:
     rows = [
         [
             *(record["model"], record["baseline"], record["mode"]),
-            report.milliseconds(record["median"]),
-            report.decimals(record["ratio_to_ours"]),
-            report.mebibytes(record["peak_memory"]),
-            report.mebibytes(record["kept_memory"]),
-            report.mebibytes(record["saved_bytes"]),
+            reporting.milliseconds(record["median"]),
+            reporting.decimals(record["ratio_to_ours"]),
+            reporting.mebibytes(record["peak_memory"]),
+            reporting.mebibytes(record["kept_memory"]),
+            reporting.mebibytes(record["saved_bytes"]),
             f"{100 * record['share_of_peak']:.0f} %",
         ]
         for record in records
     ]
-    return report.table(TITLES, rows, labels=3)
+    return reporting.table(TITLES, rows, labels=3)
 
 
 def draw(path: Path, records: list[Record]) -> None:
     """Bars of time and memory by model, a row of plots a mode."""
     modes = list(dict.fromkeys(record["mode"] for record in records))
-    figure, axes = report.subplots(len(modes), 2)
-    columns = (("median", 1e3, "ms"), ("peak_memory", 1 / report.MIB, "peak memory, MiB"))
+    figure, axes = reporting.subplots(len(modes), 2)
+    columns = (("median", 1e3, "ms"), ("peak_memory", 1 / reporting.MIB, "peak memory, MiB"))
     for (i, mode), (j, (key, factor, label)) in itertools.product(
         enumerate(modes), enumerate(columns)
     ):

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import report
+import reporting
 import torch
 from candidates import BASELINES, MODES, Setting, Step, add_flags, at_least, build, flat, one_of
 from candidates import setting as read_setting
@@ -98,12 +98,12 @@ def main() -> None:
     limits = Limits(memory, args.max_seconds)
     kind = "ratios" if args.ratios else "agents" if args.agents else "sizes"
     path = Path(args.out, f"growth-{kind}.json")
-    head = {**report.header(), **setting.described(), "mode": args.mode, **limits._asdict()}
+    head = {**reporting.header(), **setting.described(), "mode": args.mode, **limits._asdict()}
     records: list[Record] = []
 
     def keep(found: list[Record]) -> None:
         records.extend(found)
-        report.write_json(path, {**head, "records": records})
+        reporting.write_json(path, {**head, "records": records})
         if kind != "ratios":
             draw(path.with_suffix(".png"), records, kind)
 
@@ -159,7 +159,7 @@ class Series:
         """Measure the points in turn; a form that has become too large is left out."""
         known: dict[str, list[Record]] = {baseline: [] for baseline in self.baselines}
         for point in points:
-            report.say(f"{self.name}, {self.mode}: {point}, {self.repeats} rounds ...")
+            reporting.say(f"{self.name}, {self.mode}: {point}, {self.repeats} rounds ...")
             notes = {b: excess(known[b], point, self.limits) for b in self.baselines}
             if point.agents and known.get("softmax"):
                 notes["softmax"] = "has no agents"
@@ -174,7 +174,7 @@ class Series:
         """For each form: both points, which take turns."""
         found = []
         for baseline in self.baselines:
-            report.say(f"{self.name}, {self.mode}: {baseline}, {big} / {small} ...")
+            reporting.say(f"{self.name}, {self.mode}: {baseline}, {big} / {small} ...")
             steps = {str(point): self.step(baseline, point) for point in (big, small)}
             kept = {key: step.first() for key, step in steps.items()}
             every = times(steps, self.repeats, warm_up=False)
@@ -264,34 +264,34 @@ def as_table(records: list[Record]) -> str:
     rows = [
         [
             *(record["model"], record["baseline"], shown(record)),
-            report.milliseconds(record.get("median")),
-            report.mebibytes(record.get("peak_memory")),
-            report.mebibytes(record.get("kept_memory")),
+            reporting.milliseconds(record.get("median")),
+            reporting.mebibytes(record.get("peak_memory")),
+            reporting.mebibytes(record.get("kept_memory")),
             record.get("skipped", ""),
         ]
         for record in records
     ]
-    return report.table(TITLES, rows, labels=3)
+    return reporting.table(TITLES, rows, labels=3)
 
 
 def ratio_table(records: list[Record]) -> str:
     rows = [
         [
             *(record["model"], record["baseline"], record["ratio"]),
-            report.decimals(record["median"]),
-            report.decimals(record["peak_memory"]),
+            reporting.decimals(record["median"]),
+            reporting.decimals(record["peak_memory"]),
         ]
         for record in records
         if "ratio" in record
     ]
-    return report.table(("model", "baseline", "ratio of", "time", "memory"), rows, labels=3)
+    return reporting.table(("model", "baseline", "ratio of", "time", "memory"), rows, labels=3)
 
 
 def draw(path: Path, records: list[Record], kind: str) -> None:
     """Time and memory against pixels or agents, a column of plots a model."""
     models = list(dict.fromkeys(record["model"] for record in records))
-    figure, axes = report.subplots(2, len(models))
-    rows = (("median", 1e3, "ms"), ("peak_memory", 1 / report.MIB, "peak memory, MiB"))
+    figure, axes = reporting.subplots(2, len(models))
+    rows = (("median", 1e3, "ms"), ("peak_memory", 1 / reporting.MIB, "peak memory, MiB"))
     for j, model in enumerate(models):
         for i, (key, factor, label) in enumerate(rows):
             own = [r for r in records if r["model"] == model and key in r]

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import report
+import reporting
 import torch
 from candidates import at_least
 from measure import synchronize
@@ -62,16 +62,16 @@ def main() -> None:
     runner.load_or_resume()
     if args.threads:  # a config may set the number too
         torch.set_num_threads(args.threads)
-    report.say(f"{args.config}: {args.repeats} steps of training and of inference ...")
+    reporting.say(f"{args.config}: {args.repeats} steps of training and of inference ...")
     found = {
         "training": repeated(training(runner), args.repeats),
         "inference": repeated(inference(runner), args.repeats),
     }
     path = Path(args.out, f"{name}.json")
     batches = {mode: cfg[f"{loader}_dataloader"].batch_size for mode, loader in LOADERS.items()}
-    head = {**report.header(), "config": args.config, "workers": args.workers, "batch": batches}
+    head = {**reporting.header(), "config": args.config, "workers": args.workers, "batch": batches}
     medians = {mode: median_parts(steps) for mode, steps in found.items()}
-    report.write_json(path, {**head, "medians": medians, "steps": found})
+    reporting.write_json(path, {**head, "medians": medians, "steps": found})
     draw(path.with_suffix(".png"), medians)
     print(as_table(medians))
     print(f"written: {path}, {path.with_suffix('.png')}")
@@ -204,13 +204,13 @@ def as_table(medians: dict[str, Parts]) -> str:
         parts = medians[mode]
         for part in (*order, "in all"):
             share = f"{100 * parts[part] / parts['in all']:.0f} %"
-            rows.append([mode, part, report.milliseconds(parts[part]), share])
-    return report.table(("step", "part", "ms", "share"), rows, labels=2)
+            rows.append([mode, part, reporting.milliseconds(parts[part]), share])
+    return reporting.table(("step", "part", "ms", "share"), rows, labels=2)
 
 
 def draw(path: Path, medians: dict[str, Parts]) -> None:
     """A bar a step, stacked from its parts."""
-    figure, axes = report.subplots(1, 1)
+    figure, axes = reporting.subplots(1, 1)
     axis = axes[0, 0]
     parts = list(dict.fromkeys([*TRAINING, *INFERENCE]))
     left = dict.fromkeys(medians, 0.0)

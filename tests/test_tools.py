@@ -186,6 +186,10 @@ class Tested:
         return json.loads((self.folder / "metrics.json").read_text())
 
     @property
+    def evaluation(self) -> dict[str, Any]:
+        return json.loads((self.folder / "evaluation.json").read_text())
+
+    @property
     def predictions(self) -> dict[str, Any]:
         """What was predicted for each image."""
         found = pickle.loads((self.folder / "predictions.pkl").read_bytes())
@@ -321,6 +325,7 @@ def test_two_processes_test_as_one_does(
     flags = ["--data-root", str(data / trained.task.data), *dump_flags(trained.task, tmp_path)]
     both = Tested(tmp_path, output(bash("dist_test.sh", *what, *flags, cwd=tmp_path)))
     assert both.report["metrics"] == tested.report["metrics"]
+    assert both.evaluation["confusion"] == tested.evaluation["confusion"]
     assert same(both.predictions, tested.predictions)
 
 
@@ -403,11 +408,6 @@ MISTAKES: dict[str, tuple[str, list[str], list[str]]] = {
         "train.py",
         ["{configs}/" + ADE_DEMO, "--data-root", "{ade}", "--amp"],
         ["--amp", "GPU"],
-    ),
-    "no augmentation to test with": (
-        "test.py",
-        ["{configs}/" + COCO, "{checkpoint}", "--data-root", "{coco}", "--tta"],
-        ["--tta", "tta_model", "tta_pipeline"],
     ),
     "predictions into a text file": (
         "test.py",

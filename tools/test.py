@@ -2,8 +2,9 @@
 
     python tools/test.py CONFIG work_dirs/NAME/epoch_12.pth --show-dir pictures
 
-The metrics are printed and written to <work dir>/metrics.json. Several GPUs, or several CPU
-processes: bash tools/dist_test.sh CONFIG CHECKPOINT GPUS [flags].
+The metrics are printed and written to <work dir>/metrics.json; evaluation.json beside it has what
+tools/report.py shows. Several GPUs, or several CPU processes: bash tools/dist_test.sh CONFIG
+CHECKPOINT GPUS [flags].
 """
 
 import argparse
@@ -13,15 +14,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.dist import is_main_process
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from agent_attention.checkpoint import unwrap
 from agent_attention.openmmlab.data import is_coco, require_data
 from agent_attention.openmmlab.errors import UserError
+from agent_attention.openmmlab.predict.model import require_fit
+from agent_attention.openmmlab.report.record import add_record, write_record
 from agent_attention.openmmlab.runtime import add_common_flags, build_runner, load_config, run_tool
+from agent_attention.openmmlab.tta import set_tta
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,7 +36,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("checkpoint", help="checkpoint file")
     parser.add_argument("--out", metavar="FILE.pkl", help="write the predictions to this file")
     parser.add_argument("--show-dir", metavar="DIR", help="draw predictions next to the truth")
-    parser.add_argument("--tta", action="store_true", help="test-time augmentation of the config")
+    parser.add_argument(
+        "--tta",
+        action="store_true",
+        help="test-time augmentation: the config's, or three scales, each mirrored too",
+    )
     add_common_flags(parser)
     return parser.parse_args()
 
@@ -54,26 +62,23 @@ def main() -> None:
 
     started = time.time()
     runner = build_runner(cfg)
-    require_fit(runner.model, args.checkpoint)
+    require_weights(runner.model, args.checkpoint)
+    record = add_record(runner, cfg)
     metrics = runner.test()
     if is_main_process():
         write_metrics(Path(cfg.work_dir, "metrics.json"), args, metrics, time.time() - started)
+        write_record(record, Path(cfg.work_dir), config=args.config, checkpoint=args.checkpoint)
 
 
-def require_fit(model: Any, path: str) -> None:
+def require_weights(model: Any, path: str) -> None:
     """Raise UserError if the checkpoint lacks any of the model's weights; mmengine only warns."""
     try:
         found = unwrap(CheckpointLoader.load_checkpoint(path, "cpu"), backbone=False)
     except ValueError as error:
         raise UserError(f"cannot load {path}: {error}") from error
-    inner = model.module if is_model_wrapper(model) else model
-    weights = dict(inner.named_parameters())
-    missing = sorted(name for name, value in weights.items() if name not in found)
-    other = sorted(n for n in weights.keys() & found.keys() if weights[n].shape != found[n].shape)
-    if missing or other:
-        faults = [f"{len(missing)} of {len(weights)} weights are missing", f"{len(other)} differ"]
-        names = ", ".join((missing + other)[:5])
-        raise UserError(f"{path} does not fit the config: {' and '.join(faults)} ({names}, ...)")
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    require_fit(model, found, path)
 
 
 def drop_pretrained(model: Any) -> None:
@@ -94,14 +99,6 @@ def set_show_dir(cfg: Config, folder: str) -> None:
         hook.test_out_dir = str(Path(folder).resolve())
     else:
         cfg.visualizer.save_dir = folder
-
-
-def set_tta(cfg: Config) -> None:
-    """Test with the config's ``tta_model`` and ``tta_pipeline``."""
-    if not {"tta_model", "tta_pipeline"} <= cfg.keys():
-        raise UserError("--tta: the config defines no tta_model and tta_pipeline")
-    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
-    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
 
 
 def add_dump(cfg: Config, path: str) -> None:

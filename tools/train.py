@@ -11,12 +11,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
 
 from agent_attention.openmmlab.data import require_data
 from agent_attention.openmmlab.errors import UserError
 from agent_attention.openmmlab.runtime import add_common_flags, build_runner, load_config, run_tool
+from agent_attention.openmmlab.training import add_training_flags, apply_training_flags
 
 
 def parse_args() -> argparse.Namespace:
@@ -31,12 +31,7 @@ def parse_args() -> argparse.Namespace:
         metavar="PATH",
         help="go on from PATH, or from the newest checkpoint of the work directory",
     )
-    parser.add_argument("--amp", action="store_true", help="mixed precision (needs a GPU)")
-    parser.add_argument(
-        "--auto-scale-lr",
-        action="store_true",
-        help="scale the learning rate by the total batch size over the config's",
-    )
+    add_training_flags(parser)
     add_common_flags(parser)
     return parser.parse_args()
 
@@ -47,10 +42,7 @@ def main() -> None:
     require_data(cfg, "train", *(["val"] if cfg.get("val_cfg") else []))
     require_weights(cfg.model)
     set_resume(cfg, args.resume)
-    if args.amp:
-        set_amp(cfg)
-    if args.auto_scale_lr:
-        set_auto_scale_lr(cfg)
+    apply_training_flags(cfg, args)
     hooks = cfg.get("custom_hooks", [])
     if not any(hook.type == "MeanLossHook" for hook in hooks):  # a dumped config has it already
         cfg.custom_hooks = [*hooks, {"type": "MeanLossHook"}]
@@ -80,24 +72,6 @@ def set_resume(cfg: Config, resume: str | None) -> None:
     cfg.load_from = None if resume == "auto" else resume
     if resume != "auto" and not Path(resume).is_file():
         raise UserError(f"--resume: there is no checkpoint {resume} (from {Path.cwd()})")
-
-
-def set_amp(cfg: Config) -> None:
-    """Mixed precision with dynamic loss scaling."""
-    if not torch.cuda.is_available():
-        raise UserError("--amp: mmengine's mixed precision needs a GPU, and torch sees none")
-    cfg.optim_wrapper.type = "AmpOptimWrapper"
-    cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
-
-
-def set_auto_scale_lr(cfg: Config) -> None:
-    """Learning rate times (processes x batch) / base batch."""
-    if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
-        raise UserError(
-            "--auto-scale-lr: the config does not say which batch size its learning rate is for; "
-            "add --cfg-options auto_scale_lr.base_batch_size=16"
-        )
-    cfg.auto_scale_lr.enable = True
 
 
 if __name__ == "__main__":

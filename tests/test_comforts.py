@@ -1,0 +1,205 @@
+"""Training flags and test-time augmentation, on configs and in short runs."""
+
+import json
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.hooks import EarlyStoppingHook
+from test_tools import CONFIGS, TASKS, Task, Trained, data, output, python, train_flags, trained
+
+from agent_attention.openmmlab import training, tta
+from agent_attention.openmmlab.errors import UserError
+
+__all__ = ["data", "trained"]  # fixtures, shared with test_tools
+
+Parts = dict[str, Any]
+
+
+def flags(*arguments: str) -> Namespace:
+    parser = ArgumentParser()
+    training.add_training_flags(parser)
+    return parser.parse_args(arguments)
+
+
+def with_flags(task: str, *arguments: str) -> Config:
+    cfg = Config.fromfile(CONFIGS / TASKS[task].config)
+    training.apply_training_flags(cfg, flags(*arguments))
+    return cfg
+
+
+def custom_hooks(cfg: Config) -> Parts:
+    return {hook["type"]: hook for hook in cfg.get("custom_hooks", [])}
+
+
+tasks = pytest.mark.parametrize("task", TASKS)
+
+
+# --- flags
+
+
+@tasks
+def test_without_flags_nothing_changes(task: str) -> None:
+    cfg = with_flags(task)
+    assert cfg.to_dict() == Config.fromfile(CONFIGS / TASKS[task].config).to_dict()
+
+
+@tasks
+def test_averages_keep_the_decay(task: str) -> None:
+    assert custom_hooks(with_flags(task, "--ema"))["EMAHook"]["momentum"] == pytest.approx(2e-4)
+    cfg = with_flags(task, "--ema", "0.9")
+    training.set_ema(cfg, 0.99)  # once more, as with a config that was dumped
+    assert [hook["type"] for hook in cfg.custom_hooks].count("EMAHook") == 1
+    assert custom_hooks(cfg)["EMAHook"]["momentum"] == pytest.approx(0.01)
+
+
+@tasks
+def test_gradients_are_clipped_and_accumulated(task: str) -> None:
+    cfg = with_flags(task, "--clip-grad", "0.5", "--accumulate", "4")
+    assert cfg.optim_wrapper.clip_grad == {"max_norm": 0.5}
+    assert cfg.optim_wrapper.accumulative_counts == 4
+
+
+@pytest.mark.parametrize(("task", "gain"), [("detection", 0.0011), ("segmentation", 0.11)])
+def test_training_stops_when_the_score_no_longer_grows(task: str, gain: float) -> None:
+    settings = custom_hooks(with_flags(task, "--early-stop", "2"))["EarlyStoppingHook"]
+    assert settings.pop("type") == "EarlyStoppingHook"
+    assert settings["monitor"] in TASKS[task].metrics
+    hook = EarlyStoppingHook(**settings)
+    scores = [0.1, 0.1 + gain, 0.1 + gain, 0.1 + 1.5 * gain]
+    assert [hook._check_stop_condition(score)[0] for score in scores] == [False] * 3 + [True]
+
+
+@pytest.mark.parametrize("bfloat", [True, False])
+@tasks
+def test_mixed_precision_is_bfloat16_where_the_gpu_has_it(
+    task: str, bfloat: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bfloat)
+    wrapper = with_flags(task, "--amp").optim_wrapper
+    assert wrapper.type == "AmpOptimWrapper"
+    assert ("loss_scale" in wrapper, wrapper.get("dtype")) == (
+        (False, "bfloat16") if bfloat else (True, None)
+    )
+
+
+@tasks
+def test_a_logger_is_added_once(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(training.LOGGERS, "wandb", ("WandbVisBackend", "json"))
+    kinds = [
+        backend.type for backend in with_flags(task, "--log-to", "wandb").visualizer.vis_backends
+    ]
+    assert kinds == ["LocalVisBackend", "WandbVisBackend"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--ema", "1"], ["--ema", "between 0 and 1"]),
+        (["--clip-grad", "0"], ["--clip-grad", "positive"]),
+        (["--accumulate", "-1"], ["--accumulate", "positive"]),
+        (["--early-stop", "0"], ["--early-stop", "positive"]),
+        (["--amp"], ["--amp", "GPU"]),
+        (["--log-to", "wandb"], ["--log-to wandb", "pip install nosuchpackage"]),
+    ],
+)
+def test_what_cannot_be_is_said(
+    arguments: list[str], words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setitem(training.LOGGERS, "wandb", ("WandbVisBackend", "nosuchpackage"))
+    with pytest.raises(UserError) as caught:
+        with_flags("detection", *arguments)
+    assert all(word in str(caught.value) for word in words)
+
+
+# --- test-time augmentation
+
+
+LOAD, PACK = {"type": "LoadImageFromFile"}, {"type": "PackDetInputs"}
+RESIZES = {
+    "scale": ({"scale": (200, 100), "keep_ratio": True}, [(150, 75), (200, 100), (250, 125)]),
+    "scale_factor": ({"scale_factor": 2.0}, [1.5, 2.0, 2.5]),
+}
+
+
+@pytest.mark.parametrize("key", RESIZES)
+def test_each_scale_is_tested_both_ways(key: str) -> None:
+    settings, wanted = RESIZES[key]
+    resize = {"type": "Resize", **settings}
+    load, views = tta.augmented([LOAD, resize, PACK], detection=True)
+    assert load == LOAD and views["type"] == "TestTimeAug"
+    resizes, flips, pack = views["transforms"]
+    assert resizes == [{**resize, key: scale} for scale in wanted]
+    assert [step["prob"] for step in flips] == [0, 1]
+    assert [step["type"] for step in pack] == ["PackDetInputs"]
+    assert {"flip", "flip_direction"} <= set(pack[0]["meta_keys"])
+
+
+def test_without_a_resize_the_image_itself_is_scaled() -> None:
+    load, views = tta.augmented([LOAD, PACK], detection=False)
+    assert load == LOAD
+    assert [step["scale_factor"] for step in views["transforms"][0]] == [0.75, 1, 1.25]
+
+
+@tasks
+def test_the_wrapper_is_that_of_the_task(task: str) -> None:
+    cfg = Config.fromfile(CONFIGS / TASKS[task].config)
+    inner = cfg.model
+    tta.set_tta(cfg)
+    assert cfg.model.type == ("DetTTAModel" if task == "detection" else "SegTTAModel")
+    assert cfg.model.module.backbone == inner.backbone
+    assert cfg.test_dataloader.dataset.pipeline[-1]["type"] == "TestTimeAug"
+
+
+@tasks
+def test_a_config_s_own_augmentation_comes_first(task: str) -> None:
+    cfg = Config.fromfile(CONFIGS / TASKS[task].config)
+    cfg.tta_pipeline, cfg.tta_model = [{"type": "Mine"}], {"type": "MyModel"}
+    inner = cfg.model
+    tta.set_tta(cfg)
+    assert cfg.test_dataloader.dataset.pipeline == [{"type": "Mine"}]
+    assert cfg.model.type == "MyModel" and cfg.model.module == inner
+
+
+@pytest.mark.parametrize("resizes", [[{}], [{"scale": (4, 4)}, {"scale": (2, 2)}]])
+def test_other_pipelines_cannot_be_augmented(resizes: list[Parts]) -> None:
+    steps = [{"type": "Resize", **settings} for settings in resizes]
+    with pytest.raises(UserError, match=r"--tta: .* Resize.* tta_pipeline and tta_model"):
+        tta.augmented([LOAD, *steps, PACK], detection=False)
+
+
+# --- runs
+
+
+def test_all_comforts_at_once_train(trained: Trained, data: Path, tmp_path: Path) -> None:
+    task = trained.task
+    asked = ["--ema", "0.5", "--clip-grad", "1", "--accumulate", "2", "--early-stop", "3"]
+    arguments = train_flags(task, tmp_path, data, *task.two)
+    said = output(python("train.py", str(CONFIGS / task.config), *asked, *arguments, cwd=tmp_path))
+    state = torch.load(tmp_path / task.checkpoints[0], weights_only=False)
+    assert "ema_state_dict" in state
+    assert "grad_norm" in said
+    assert any(not torch.equal(a, b) for a, b in pairs(state))
+
+
+def pairs(state: Parts) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Each weight and its average."""
+    averages = {k.removeprefix("module."): v for k, v in state["ema_state_dict"].items()}
+    return [(v, averages[k]) for k, v in state["state_dict"].items()]
+
+
+def test_augmentation_tests_a_checkpoint(trained: Trained, data: Path, tmp_path: Path) -> None:
+    task: Task = trained.task
+    where = ["--data-root", str(data / task.data), "--work-dir", str(tmp_path)]
+    what = [str(CONFIGS / task.config), str(trained.checkpoint), "--tta"]
+    said = output(python("test.py", *what, *where, cwd=tmp_path))
+    metrics = json.loads((tmp_path / "metrics.json").read_text())["metrics"]
+    wanted = [name for name in task.metrics if "segm" not in name]
+    assert set(wanted) <= metrics.keys()
+    assert ("boxes alone" in said) == (task.data == "coco")
+    assert not any("segm" in name for name in metrics)

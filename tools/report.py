@@ -1,0 +1,15 @@
+"""One HTML file of a work directory: curves, metrics, classes, confusions, predictions.
+
+    python tools/report.py work_dirs/NAME
+
+--help says more; agent_attention/openmmlab/report/ does the work.
+"""
+
+from functools import partial
+from pathlib import Path
+
+from agent_attention.openmmlab.report.cli import main
+from agent_attention.openmmlab.runtime import run_tool
+
+if __name__ == "__main__":
+    run_tool(partial(main, Path(__file__).resolve().parent))
