@@ -1,0 +1,173 @@
+"""The maps that are drawn are those of the attention, and the picture shows what it says."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import visualize_attention
+from helpers import small_pvt
+from PIL import Image
+from test_attention import agent_attention, tokens
+from test_tools import CONFIGS, TASKS
+from torch.nn import functional as F
+
+from agent_attention.attention_maps import attention_maps, recorded_maps
+from agent_attention.openmmlab.agent_picture import View, _cell, draw
+from agent_attention.pvt import AgentPVT
+
+close = torch.testing.assert_close
+tasks = pytest.mark.parametrize("task", TASKS)
+
+
+# --- the maps
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_maps_times_values_are_the_attention(joint: bool) -> None:
+    attn, size = agent_attention(joint_qkv=joint), (5, 6)
+    x = tokens(size)
+    maps = attention_maps(attn, x, size)
+    *_, v = attn.project(x)
+    values = attn.to_heads(v).transpose(1, 2)
+    out = (maps.serve @ (maps.gather @ values)).transpose(1, 2).flatten(2)
+    close(attn.proj(out + attn.local_detail(v, size)), attn(x, size), rtol=1e-5, atol=1e-5)
+
+
+def test_what_reaches_a_token_is_the_product_of_both_maps() -> None:
+    attn, size = agent_attention(), (5, 6)
+    maps = attention_maps(attn, tokens(size), size)
+    reach = maps.served_from(7)
+    close(reach, (maps.serve @ maps.gather)[:, :, 7])
+    for weights in (maps.gather, maps.serve, reach):
+        close(weights.sum(-1), torch.ones(weights.shape[:-1]))
+
+
+def test_every_call_is_recorded_until_the_end() -> None:
+    model = small_pvt().eval()
+    attn = model.block2[1].attn
+    with recorded_maps(attn) as found:
+        for side in (64, 96):
+            model(torch.zeros(1, 3, side, 64))
+    model(torch.zeros(1, 3, 64, 64))
+    assert [maps.size for maps in found] == [(8, 8), (12, 8)]
+    with (
+        pytest.raises(TypeError, match="no agents in Linear"),
+        recorded_maps(torch.nn.Linear(1, 1)),
+    ):
+        pass
+
+
+# --- the picture
+
+
+def view(pixel: tuple[float, float] = (20, 12)) -> View:
+    """A map of 5 x 6 places of 8 pixels, and 2 x 3 agents; agent (1, 2) serves most."""
+    numbers = np.random.RandomState(0)
+    serve = np.array([[0.1, 0.2, 0.15], [0.05, 0.12, 0.38]])
+    image = numbers.randint(0, 255, (40, 48, 3), dtype=np.uint8)
+    return View(image, numbers.rand(2, 3, 5, 6), serve, numbers.rand(5, 6), pixel, 8)
+
+
+def test_agents_are_drawn_from_the_strongest_on() -> None:
+    figure = draw(view(), agents=5)
+    titles = [ax.get_title() for ax in figure.axes if ax.get_title().startswith("agent (")]
+    assert titles[:2] == ["agent (1, 2) serves 38.0%", "agent (0, 1) serves 20.0%"]
+    assert len(titles) == 5
+    every = [ax.get_title() for ax in draw(view(), agents=99).axes]
+    assert sum(title.startswith("agent (") for title in every) == 6
+
+
+def test_a_cell_is_what_its_agent_is_pooled_from() -> None:
+    shown = view()
+    for row, column in np.ndindex(2, 3):
+        cell = _cell(shown, row, column)
+        inside = np.zeros((5, 6))
+        (left, top), width, height = cell.get_xy(), cell.get_width(), cell.get_height()
+        rows = slice(int(top / 8), int((top + height) / 8))
+        inside[rows, int(left / 8) : int((left + width) / 8)] = 1
+        pooled = F.adaptive_avg_pool2d(torch.from_numpy(inside)[None], (2, 3))[0]
+        assert pooled[row, column] == 1
+        grown = inside.sum() / (width * height / 64)
+        assert grown == 1
+
+
+# --- the tool
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.jpg"
+    numbers = np.random.RandomState(1).randint(0, 255, (120, 200, 3), dtype=np.uint8)
+    Image.fromarray(numbers).save(path)
+    return path
+
+
+def run(monkeypatch: pytest.MonkeyPatch, task: str, photo: Path, *flags: str) -> tuple[int, Path]:
+    """The exit code, and the picture wanted."""
+    out = photo.parent / "deep/attention.png"
+    config = str(CONFIGS / TASKS[task].config)
+    monkeypatch.setattr(sys, "argv", ["", config, "none", str(photo), "--out", str(out), *flags])
+    with pytest.raises(SystemExit) as caught:
+        visualize_attention.run_tool(visualize_attention.main)
+    return int(caught.value.code or 0), out
+
+
+@tasks
+def test_a_picture_is_drawn(task: str, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, out = run(
+        monkeypatch, task, photo, "--stage", "2", "--agents", "4", "--pixel", "199", "0"
+    )
+    assert code == 0
+    with Image.open(out) as picture:
+        assert picture.width > 1000
+        assert len(np.unique(np.asarray(picture.convert("L")))) > 100
+    assert [path.name for path in out.parent.iterdir()] == ["attention.png"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--pixel", "200", "0"], ["--pixel 200 0", "200 x 120"]),
+        (["--head", "5"], ["--head 5", "0 to 4"]),
+        (["--block", "2"], ["--block 2", "0 to 1"]),
+        (["--device", "nowhere"], ["--device nowhere"]),
+        (
+            ["--stage", "4", "--cfg-options", "model.backbone.attn_types=AAAB"],
+            ["--stage 4", "stages with: 1, 2, 3"],
+        ),
+        (["--cfg-options", "model.backbone.arch=huge"], ["huge"]),
+    ],
+)
+def test_a_mistake_is_one_message(
+    flags: list[str],
+    words: list[str],
+    photo: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, out = run(monkeypatch, "segmentation", photo, *flags)
+    said = capsys.readouterr().err
+    assert code == 1 and said.startswith("error: ") and not out.exists()
+    assert all(word in said for word in words), said
+
+
+@pytest.mark.parametrize("content", [None, b"no picture"])
+def test_a_missing_or_broken_image_is_named(
+    content: bytes | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    photo = tmp_path / "mine.jpg"
+    if content:
+        photo.write_bytes(content)
+    code, _ = run(monkeypatch, "detection", photo)
+    assert code == 1 and "mine.jpg" in capsys.readouterr().err
+
+
+def test_other_backbones_have_no_agents() -> None:
+    with pytest.raises(visualize_attention.UserError, match="Linear has no agents"):
+        visualize_attention.agent_modules(torch.nn.Linear(1, 1), 1)
+    assert len(visualize_attention.agent_modules(AgentPVT("tiny"), 4)) == 2
