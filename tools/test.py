@@ -9,7 +9,6 @@ CHECKPOINT GPUS [flags].
 
 import argparse
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from agent_attention.checkpoint import unwrap
 from agent_attention.openmmlab.data import is_coco, require_data
 from agent_attention.openmmlab.errors import UserError
+from agent_attention.openmmlab.files import write_whole
 from agent_attention.openmmlab.predict.model import require_fit
 from agent_attention.openmmlab.report.record import add_record, write_record
 from agent_attention.openmmlab.runtime import add_common_flags, build_runner, load_config, run_tool
@@ -120,10 +120,7 @@ def write_metrics(
         "metrics": {key: float(value) for key, value in metrics.items()},
         "seconds": round(seconds, 1),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(report, indent=2) + "\n")
-    os.replace(part, path)
+    write_whole(path, json.dumps(report, indent=2) + "\n")
     print(f"metrics: {path}")
 
 

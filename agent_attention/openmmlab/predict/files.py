@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from agent_attention.openmmlab.errors import UserError
+from agent_attention.openmmlab.files import write_whole
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
@@ -16,16 +17,11 @@ def write_image(path: Path, image: np.ndarray) -> None:
     done, data = cv2.imencode(path.suffix, image)
     if not done:
         raise UserError(f"{path}: cannot write an image of {image.shape[1]} x {image.shape[0]}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data.tobytes())
-    os.replace(part, path)
+    write_whole(path, data.tobytes())
 
 
 def write_json(path: Path, content: Any) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(part, path)
+    write_whole(path, json.dumps(content, indent=1) + "\n")
 
 
 class JsonList:

@@ -1,7 +1,6 @@
 """What was found, for people (text) and for programs (JSON)."""
 
 import json
-import os
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from agent_attention.openmmlab.files import write_whole
 from agent_attention.openmmlab.prepare.check import AdeSet, CocoSet, Figures
 from agent_attention.openmmlab.prepare.faults import FAULT, KINDS, WARNING, Findings
 
@@ -50,10 +50,7 @@ def write_json(path: Path, sets: list[CocoSet] | list[AdeSet], form: str, second
         "seconds": round(seconds, 1),
         "sets": [as_json(found) for found in sets],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(part, path)
+    write_whole(path, json.dumps(content, indent=2) + "\n")
 
 
 def _kind(findings: Findings, kind: str) -> Iterator[str]:

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.report.files import write_whole
+from agent_attention.openmmlab.files import write_whole
 from agent_attention.openmmlab.report.page import render
 from agent_attention.openmmlab.report.workdir import find_config, read_work_dir
 

@@ -17,7 +17,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.runner import Runner
 
 from agent_attention.openmmlab.data import is_coco
-from agent_attention.openmmlab.report.files import write_whole
+from agent_attention.openmmlab.files import write_whole
 
 FILE = "evaluation.json"
 VERSION = 1  # of the file's layout
