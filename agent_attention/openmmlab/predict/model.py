@@ -27,6 +27,7 @@ def choose_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         return torch.empty(0, device=name).device
+    # torch raises any of these, by the kind of device that it cannot use
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"--device {name}: torch cannot use it here") from error
 

@@ -28,6 +28,7 @@ def unpack(archive: Path, root: Path) -> int:
             _require_space(members, staging)
             for member in tqdm(members, desc=f"unpacking {archive.name}", unit="file"):
                 _extract(zipped, member, staging)
+    # the last for ways of compression that zipfile does not know
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise UserError(f"{archive} is damaged ({error}); remove it, and run this again") from error
     new = _place(staging, root)
