@@ -10,13 +10,12 @@ Letters used for shapes, here and in the other modules:
 import functools
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from agent_attention.bias import AgentBias, columns_and_one, interpolation, logits_by_place
 from agent_attention.by_size import BySize
 from agent_attention.checks import Pair, check_heads
 from agent_attention.kernels import gather, serve
-from agent_attention.layers import add, init_table, linear_parts
+from agent_attention.layers import add, init_table, linear_parts, pool
 
 _BLOCK = 7  # side of the block bias tables (spec of the published weights)
 
@@ -109,8 +108,7 @@ class AgentAttention(nn.Module):
 
     def pool_agents(self, q: Tensor, size: Pair) -> Tensor:
         """Agents (B, n, C): the queries (B, N, C) averaged over the cells of the agent grid."""
-        pooled = F.adaptive_avg_pool2d(to_map(q, size), self.agent_shape)  # (B, C, a_h, a_w)
-        return to_tokens(pooled)
+        return to_tokens(pool(to_map(q, size), self.agent_shape))
 
     def local_detail(self, v: Tensor, size: Pair) -> Tensor:
         """Depth-wise convolution of the values (B, N, C): the diversity that low-rank maps lose."""

@@ -63,9 +63,10 @@ def serve(q: Tensor, agents: Tensor, v: Tensor, bias: AgentBias, dropout: float 
 
 
 def _wants_tiles(agents: Tensor, tokens: Tensor, dropout: float) -> bool:
+    if dropout or not wants_slabs(tokens):
+        return False  # before any size is looked at, which a recorded graph may leave open
     batch, n, heads, _ = agents.shape
-    few = batch == 0 or n * tokens.shape[1] * heads < _FEW
-    return not few and not dropout and wants_slabs(tokens)
+    return batch > 0 and n * tokens.shape[1] * heads >= _FEW
 
 
 def _each(

@@ -14,9 +14,53 @@ def resize(x: Tensor, size: Pair) -> Tensor:
 
     The published weights were trained with exactly this kernel; an equal size is an identity.
     """
-    if tuple(x.shape[-2:]) == tuple(size):
+    if not is_open(size) and tuple(x.shape[-2:]) == tuple(size):
         return x
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def pool(x: Tensor, grid: Pair) -> Tensor:
+    """Means of (B, C, H, W) over the cells of a grid (a_h, a_w): (B, C, a_h, a_w).
+
+    With an open size as two products: other runtimes' pooling needs to know the cells.
+    """
+    if not is_open(x.shape[-2:]):
+        return F.adaptive_avg_pool2d(x, grid)
+    rows, columns = (_cell_means(x.shape[axis], grid[axis], x) for axis in (-2, -1))
+    return rows @ x @ columns.t()
+
+
+def _cell_means(size: int, cells: int, like: Tensor) -> Tensor:
+    """Matrix (cells, size) of means: of all from where a cell begins to where it ends."""
+    place, cell = (torch.arange(count, device=like.device) for count in (size, cells))
+    begin = (cell * size).div(cells, rounding_mode="floor").unsqueeze(1)
+    end = ((cell + 1) * size + cells - 1).div(cells, rounding_mode="floor").unsqueeze(1)
+    inside = ((place >= begin) & (place < end)).to(like.dtype)
+    return inside / inside.sum(1, keepdim=True)
+
+
+def is_open(size: Sequence[int]) -> bool:
+    """Whether a graph is being recorded for more than this size (``torch.export``).
+
+    Such a size must not be compared with another: the graph would be right on one side alone.
+    """
+    return any(isinstance(side, torch.SymInt) for side in size)
+
+
+def in_strides(x: Tensor, stride: int) -> Tensor:
+    """The same (B, C, H, W), of open sizes that are known from then on to be multiples."""
+    for axis in (2, 3):
+        places = torch.arange(x.shape[axis] // stride * stride, device=x.device)
+        x = x.index_select(axis, places)
+    return x
+
+
+def join_heads(x: Tensor) -> Tensor:
+    """(B, h, N, d) as (B, N, C).
+
+    With open sizes by a copy: a view would be recorded for the memory order of torch's own kernel.
+    """
+    return torch.cat(x.unbind(1), -1) if is_open(x.shape) else x.transpose(1, 2).flatten(2)
 
 
 def add(x: Tensor, y: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from agent_attention.layers import (
     PatchEmbed,
     init_linear_and_norm,
     init_table,
+    is_open,
     linear_rates,
     resize,
 )
@@ -145,7 +146,7 @@ class AgentPVT(Pyramid):
     def _position(self, i: int, size: Pair) -> Tensor:
         """Position embedding (1, N, C) of stage i, resized to ``size`` where it differs."""
         table = getattr(self, f"pos_embed{i + 1}")  # (1, Hs*Ws, C)
-        if size == self._pos_shape[i]:
+        if not is_open(size) and size == self._pos_shape[i]:
             return table
 
         def resized() -> tuple[Tensor]:

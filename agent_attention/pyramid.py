@@ -13,7 +13,7 @@ from agent_attention.checks import (
     check_out_indices,
     check_rate,
 )
-from agent_attention.layers import DropPath, Mlp, add, is_observed
+from agent_attention.layers import DropPath, Mlp, add, in_strides, is_observed, is_open
 from agent_attention.mlp import mlp_of_norm
 
 Self = TypeVar("Self", bound="Pyramid")
@@ -54,7 +54,7 @@ class Pyramid(nn.Module):
             ValueError: if the image has not three channels or is smaller than 32x32 pixels.
         """
         check_image(x.shape, 32)
-        return tuple(self.maps(x))
+        return tuple(self.maps(in_strides(x, 32) if is_open(x.shape[2:]) else x))
 
     def maps(self, x: Tensor) -> list[Tensor]:
         """The maps of ``forward``, in order."""

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from agent_attention.attention import to_map, to_tokens
 from agent_attention.checks import Pair, check_heads
+from agent_attention.layers import join_heads
 
 
 class SpatialReductionAttention(nn.Module):
@@ -55,7 +56,7 @@ class SpatialReductionAttention(nn.Module):
         )  # (B, h, N or N/R^2, d)
         dropout = self.attn_drop if self.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-        return self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
+        return self.proj_drop(self.proj(join_heads(out)))
 
     def reduce(self, x: Tensor, size: Pair) -> Tensor:
         """Tokens (B, N, C) -> (B, N/R^2, C)."""

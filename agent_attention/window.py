@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from agent_attention.by_size import BySize
 from agent_attention.checks import Pair, check_heads
-from agent_attention.layers import init_table
+from agent_attention.layers import init_table, is_open, join_heads
 
 _APART = -100.0  # logit between pixels that the shift brought into one window from afar
 
@@ -62,6 +62,8 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor, size: Pair) -> Tensor:
         """Tokens (B, N, C) of a map of ``size`` (H, W) -> tokens (B, N, C)."""
+        if is_open(size):
+            return self.proj_drop(self._attend_by_index(x, size))
         height, width = size
         pad = (0, 0, 0, -width % self.window, 0, -height % self.window)
         x = F.pad(x.unflatten(1, (height, width)), pad)  # (B, H', W', C)
@@ -76,24 +78,46 @@ class WindowAttention(nn.Module):
 
     def attend(self, x: Tensor, padded: Pair) -> Tensor:
         """Projections and attention within windows: (B, G, M*M, C) -> (B, G, M*M, C)."""
-        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B, G, M*M, 3, h, d)
-        q, k, v = qkv.permute(3, 0, 1, 4, 2, 5).flatten(1, 2)  # each (B*G, h, M*M, d)
         make = functools.partial(self._bias, padded)
         (bias,) = self.by_size(padded, [self.relative_position_bias_table], make)
-        bias = bias.to(q.dtype).expand(x.shape[0], -1, -1, -1, -1).flatten(0, 1)
+        bias = bias.expand(x.shape[0], -1, -1, -1, -1).flatten(0, 1)
+        return self._attend(x.flatten(0, 1), bias).unflatten(0, x.shape[:2])
+
+    def _attend(self, x: Tensor, bias: Tensor) -> Tensor:
+        """The same of windows (B*G, M*M, C) with a bias (B*G, h, M*M, M*M)."""
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B*G, M*M, 3, h, d)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B*G, h, M*M, d)
         dropout = self.attn_drop if self.training else 0.0
+        bias = bias.to(q.dtype)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
-        return self.proj(out.transpose(1, 2).flatten(2)).unflatten(0, x.shape[:2])
+        return self.proj(join_heads(out))
+
+    def _attend_by_index(self, x: Tensor, size: Pair) -> Tensor:
+        """Tokens (B, N, C) -> (B, N, C) of a size that a recorded graph leaves open.
+
+        No tensor has an axis of windows, which for small maps would be a special case of length 1.
+        """
+        area, batch = self.window**2, x.shape[0]
+        there, back, regions = window_places(size, self.window, self.shift, x.device)
+        windows = F.pad(x, (0, 0, 0, 1)).index_select(1, there)  # (B, G*M*M, C)
+        windows = windows.flatten(0, 1).unflatten(0, (-1, area))  # (B*G, M*M, C)
+        regions = regions.repeat(batch).unflatten(0, (-1, area))  # (B*G, M*M)
+        apart = (regions.unsqueeze(2) != regions.unsqueeze(1)).to(x.dtype) * _APART
+        out = self._attend(windows, self._table() + apart.unsqueeze(1))
+        return out.flatten(0, 1).unflatten(0, (batch, -1)).index_select(1, back)
 
     def _bias(self, padded: Pair) -> tuple[Tensor]:
         """Relative position bias, with the mask of the shift: (G, h, M*M, M*M)."""
-        table = self.relative_position_bias_table[self.relative_position_index]  # (M*M, M*M, h)
+        bias = self._table()
         windows = (padded[0] // self.window) * (padded[1] // self.window)
-        bias = table.permute(2, 0, 1)
         if not self.shift:
             return (bias.expand(windows, -1, -1, -1),)
-        mask = kept_mask(padded, self.window, self.shift, table.device)  # (G, M*M, M*M)
+        mask = kept_mask(padded, self.window, self.shift, bias.device)  # (G, M*M, M*M)
         return (bias + mask.unsqueeze(1).to(bias.dtype),)
+
+    def _table(self) -> Tensor:
+        """Relative position bias of any window: (h, M*M, M*M)."""
+        return self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
 
     def extra_repr(self) -> str:
         return f"num_heads={self.num_heads}, window={self.window}, shift={self.shift}"
@@ -110,6 +134,41 @@ def merge_windows(x: Tensor, size: Pair, window: int) -> Tensor:
     grid = (size[0] // window, size[1] // window)
     x = x.unflatten(2, (window, window)).unflatten(1, grid)  # (B, H'/M, W'/M, M, M, C)
     return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+
+def window_places(size: Pair, window: int, shift: int, device: torch.device) -> tuple[Tensor, ...]:
+    """Padding, rolling and splitting into windows as places in a list of tokens.
+
+    Returns:
+        The token at each place of each window (G*M*M), N for padding; the place of each token (N);
+        and a number (G*M*M) that differs for pixels that the shift has brought together.
+    """
+    (height, width), area = size, window**2
+    # windows; of positive numbers, since ONNX rounds quotients to zero
+    down, across = ((side + window - 1) // window for side in size)
+    high, wide = down * window, across * window
+    group, pixel = _divmod(torch.arange(down * across * area, device=device), area)
+    (upper, left), (row, column) = _divmod(group, across), _divmod(pixel, window)
+    row, column = upper * window + row, left * window + column  # of the map as it is rolled
+    bands = [
+        (at >= side - window).long() + (at >= side - shift).long()
+        for at, side in ((row, high), (column, wide))
+    ]
+    row, column = _divmod(row + shift, high)[1], _divmod(column + shift, wide)[1]
+    padding = (row >= height) | (column >= width)
+    there = (row * width + column).masked_fill(padding, height * width)
+
+    row, column = _divmod(torch.arange(height * width, device=device), width)
+    row, column = _divmod(row + high - shift, high)[1], _divmod(column + wide - shift, wide)[1]
+    (upper, row), (left, column) = _divmod(row, window), _divmod(column, window)
+    back = (upper * across + left) * area + row * window + column
+    return there, back, bands[0] * 3 + bands[1] if shift else torch.zeros_like(there)
+
+
+def _divmod(x: Tensor, by: int) -> tuple[Tensor, Tensor]:
+    """Quotient and rest without the operator ``%``, which ONNX lacks for open sizes."""
+    quotient = x // by
+    return quotient, x - quotient * by
 
 
 def relative_position_index(window: int) -> Tensor:
