@@ -15,7 +15,8 @@ from agent_attention.bias import AgentBias, columns_and_one, interpolation, logi
 from agent_attention.by_size import BySize
 from agent_attention.checks import Pair, check_heads
 from agent_attention.kernels import gather, serve
-from agent_attention.layers import add, init_table, linear_parts, pool
+from agent_attention.layers import add_into, init_table, may_overwrite, pool
+from agent_attention.projections import project, project_into
 
 _BLOCK = 7  # side of the block bias tables (spec of the published weights)
 
@@ -32,7 +33,8 @@ class AgentAttention(nn.Module):
         num_heads: heads h.
         base_grid: p; the six bias tables are learned for p*p agents.
         agent_shape: agent grid (a_h, a_w) at run time; the tables are interpolated to it.
-        table_shape: map size (Hs, Ws) the row and column bias tables are learned for.
+        table_shape: map size (Hs, Ws) the row and column bias tables are learned for; those of
+            other maps are interpolated. The default is 224 pixels in patches of 16.
         qkv_bias: learn a bias in the query, key and value projections.
         attn_drop: dropout rate on both attention maps.
         proj_drop: dropout rate after the output projection.
@@ -46,9 +48,9 @@ class AgentAttention(nn.Module):
         self,
         dim: int,
         num_heads: int,
-        base_grid: int,
-        agent_shape: Pair,
-        table_shape: Pair,
+        base_grid: int = 7,
+        agent_shape: Pair = (7, 7),
+        table_shape: Pair = (14, 14),
         qkv_bias: bool = True,
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
@@ -81,30 +83,35 @@ class AgentAttention(nn.Module):
         self.wa_bias = init_table(1, h, 1, ws, p2)
         self.by_size = BySize()
 
-    def forward(self, x: Tensor, size: Pair) -> Tensor:
+    def forward(self, x: Tensor, size: Pair, norm: nn.Module | None = None) -> Tensor:
         """Attend over a map.
 
         Args:
             x: tokens (B, N, C), row-major.
             size: (H, W) with H*W = N.
+            norm: layer that the tokens go through first.
 
         Returns:
             Tokens (B, N, C).
         """
-        q, k, v = self.project(x)  # each (B, N, C)
+        q, k, v = self.project(x, norm)  # each (B, N, C)
         agents = self.pool_agents(q, size)  # (B, n, C)
         gathering, serving = self.biases(size)
-        q, k, values, agents = (self.to_heads(x) for x in (q, k, v, agents))  # (B, N or n, h, d)
+        free = may_overwrite(self)
+        q, keys, values, agents = (self.to_heads(x) for x in (q, k, v, agents))  # (B, N/n, h, d)
         dropout = self.attn_drop if self.training else 0.0
 
-        agent_v = gather(agents, k, values, gathering.to(q.dtype), dropout)  # (B, n, h, d)
-        out = serve(q, agents, agent_v, serving.to(q.dtype), dropout).flatten(2)  # (B, N, C)
-        return self.proj_drop(self.proj(add(out, self.local_detail(v, size))))
+        agent_v = gather(agents, keys, values, gathering.to(q.dtype), dropout)  # (B, n, h, d)
+        out = serve(q, agents, agent_v, serving.to(q.dtype), dropout, free).flatten(2)  # (B, N, C)
+        detail = self.local_detail(v, size)
+        if free:  # on large maps new memory costs as much as the arithmetic
+            return self.proj_drop(project_into(self.proj, add_into(out, detail), k))
+        return self.proj_drop(self.proj(out + detail))
 
-    def project(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Queries, keys and values of tokens x (B, N, C), each (B, N, C) and contiguous."""
-        joint = [self.qkv] if self.joint_qkv else [self.q, self.kv]
-        return tuple(part for linear in joint for part in linear_parts(linear, x, x.shape[-1]))
+    def project(self, x: Tensor, norm: nn.Module | None = None) -> list[Tensor]:
+        """Queries, keys and values of tokens (B, N, C), each (B, N, C)."""
+        linears = [self.qkv] if self.joint_qkv else [self.q, self.kv]
+        return project(linears, x, x.shape[-1], norm)
 
     def pool_agents(self, q: Tensor, size: Pair) -> Tensor:
         """Agents (B, n, C): the queries (B, N, C) averaged over the cells of the agent grid."""

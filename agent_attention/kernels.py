@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from agent_attention.bias import AgentBias
 from agent_attention.slabs import wants_slabs
-from agent_attention.tiles import gather_in_tiles, serve_in_tiles
+from agent_attention.tiles import fill_with_served, gather_in_tiles, serve_in_tiles
 
 _FEW = 1 << 18  # scores of a sample for which one fused call for the whole batch is quicker
 _ALIGN = 8  # channels of a head that fused kernels want in multiples
@@ -43,7 +43,14 @@ def gather(agents: Tensor, k: Tensor, v: Tensor, bias: AgentBias, dropout: float
     return _joined(agents, k, v, of_agents, of_tokens, dropout)
 
 
-def serve(q: Tensor, agents: Tensor, v: Tensor, bias: AgentBias, dropout: float = 0.0) -> Tensor:
+def serve(
+    q: Tensor,
+    agents: Tensor,
+    v: Tensor,
+    bias: AgentBias,
+    dropout: float = 0.0,
+    overwrite: bool = False,
+) -> Tensor:
     """Tokens attend to all agents (*agent broadcast*).
 
     Args:
@@ -52,11 +59,16 @@ def serve(q: Tensor, agents: Tensor, v: Tensor, bias: AgentBias, dropout: float 
         v: what the agents gathered, (B, n, h, d).
         bias: between agents and tokens.
         dropout: rate of dropout on the attention map.
+        overwrite: the result may be put into the memory of ``q``; there are no gradients then.
 
     Returns:
         (B, N, h, d).
     """
     if _wants_tiles(agents, q, dropout):
+        if overwrite:
+            for sample in zip(q, agents, v, strict=True):
+                fill_with_served(sample[0], *sample, bias)
+            return q
         return _each(serve_in_tiles, q, agents, v, bias)
     of_agents, of_tokens = _channels(bias, agents.shape[2])
     return _joined(q, agents, v, of_tokens, of_agents, dropout)

@@ -48,10 +48,23 @@ def is_open(size: Sequence[int]) -> bool:
 
 
 def in_strides(x: Tensor, stride: int) -> Tensor:
-    """The same (B, C, H, W), of open sizes that are known from then on to be multiples."""
-    for axis in (2, 3):
-        places = torch.arange(x.shape[axis] // stride * stride, device=x.device)
-        x = x.index_select(axis, places)
+    """The same (B, C, H, W), of open sizes that are known from then on to be multiples.
+
+    Sizes that are none are refused where the graph is recorded, or where it is run.
+    """
+    for side in x.shape[2:]:
+        torch._check(side % stride == 0)
+    height, width = (side // stride * stride for side in x.shape[2:])
+    return crop(x, (height, width))
+
+
+def crop(x: Tensor, size: Pair) -> Tensor:
+    """The first rows and columns of (..., H, W), also of open sizes.
+
+    By index: a slice would be compared with the whole, which a graph could not do without.
+    """
+    for axis, side in zip((-2, -1), size, strict=True):
+        x = x.index_select(axis, torch.arange(side, device=x.device))
     return x
 
 
@@ -63,27 +76,23 @@ def join_heads(x: Tensor) -> Tensor:
     return torch.cat(x.unbind(1), -1) if is_open(x.shape) else x.transpose(1, 2).flatten(2)
 
 
-def add(x: Tensor, y: Tensor) -> Tensor:
-    """x + y; without gradients into the memory of ``x``, which nobody else may need then."""
-    in_place = not torch.is_grad_enabled() and not torch.jit.is_tracing()
-    return x.add_(y) if in_place else x + y
+def add_into(memory: Tensor, x: Tensor) -> Tensor:
+    """memory + x, in that memory unless the sum is of another type (residuals under autocast)."""
+    fits = torch.result_type(memory, x) == memory.dtype
+    return memory.add_(x) if fits else memory + x
+
+
+def pad_map(x: Tensor, multiple: int) -> Tensor:
+    """A map (B, H, W, C) with zeros on the right and at the bottom, to multiples of a side."""
+    right, bottom = (-x.shape[axis] % multiple for axis in (2, 1))
+    if not is_open(x.shape[1:3]) and not right and not bottom:
+        return x  # no padding would be a copy
+    return F.pad(x, (0, 0, 0, right, 0, bottom))
 
 
 def init_table(*shape: int) -> nn.Parameter:
     """A learned table of the given shape, truncated normal with std 0.02."""
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(shape), std=0.02))
-
-
-def linear_parts(linear: nn.Module, x: Tensor, dim: int) -> Sequence[Tensor]:
-    """``linear(x)`` in parts of ``dim`` channels, each in memory of its own.
-
-    Convolutions and pooling would first copy a part that lies between others.
-    """
-    if not (isinstance(linear, nn.Linear) and is_plain(linear)):
-        return linear(x).split(dim, -1)
-    weights = linear.weight.split(dim)
-    biases = [None] * len(weights) if linear.bias is None else linear.bias.split(dim)
-    return [F.linear(x, weight, bias) for weight, bias in zip(weights, biases, strict=True)]
 
 
 def is_plain(module: nn.Module) -> bool:
@@ -101,9 +110,14 @@ def is_plain(module: nn.Module) -> bool:
     return type(module) in kinds and "forward" not in vars(module) and not any(hooks)
 
 
-def is_observed(module: nn.Module) -> bool:
-    """Whether a forward hook on the module or inside may hold tensors that were made there."""
-    return any(part._forward_hooks for part in module.modules())
+def may_overwrite(module: nn.Module) -> bool:
+    """Whether nobody needs the tensors that were made on the way through a module.
+
+    The backward pass does, and a hook on the module or inside may hold them.
+    """
+    if torch.is_grad_enabled() or torch.jit.is_tracing():
+        return False
+    return not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
 
 
 def init_linear_and_norm(module: nn.Module) -> None:

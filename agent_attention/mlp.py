@@ -21,15 +21,38 @@ def mlp_of_norm(mlp: Mlp, norm: nn.LayerNorm, x: Tensor) -> Tensor:
     In slabs on a CPU (see ``agent_attention.slabs``). For the backward pass ``x`` is then kept,
     and the hidden layer unless it is large: computing it again costs one more product.
     """
-    plain = all(map(is_plain, (mlp, mlp.fc1, mlp.act, mlp.fc2, mlp.drop, norm)))
-    if not plain or not wants_slabs(x) or (mlp.training and mlp.drop.p > 0):
-        return mlp(norm(x))
-    weights = (norm.weight, norm.bias, mlp.fc1.weight, mlp.fc1.bias, mlp.fc2.weight, mlp.fc2.bias)
-    if mlp.act.approximate != "none" or any(weight is None for weight in weights):
+    if not _is_for_slabs(mlp, norm, x):
         return mlp(norm(x))
     keep = torch.is_grad_enabled() and x.shape[:2].numel() * len(mlp.fc1.weight) <= _KEPT
-    out: Tensor = _MlpOfNorm.apply(x.flatten(0, 1), norm.eps, keep, *weights)
+    out: Tensor = _MlpOfNorm.apply(x.flatten(0, 1), norm.eps, keep, *_weights(mlp, norm))
     return out.unflatten(0, x.shape[:2])
+
+
+def add_mlp_of_norm(mlp: Mlp, norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    """``x + mlp(norm(x))`` of tokens (B, N, C), in their memory if they are in one piece.
+
+    For use without gradients.
+    """
+    x = x.contiguous()
+    if not _is_for_slabs(mlp, norm, x):
+        return x.add_(mlp(norm(x)))
+    gamma, beta, w1, b1, w2, b2 = _weights(mlp, norm)
+    flat = x.flatten(0, 1)
+    for part in slabs(len(flat), width=len(w1)):
+        normed = F.layer_norm(flat[part], gamma.shape, gamma, beta, norm.eps)
+        hidden = F.gelu(torch.addmm(b1, normed, w1.t()))
+        flat[part].add_(torch.addmm(b2, hidden, w2.t()))
+    return x
+
+
+def _is_for_slabs(mlp: Mlp, norm: nn.LayerNorm, x: Tensor) -> bool:
+    plain = all(map(is_plain, (mlp, mlp.fc1, mlp.act, mlp.fc2, mlp.drop, norm)))
+    exact = mlp.act.approximate == "none" and not (mlp.training and mlp.drop.p > 0)
+    return plain and exact and wants_slabs(x) and all(w is not None for w in _weights(mlp, norm))
+
+
+def _weights(mlp: Mlp, norm: nn.LayerNorm) -> tuple[Tensor, ...]:
+    return norm.weight, norm.bias, mlp.fc1.weight, mlp.fc1.bias, mlp.fc2.weight, mlp.fc2.bias
 
 
 class _MlpOfNorm(torch.autograd.Function):

@@ -21,12 +21,15 @@ from agent_attention.checks import (
     reject_unknown,
     resolve_arch,
 )
+from agent_attention.features import Feature, FeatureInfo
 from agent_attention.layers import (
     PatchEmbed,
+    add_into,
     init_linear_and_norm,
     init_table,
     is_open,
     linear_rates,
+    may_overwrite,
     resize,
 )
 from agent_attention.pyramid import Block, Pyramid
@@ -114,6 +117,10 @@ class AgentPVT(Pyramid):
             setattr(self, f"block{i + 1}", blocks)
             in_dim = dim
 
+        dims = sizes["embed_dims"]
+        self.feature_info = FeatureInfo(
+            Feature(dims[i], STRIDES[i], f"block{i + 1}") for i in self.out_indices
+        )
         self._pos_shape = [(pretrain_img_size // s,) * 2 for s in STRIDES]
         self.apply(init_linear_and_norm)
         self.freeze()
@@ -125,8 +132,11 @@ class AgentPVT(Pyramid):
         """
         outs = []
         for i in range(self.num_stages):
-            x, size = getattr(self, f"patch_embed{i + 1}")(x)  # (B, N, C)
-            x = getattr(self, f"pos_drop{i + 1}")(x + self._position(i, size))
+            embed = getattr(self, f"patch_embed{i + 1}")
+            x, size = embed(x)  # (B, N, C)
+            position = self._position(i, size)
+            x = add_into(x, position) if may_overwrite(embed) else x + position
+            x = getattr(self, f"pos_drop{i + 1}")(x)
             x = self.run(getattr(self, f"block{i + 1}"), x, size)
             x = to_map(x, size)
             if i in self.out_indices:

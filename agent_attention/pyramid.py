@@ -6,6 +6,7 @@ from typing import TypeVar
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from agent_attention.attention import AgentAttention
 from agent_attention.checks import (
     Pair,
     check_image,
@@ -13,8 +14,9 @@ from agent_attention.checks import (
     check_out_indices,
     check_rate,
 )
-from agent_attention.layers import DropPath, Mlp, add, in_strides, is_observed, is_open
-from agent_attention.mlp import mlp_of_norm
+from agent_attention.features import FeatureInfo
+from agent_attention.layers import DropPath, Mlp, add_into, in_strides, is_open, may_overwrite
+from agent_attention.mlp import add_mlp_of_norm, mlp_of_norm
 
 Self = TypeVar("Self", bound="Pyramid")
 
@@ -22,7 +24,7 @@ Self = TypeVar("Self", bound="Pyramid")
 class Pyramid(nn.Module):
     """Four stages of blocks, each of half the resolution of the one before.
 
-    A backbone defines ``maps``, ``parts`` and ``ignores``; they are abstract here.
+    A backbone defines ``feature_info``, and ``maps``, ``parts`` and ``ignores``, abstract here.
 
     Args:
         out_indices: stages whose maps are returned; later stages than the last are not built.
@@ -30,6 +32,8 @@ class Pyramid(nn.Module):
         with_cp: recompute blocks in the backward pass (gradient checkpointing) to save memory.
         rates: dropout and stochastic depth rates, by argument name.
     """
+
+    feature_info: FeatureInfo  # of the maps that ``forward`` returns
 
     def __init__(
         self,
@@ -123,9 +127,12 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, size: Pair) -> Tensor:
         """Tokens (B, N, C) of a map of ``size`` (H, W) -> tokens (B, N, C)."""
-        x = self._add(self.drop_path(self.attn(self.norm1(x), size)), x)
-        return self._add(self.drop_path(mlp_of_norm(self.mlp, self.norm2, x)), x)
+        if not self.training and may_overwrite(self):
+            return add_mlp_of_norm(self.mlp, self.norm2, add_into(self._attend(x, size), x))
+        x = x + self.drop_path(self.attn(self.norm1(x), size))
+        return x + self.drop_path(mlp_of_norm(self.mlp, self.norm2, x))
 
-    def _add(self, branch: Tensor, x: Tensor) -> Tensor:
-        """branch + x; in the memory of the branch if it is not needed and no hook has seen it."""
-        return branch + x if is_observed(self) else add(branch, x)
+    def _attend(self, x: Tensor, size: Pair) -> Tensor:
+        if type(self.attn) is AgentAttention:
+            return self.attn(x, size, self.norm1)
+        return self.attn(self.norm1(x), size)

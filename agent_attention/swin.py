@@ -23,7 +23,9 @@ from agent_attention.checks import (
     reject_unknown,
     resolve_arch,
 )
-from agent_attention.layers import PatchEmbed, init_linear_and_norm, linear_rates
+from agent_attention.features import Feature, FeatureInfo
+from agent_attention.layers import PatchEmbed, init_linear_and_norm, linear_rates, pad_map
+from agent_attention.projections import project
 from agent_attention.pyramid import Block, Pyramid
 from agent_attention.window import WindowAttention
 
@@ -123,6 +125,10 @@ class AgentSwinTransformer(Pyramid):
             self.layers.append(Stage(blocks, None if last else PatchMerging(dim)))
             if i in self.out_indices:
                 setattr(self, f"norm{i}", nn.LayerNorm(dim, eps=_EPS))
+        self.feature_info = FeatureInfo(
+            Feature(sizes["embed_dim"] * 2**i, PATCH * 2**i, f"layers.{i}")
+            for i in self.out_indices
+        )
         self.apply(init_linear_and_norm)
         self.freeze()
 
@@ -183,8 +189,9 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor, size: Pair) -> tuple[Tensor, Pair]:
         """Tokens (B, N, C) of ``size`` (H, W) -> (B, N/4, 2C) and the new size, rounded up."""
-        height, width = size
-        x = F.pad(x.unflatten(1, size), (0, 0, 0, width % 2, 0, height % 2))  # (B, H', W', C)
+        x = pad_map(x.unflatten(1, size), 2)  # (B, H', W', C)
         corners = [x[:, row::2, column::2] for row, column in ((0, 0), (1, 0), (0, 1), (1, 1))]
         x = torch.cat(corners, dim=-1)  # (B, H'/2, W'/2, 4C)
-        return self.reduction(self.norm(x.flatten(1, 2))), (x.shape[1], x.shape[2])
+        size = (x.shape[1], x.shape[2])
+        (x,) = project([self.reduction], x.flatten(1, 2), x.shape[-1] // 2, self.norm)
+        return x, size

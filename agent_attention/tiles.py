@@ -34,6 +34,15 @@ def serve_in_tiles(q: Tensor, agents: Tensor, v: Tensor, bias: AgentBias) -> Ten
     return out
 
 
+def fill_with_served(
+    out: Tensor, q: Tensor, agents: Tensor, v: Tensor, bias: Sequence[Tensor]
+) -> None:
+    """Write what ``serve_in_tiles`` gives to ``out`` (N, h, d), which may be ``q`` itself."""
+    for place, part in _tiles(bias, agents.shape[:2].numel()):
+        weights = _over_agents(_scores(agents, q[part], bias, place))
+        _set_product(out, part, weights.transpose(1, 2), v)
+
+
 class _Gather(torch.autograd.Function):
     """Softmax over the tokens, of which no tile has all: sums are kept as they come in."""
 
@@ -78,9 +87,7 @@ class _Serve(torch.autograd.Function):
     def forward(ctx: Any, agents: Tensor, q: Tensor, v: Tensor, *bias: Tensor) -> Tensor:
         ctx.save_for_backward(agents, q, v, *bias)
         out = torch.empty_like(q, memory_format=torch.contiguous_format)
-        for place, part in _tiles(bias, agents.shape[:2].numel()):
-            weights = _over_agents(_scores(agents, q[part], bias, place))
-            _set_product(out, part, weights.transpose(1, 2), v)
+        fill_with_served(out, q, agents, v, bias)
         return out
 
     @staticmethod

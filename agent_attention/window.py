@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from agent_attention.by_size import BySize
 from agent_attention.checks import Pair, check_heads
-from agent_attention.layers import init_table, is_open, join_heads
+from agent_attention.layers import init_table, is_open, join_heads, pad_map
 
 _APART = -100.0  # logit between pixels that the shift brought into one window from afar
 
@@ -65,8 +65,7 @@ class WindowAttention(nn.Module):
         if is_open(size):
             return self.proj_drop(self._attend_by_index(x, size))
         height, width = size
-        pad = (0, 0, 0, -width % self.window, 0, -height % self.window)
-        x = F.pad(x.unflatten(1, (height, width)), pad)  # (B, H', W', C)
+        x = pad_map(x.unflatten(1, (height, width)), self.window)  # (B, H', W', C)
         if self.shift:
             x = x.roll((-self.shift, -self.shift), dims=(1, 2))
         padded = (x.shape[1], x.shape[2])

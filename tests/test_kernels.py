@@ -17,7 +17,8 @@ from agent_attention import mlp as mlp_module
 from agent_attention.bias import AgentBias
 from agent_attention.checks import Pair
 from agent_attention.layers import Mlp
-from agent_attention.mlp import mlp_of_norm
+from agent_attention.mlp import add_mlp_of_norm, mlp_of_norm
+from agent_attention.projections import project, project_into
 from agent_attention.window import shift_mask
 
 pytestmark = pytest.mark.usefixtures("always_tiles")
@@ -444,16 +445,87 @@ def test_hooks_are_called(name: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["pvt", "swin"])
-@pytest.mark.parametrize("part", ["attn", "attn.proj", "mlp", "drop_path"])
+@pytest.mark.parametrize("part", ["norm1", "attn", "attn.proj", "norm2", "mlp", "drop_path"])
+@pytest.mark.parametrize("kind", ["register_forward_hook", "register_forward_pre_hook"])
 @torch.no_grad()
-def test_what_a_hook_has_seen_is_not_overwritten(name: str, part: str) -> None:
+def test_what_a_hook_has_seen_is_not_overwritten(name: str, part: str, kind: str) -> None:
     model, x, seen = MODELS[name]().eval(), seeded_input(1, 64, 96), []
     wanted = model(x)
+
+    def see(module: nn.Module, given: tuple[Any, ...], *made: Tensor) -> None:
+        seen.append((tensor := (*made, given[0])[0], tensor.clone()))
+
     for key, module in model.named_modules():
         if key.endswith(f".{part}"):
-            module.register_forward_hook(lambda m, i, out: seen.append((out, out.clone())))
+            getattr(module, kind)(see)
     close(model(x), wanted, rtol=1e-5, atol=1e-6)
     assert seen and all(torch.equal(out, copy) for out, copy in seen)
+
+
+@pytest.mark.usefixtures("tiny_slabs")
+@pytest.mark.parametrize("name", ["pvt", "swin"])
+def test_without_gradients_the_maps_are_the_same(name: str) -> None:
+    """Tensors are then overwritten; never the caller's."""
+    model, x = MODELS[name]().eval(), seeded_input(2, 70, 99)
+    copy, wanted = x.clone(), model(x)
+    with torch.no_grad():
+        close(model(x), wanted, rtol=1e-5, atol=1e-5)
+    assert torch.equal(x, copy)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", LOW)
+def test_residuals_under_autocast_stay_in_float32(dtype: torch.dtype) -> None:
+    block, x = small_pvt().eval().block1[0], tokens((16, 24))
+    with torch.autocast("cpu", dtype):
+        assert block(x, (16, 24)).dtype == torch.float32
+
+
+@pytest.mark.usefixtures("tiny_slabs")
+@torch.no_grad()
+def test_tokens_that_were_given_are_not_overwritten() -> None:
+    attn, norm, size = agent_attention(), seed_weights(nn.LayerNorm(8)), (12, 12)
+    x = tokens(size, batch=2)
+    copy = x.clone()
+    wanted = attn(norm(x), size)
+    close(attn(x, size, norm), wanted)
+    assert torch.equal(x, copy)
+
+
+@pytest.mark.usefixtures("tiny_slabs")
+@torch.no_grad()
+def test_what_the_agents_serve_may_go_to_the_memory_of_the_queries() -> None:
+    made = case("serve", (2, 3), (9, 7), batch=2, heads=2)
+    q, agents, v = (x.detach() for x in (made.tokens, made.agents, made.v))
+    wanted = kernels.serve(q, agents, v, made.bias)
+    assert kernels.serve(q, agents, v, made.bias, overwrite=True) is q
+    close(q, wanted)
+
+
+@pytest.mark.usefixtures("tiny_slabs")
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("count", [1, 2])
+def test_projections_of_a_norm_are_those_of_the_modules(count: int, bias: bool) -> None:
+    parts = seed_weights(nn.Sequential(nn.LayerNorm(8), *(nn.Linear(8, 12, bias) for _ in "ab")))
+    norm, *linears = parts.double()[: count + 1]
+    x = numbers((3, 7, 8), 1).detach()
+    wanted = [part for linear in linears for part in linear(norm(x)).split(6, -1)]
+    close(project(linears, x, 6, norm), wanted, **EXACT)
+    with torch.no_grad():
+        close(project(linears, x, 6, norm), wanted, **EXACT)
+        memory = torch.empty(3, 7, 12, dtype=torch.float64)
+        out = project_into(linears[0], x, memory)
+    assert out is memory
+    close(out, linears[0](x), **EXACT)
+
+
+@pytest.mark.usefixtures("tiny_slabs")
+@torch.no_grad()
+def test_a_residual_is_added_to_tokens_that_are_not_in_one_piece() -> None:
+    mlp, norm = (module.double() for module in mlp_and_norm())
+    x = numbers((2, 9, 8), 1).detach()[:, :7]
+    wanted = x + mlp(norm(x))
+    close(add_mlp_of_norm(mlp, norm, x), wanted, **EXACT)
 
 
 class Adapted(nn.Linear):
