@@ -181,10 +181,12 @@ def _allowed() -> dict[tuple[str, str], Any]:
 
 
 def _numpy_globals() -> dict[tuple[str, str], Any]:
+    modules = ("numpy.core.multiarray", "numpy._core.multiarray")
     try:
         import numpy as np
-    except ImportError:  # a torch without NumPy reads no arrays, and needs none for weights
-        return {}
+    except ImportError:  # weights need no arrays, which may lie beside them: stand-ins do
+        names = [(module, name) for module in modules for name in ("_reconstruct", "scalar")]
+        return dict.fromkeys([("numpy", "dtype"), *names], _stand_in)
 
     def dtype(name: Any, align: Any = False, copy: Any = False) -> Any:
         if not isinstance(name, str) or not re.fullmatch(r"[biufcSU][0-9]{1,4}", name):
@@ -195,10 +197,14 @@ def _numpy_globals() -> dict[tuple[str, str], Any]:
         return np.frombuffer(data, kind)[0]
 
     found: dict[tuple[str, str], Any] = {("numpy", "dtype"): dtype}
-    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+    for module in modules:
         found[module, "_reconstruct"] = lambda kind, shape, code: np.empty(0)
         found[module, "scalar"] = scalar
     return found
+
+
+def _stand_in(*args: Any) -> Inert:
+    return Inert.__new__(Inert)
 
 
 def _is_honest(target: Any, state: Any) -> bool:

@@ -1,7 +1,11 @@
-"""What the tests share: values that follow from names and shapes alone, and a small backbone."""
+"""What the tests share: values that follow from names and shapes, a small backbone, processes."""
 
 import math
+import subprocess
+import sys
 import zlib
+from collections.abc import Collection
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -47,6 +51,23 @@ def seeded_input(batch: int, height: int, width: int) -> Tensor:
 def normal(seed: int, shape: tuple[int, ...]) -> Tensor:
     """Standard normal float32 numbers."""
     return torch.from_numpy(_normal(seed, shape))
+
+
+def run_without(blocked: Collection[str], code: str) -> str:
+    """What code prints in a fresh process where the blocked packages are not installed."""
+    finder = f"""
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {set(blocked)!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Blocked())
+"""
+    command = [sys.executable, "-W", "ignore", "-c", finder + code]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def _normal(seed: int, shape: tuple[int, ...]) -> np.ndarray:

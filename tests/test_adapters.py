@@ -3,7 +3,6 @@
 import ast
 import importlib
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import mmdet.registry
 import mmseg.registry
 import pytest
 import torch
-from helpers import SMALL, small_pvt
+from helpers import SMALL, run_without, small_pvt
 from mmengine.model import BaseModule, PretrainedInit
 from torch import nn
 
@@ -68,21 +67,6 @@ def test_unknown_arguments_are_refused_with_a_list_of_the_known(registry: Any) -
 
 
 # --- imports
-
-
-def run_without(blocked: tuple[str, ...], code: str) -> None:
-    """Run code in a fresh process where the blocked packages are not installed."""
-    finder = f"""
-import sys
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {blocked!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Blocked())
-"""
-    command = [sys.executable, "-W", "ignore", "-c", finder + code]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(("name", "other"), [("mmdet", "mmseg"), ("mmseg", "mmdet")])

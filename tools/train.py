@@ -1,6 +1,7 @@
 """Train a detector or a segmentor.
 
     python tools/train.py configs/agent_pvt_maskrcnn.py
+    python tools/train.py configs/agent_pvt_maskrcnn.py --find-lr    # look for a learning rate
     python tools/train.py configs/agent_pvt_maskrcnn.py --data-root /data/mine \\
         --train-ann train.json --val-ann val.json --train-images images --val-images images
 
@@ -15,6 +16,7 @@ from mmengine.config import Config
 
 from agent_attention.openmmlab.data import require_data
 from agent_attention.openmmlab.errors import UserError
+from agent_attention.openmmlab.find_lr import find_lr
 from agent_attention.openmmlab.runtime import add_common_flags, build_runner, load_config, run_tool
 from agent_attention.openmmlab.training import add_training_flags, apply_training_flags
 
@@ -46,7 +48,10 @@ def main() -> None:
     hooks = cfg.get("custom_hooks", [])
     if not any(hook.type == "MeanLossHook" for hook in hooks):  # a dumped config has it already
         cfg.custom_hooks = [*hooks, {"type": "MeanLossHook"}]
-    build_runner(cfg).train()
+    if args.find_lr is not None:
+        find_lr(cfg, args.find_lr)
+    else:
+        build_runner(cfg).train()
 
 
 def require_weights(model: Any) -> None:

@@ -46,6 +46,14 @@ def add_training_flags(parser: ArgumentParser) -> None:
         help="stop after N validations without a better score (bbox mAP or mIoU)",
     )
     group.add_argument(
+        "--find-lr",
+        type=int,
+        nargs="?",
+        const=200,
+        metavar="N",
+        help="do not train: in N iterations (%(const)s) look for a good learning rate",
+    )
+    group.add_argument(
         "--log-to", nargs="+", choices=LOGGERS, default=[], help="%(choices)s, beside the log file"
     )
 
