@@ -1,13 +1,14 @@
 # make demo   install, train and test both demo models, show a table and a picture
 # make test   install, run the tests        STACK=upstream: with upstream's OpenMMLab
 # make check  ruff and mypy
+# make docs   install, build the pages of docs/ into site/
 STACK ?= maintained
 VENV ?= $(if $(filter upstream,$(STACK)),.venv-upstream,.venv)
 
 # On a busy machine, threads that spin while they wait for each other cost most of the time.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: install demo test check clean
+.PHONY: install demo test check docs clean
 
 install:
 	@bash requirements/install.sh $(VENV) $(STACK)
@@ -23,5 +24,10 @@ check: install
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 
+# everything is read again (-E), since a warning is told only when its page is read
+docs: install
+	@$(VENV)/bin/python -m sphinx -E -W --keep-going -q docs site
+	@echo "built: site/index.html"
+
 clean:
-	rm -rf .venv .venv-upstream work_dirs data/demo
+	rm -rf .venv .venv-upstream work_dirs data/demo site
