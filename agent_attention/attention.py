@@ -83,18 +83,26 @@ class AgentAttention(nn.Module):
         self.wa_bias = init_table(1, h, 1, ws, p2)
         self.by_size = BySize()
 
-    def forward(self, x: Tensor, size: Pair, norm: nn.Module | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        size: Pair,
+        norm: nn.Module | None = None,
+        spare: list[Tensor] | None = None,
+    ) -> Tensor:
         """Attend over a map.
 
         Args:
             x: tokens (B, N, C), row-major.
             size: (H, W) with H*W = N.
             norm: layer that the tokens go through first.
+            spare: tensors (B, N, C) that may be overwritten where there are no gradients; those
+                that nobody needs any more are left in it.
 
         Returns:
             Tokens (B, N, C).
         """
-        q, k, v = self.project(x, norm)  # each (B, N, C)
+        q, k, v = self.project(x, norm, spare)  # each (B, N, C)
         agents = self.pool_agents(q, size)  # (B, n, C)
         gathering, serving = self.biases(size)
         free = may_overwrite(self)
@@ -105,13 +113,18 @@ class AgentAttention(nn.Module):
         out = serve(q, agents, agent_v, serving.to(q.dtype), dropout, free).flatten(2)  # (B, N, C)
         detail = self.local_detail(v, size)
         if free:  # on large maps new memory costs as much as the arithmetic
-            return self.proj_drop(project_into(self.proj, add_into(out, detail), k))
+            out = add_into(out, detail)
+            if spare is not None:
+                spare += [each for each in (out, v, detail) if each.is_contiguous()]
+            return self.proj_drop(project_into(self.proj, out, k))
         return self.proj_drop(self.proj(out + detail))
 
-    def project(self, x: Tensor, norm: nn.Module | None = None) -> list[Tensor]:
+    def project(
+        self, x: Tensor, norm: nn.Module | None = None, spare: list[Tensor] | None = None
+    ) -> list[Tensor]:
         """Queries, keys and values of tokens (B, N, C), each (B, N, C)."""
         linears = [self.qkv] if self.joint_qkv else [self.q, self.kv]
-        return project(linears, x, x.shape[-1], norm)
+        return project(linears, x, x.shape[-1], norm, spare)
 
     def pool_agents(self, q: Tensor, size: Pair) -> Tensor:
         """Agents (B, n, C): the queries (B, N, C) averaged over the cells of the agent grid."""

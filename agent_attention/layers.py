@@ -78,7 +78,7 @@ def join_heads(x: Tensor) -> Tensor:
 
 def add_into(memory: Tensor, x: Tensor) -> Tensor:
     """memory + x, in that memory unless the sum is of another type (residuals under autocast)."""
-    fits = torch.result_type(memory, x) == memory.dtype
+    fits = torch.promote_types(memory.dtype, x.dtype) == memory.dtype
     return memory.add_(x) if fits else memory + x
 
 

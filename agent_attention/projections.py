@@ -11,7 +11,11 @@ from agent_attention.slabs import slabs, wants_slabs
 
 
 def project(
-    linears: Sequence[nn.Module], x: Tensor, dim: int, norm: nn.Module | None = None
+    linears: Sequence[nn.Module],
+    x: Tensor,
+    dim: int,
+    norm: nn.Module | None = None,
+    spare: list[Tensor] | None = None,
 ) -> list[Tensor]:
     """What linear layers make of tokens, in parts of ``dim`` channels.
 
@@ -24,6 +28,7 @@ def project(
         dim: channels of a part.
         norm: layer that the tokens go through first; a slab of them at a time, where that pays and
             there are no gradients.
+        spare: contiguous tensors (B, N, dim) that may then be overwritten; taken from its end.
 
     Returns:
         Parts (B, N, dim), those of the first layer first.
@@ -33,7 +38,7 @@ def project(
     if not isinstance(norm, nn.LayerNorm):
         return [part for linear in linears for part in _parts(linear, x, dim)]
     weights = [each for linear in linears for each in _weights(linear, dim)]
-    outs = [x.new_empty(*x.shape[:2], dim) for _ in weights]
+    outs = [spare.pop() if spare else x.new_empty(*x.shape[:2], dim) for _ in weights]
     rows, *filled = (each.flatten(0, 1) for each in (x, *outs))
     for part in slabs(len(rows), width=dim * len(outs)):
         normed = F.layer_norm(rows[part], norm.normalized_shape, norm.weight, norm.bias, norm.eps)
@@ -43,8 +48,8 @@ def project(
 
 
 def project_into(linear: nn.Module, x: Tensor, memory: Tensor) -> Tensor:
-    """``linear(x)`` of tokens (B, N, C), in contiguous memory of that shape where it can be had."""
-    if not _in_slabs([linear], x):
+    """``linear(x)`` of tokens (B, N, C), in memory of the same shape where that is possible."""
+    if not memory.is_contiguous() or not _in_slabs([linear], x):
         return linear(x)
     ((weight, bias),) = _weights(linear, memory.shape[-1])
     _linear_into(x.flatten(0, 1), weight, bias, memory.flatten(0, 1))

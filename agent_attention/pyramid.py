@@ -92,11 +92,12 @@ class Pyramid(nn.Module):
 
     def run(self, blocks: nn.ModuleList, x: Tensor, size: Pair) -> Tensor:
         """Tokens (B, N, C) through blocks, each recomputed in the backward pass if ``with_cp``."""
+        spare: list[Tensor] = []  # one block's memory for the next: new memory is slow on CPUs
         for block in blocks:
             if self.with_cp and self.training:
                 x = checkpoint(block, x, size, use_reentrant=False)
             else:
-                x = block(x, size)
+                x = block(x, size, spare)
         return x
 
     def _frozen(self) -> list[nn.Module | nn.Parameter]:
@@ -125,14 +126,17 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = Mlp(dim, mlp_dim, drop)
 
-    def forward(self, x: Tensor, size: Pair) -> Tensor:
-        """Tokens (B, N, C) of a map of ``size`` (H, W) -> tokens (B, N, C)."""
+    def forward(self, x: Tensor, size: Pair, spare: list[Tensor] | None = None) -> Tensor:
+        """Tokens (B, N, C) of a map of ``size`` (H, W) -> tokens (B, N, C).
+
+        ``spare`` has tensors (B, N, C) that nobody needs, see ``AgentAttention.forward``.
+        """
         if not self.training and may_overwrite(self):
-            return add_mlp_of_norm(self.mlp, self.norm2, add_into(self._attend(x, size), x))
+            return add_mlp_of_norm(self.mlp, self.norm2, add_into(self._attend(x, size, spare), x))
         x = x + self.drop_path(self.attn(self.norm1(x), size))
         return x + self.drop_path(mlp_of_norm(self.mlp, self.norm2, x))
 
-    def _attend(self, x: Tensor, size: Pair) -> Tensor:
+    def _attend(self, x: Tensor, size: Pair, spare: list[Tensor] | None) -> Tensor:
         if type(self.attn) is AgentAttention:
-            return self.attn(x, size, self.norm1)
+            return self.attn(x, size, self.norm1, spare)
         return self.attn(self.norm1(x), size)

@@ -503,6 +503,23 @@ def test_what_the_agents_serve_may_go_to_the_memory_of_the_queries() -> None:
 
 
 @pytest.mark.usefixtures("tiny_slabs")
+@torch.no_grad()
+def test_one_block_leaves_its_memory_to_the_next() -> None:
+    attn, norm, size = agent_attention(), seed_weights(nn.LayerNorm(8)), (12, 12)
+    x, spare = tokens(size, batch=2), list[Tensor]()
+    wanted = attn(x, size, norm)
+    found = attn(x, size, norm, spare)
+    places = {each.data_ptr() for each in spare}
+    assert len(places) == 3 and not places & {x.data_ptr(), found.data_ptr()}
+    for each in spare:
+        each.fill_(torch.nan)
+    again = attn(x, size, norm, spare)
+    close(found, wanted)
+    close(again, wanted)
+    assert {each.data_ptr() for each in spare} != places and again.data_ptr() in places
+
+
+@pytest.mark.usefixtures("tiny_slabs")
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("count", [1, 2])
 def test_projections_of_a_norm_are_those_of_the_modules(count: int, bias: bool) -> None:
