@@ -1,0 +1,474 @@
+"""Exported models: the numbers of the eager ones, at sizes that were not recorded."""
+
+import json
+import logging
+import math
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import export
+import onnx
+import pytest
+import torch
+from helpers import SMALL, SMALL_GRIDS, normal, seed_weights, small_pvt
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.structures import BaseDataElement
+from mmseg.models.utils import Upsample
+from test_agent_swin import SMALL as SMALL_SWIN
+from test_agent_swin import small_swin
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.nn import functional as F
+from torch.torch_version import TorchVersion
+
+from agent_attention.layers import _cell_means, in_strides
+from agent_attention.openmmlab import export_formats
+from agent_attention.openmmlab.data import is_coco
+from agent_attention.openmmlab.errors import UserError
+from agent_attention.openmmlab.export import Normalise, exported, replace_layers
+from agent_attention.safe_load import CheckpointError
+from agent_attention.window import WindowAttention
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+# batch, height, width: none is the recorded one; smaller than a stride, multiples of it, larger
+SIZES = [(2, 30, 47), (1, 64, 96), (3, 211, 290)]
+CLOSE = {"rtol": 1e-4, "atol": 1e-4}
+close = torch.testing.assert_close
+
+BACKBONES: dict[str, Callable[[], nn.Module]] = {
+    "pvt": lambda: small_pvt(attn_types="ABAB"),
+    "swin": small_swin,
+}
+
+
+# --- the parts that differ where sizes are open
+
+
+@pytest.mark.parametrize("cells", [1, 2, 3, 7, 12])
+def test_cell_means_are_those_of_adaptive_pooling(cells: int) -> None:
+    for size in range(1, 40):
+        x = normal(size, (2, 3, size)).double()
+        wanted = F.adaptive_avg_pool1d(x, cells)
+        close(x @ _cell_means(size, cells, x).t(), wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("shift", [0, 3])
+@pytest.mark.parametrize("size", [(7, 14), (8, 6), (1, 13), (15, 22)])
+def test_windows_by_index_are_those_of_padding_and_rolling(
+    size: tuple[int, int], shift: int
+) -> None:
+    attention = seed_weights(WindowAttention(8, 2, 7, shift)).double().eval()
+    x = normal(1, (2, size[0] * size[1], 8)).double()
+    found = attention.proj_drop(attention._attend_by_index(x, size))
+    close(found, attention(x, size), rtol=1e-12, atol=1e-12)
+
+
+class Strides(nn.Module):
+    """The first step of a backbone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return in_strides(x, 32)
+
+
+@pytest.mark.parametrize("multiple", [32, 64])
+def test_whole_strides_can_be_recorded(multiple: int) -> None:
+    x = torch.rand(1, 3, 3 * multiple, 64)
+    shapes = ({2: multiple * torch.export.Dim("height", min=1)},)
+    recorded = torch.export.export(Strides(), (x,), dynamic_shapes=shapes).module()
+    assert torch.equal(recorded(x[:, :, :multiple]), x[:, :, :multiple])
+
+
+def test_sizes_that_are_no_whole_strides_are_refused_where_they_are_recorded() -> None:
+    shapes = ({2: torch.export.Dim("height", min=32)},)
+    with pytest.raises(Exception, match="32"):  # torch has its own kind
+        torch.export.export(Strides(), (torch.zeros(1, 3, 96, 64),), dynamic_shapes=shapes)
+
+
+class Layers(nn.Module):
+    """What heads of mmseg are made of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d((2, 3))
+        self.up = Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        return {"pool": self.pool(image), "up": self.up(image)}
+
+
+def test_onnx_takes_layers_of_other_packages_for_open_sizes(tmp_path: Path) -> None:
+    height, width = (torch.export.Dim(name, min=2) for name in ("height", "width"))
+    program = torch.export.export(
+        replace_layers(Layers()),
+        (torch.zeros(1, 4, 5, 7),),
+        dynamic_shapes={"image": {2: height, 3: width}},
+    )
+    export_formats.write_onnx(program, tmp_path / "layers.onnx", {}, None)
+    run = export_formats.load_onnx(tmp_path / "layers.onnx")
+    for size in [(5, 7), (8, 6), (13, 21)]:
+        x = normal(1, (1, 4, *size))
+        close(run(x), Layers()(x))
+
+
+# --- backbones
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_backbone_compiles_as_one_graph(name: str) -> None:
+    model, x = BACKBONES[name]().eval(), normal(1, (2, 3, 64, 96))
+    compiled = torch.compile(model, fullgraph=True, dynamic=False, backend="eager")
+    close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_backbone_compiles_for_open_sizes() -> None:
+    model = small_pvt(arch={**SMALL, "depths": (1, 1, 1, 1)}, attn_types="AABA").eval()
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="eager")
+    for shape in [(2, 3, 64, 96), (3, 3, 100, 160)]:
+        x = normal(1, shape)
+        close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+# --- whole models
+
+
+DEPTHS = {"depths": (1, 1, 1, 1), "_delete_": True}  # as few as have every kind
+PVT = {"arch": {**SMALL, **DEPTHS}, "agent_shapes": SMALL_GRIDS, "attn_types": "BBAB"}
+SWIN = {"arch": {**SMALL_SWIN, **DEPTHS, "depths": (1, 1, 2, 1)}, "agent_shapes": SMALL_GRIDS}
+SWIN["attn_types"] = ("B", "B", "1A1B", "B")
+PVT_WIDTHS, SWIN_WIDTHS = [8, 16, 24, 32], [8, 16, 32, 64]
+NECK = {"in_channels": PVT_WIDTHS, "out_channels": 16}
+RPN = {"in_channels": 16, "feat_channels": 16}
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "semantic_fpn": (
+        "demo/agent_pvt_semantic_fpn_demo.py",
+        {
+            "backbone": PVT,
+            "neck": NECK,
+            "decode_head": {"in_channels": [16] * 4, "channels": 16},
+        },
+    ),
+    "upernet": (
+        "demo/agent_swin_upernet_demo.py",
+        {
+            "backbone": SWIN,
+            "decode_head": {
+                "in_channels": SWIN_WIDTHS[2:],
+                "in_index": [2, 3],
+                "channels": 16,
+                "pool_scales": (3,),
+                "norm_cfg": {"type": "GN", "num_groups": 4},
+            },
+            "auxiliary_head": {"in_channels": 32, "channels": 16},
+        },
+    ),
+    "mask_rcnn": (
+        "demo/agent_pvt_maskrcnn_demo.py",
+        {
+            "backbone": PVT,
+            # groups of several channels: the norm of one or two numbers magnifies their noise
+            "neck": {**NECK, "norm_cfg": {"num_groups": 2}},
+            "rpn_head": RPN,
+        },
+    ),
+    "retinanet": (
+        "agent_pvt/retinanet_agent-pvt-t_fpn_1x_coco.py",
+        {
+            "backbone": PVT,
+            "neck": NECK,
+            "bbox_head": {**RPN, "stacked_convs": 1, "num_classes": 3},
+        },
+    ),
+}
+
+
+def write_config(name: str, path: Path) -> Path:
+    """A config of a narrow model."""
+    base, changes = MODELS[name]
+    path.write_text(f"_base_ = {str(CONFIGS / base)!r}\nmodel = {changes!r}\n")
+    return path
+
+
+def build(config: Path) -> Any:
+    """The model of a config, with seeded weights."""
+    cfg = Config.fromfile(config)
+    init_default_scope(cfg.default_scope)
+    if is_coco(cfg):
+        from mmdet.registry import MODELS as REGISTRY
+    else:
+        from mmseg.registry import MODELS as REGISTRY
+    return seed_weights(REGISTRY.build(cfg.model)).eval()
+
+
+def predict(model: Any, image: Tensor) -> dict[str, Tensor]:
+    """What a model of mmdet's or mmseg's makes of images (B, 3, H, W), RGB, as pipelines do."""
+    data: dict[str, Any] = {"inputs": list(image.flip(1))}
+    if hasattr(model, "encode_decode"):
+        model.data_preprocessor.test_cfg = {"size_divisor": 32}  # what mmdet's configs have
+        data["data_samples"] = [BaseDataElement() for _ in image]
+        x = model.data_preprocessor(data)["inputs"]
+        logits = model.encode_decode(x, [{"img_shape": x.shape[2:]}])
+        return {"logits": logits[:, :, : image.shape[2], : image.shape[3]]}
+    x = model.data_preprocessor(data)["inputs"]
+    maps = model.extract_feat(x)
+    if not hasattr(model, "rpn_head"):
+        scores, boxes = model.bbox_head(maps)
+        return numbered(cls_score=scores, bbox_pred=boxes)
+    scores, boxes = model.rpn_head(maps)
+    return numbered(map=maps, rpn_cls_score=scores, rpn_bbox_pred=boxes)
+
+
+def numbered(**levels: Any) -> dict[str, Tensor]:
+    return {f"{name}_{i}": each for name, all_ in levels.items() for i, each in enumerate(all_)}
+
+
+def photo(batch: int, height: int, width: int) -> Tensor:
+    return (255 * torch.rand(batch, 3, height, width)).round()
+
+
+def call(*arguments: Any) -> None:
+    """The tool, in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["export.py", *map(str, arguments)])
+        export.main()
+
+
+@dataclass(frozen=True)
+class Made:
+    """A model and the files for and of it."""
+
+    model: Any
+    config: Path
+    checkpoint: Path
+
+    def file(self, name: str) -> Path:
+        return self.config.with_name(name)
+
+
+def make(name: str, folder: Path) -> Made:
+    config = write_config(name, folder / "config.py")
+    model = build(config)
+    torch.save({"state_dict": model.state_dict()}, folder / "weights.pth")
+    return Made(model, config, folder / "weights.pth")
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A detector with both of its files, of one recording, since that takes long."""
+    made = make("mask_rcnn", tmp_path_factory.mktemp("detector"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "record", once(export_formats.record))
+        call(made.config, made.checkpoint, "--out", made.file("model.onnx"))
+        call(made.config, made.checkpoint, "--out", made.file("model.pt2"), "--no-verify")
+    return made
+
+
+def once(record: Callable[[Any], ExportedProgram]) -> Callable[[Any], ExportedProgram]:
+    programs: list[ExportedProgram] = []
+
+    def recorded(model: Any) -> ExportedProgram:
+        if not programs:
+            programs.append(record(model))
+        return programs[0]
+
+    return recorded
+
+
+@pytest.fixture(scope="module")
+def upernet(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    made = make("upernet", tmp_path_factory.mktemp("upernet"))
+    call(made.config, made.checkpoint, "--out", made.file("model.onnx"))
+    return made
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["detector", "upernet"])
+def test_onnx_gives_the_numbers_of_the_model_at_other_sizes(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    made: Made = request.getfixturevalue(name)
+    run = export_formats.load_onnx(made.file("model.onnx"))
+    for shape in SIZES:
+        image = photo(*shape)
+        close(run(image), predict(made.model, image), **CLOSE)
+
+
+def test_the_file_says_what_it_takes(detector: Made) -> None:
+    model = onnx.load(detector.file("model.onnx"), load_external_data=False)
+    facts = {each.key: each.value for each in model.metadata_props}
+    assert facts["config"] == str(detector.config)
+    assert facts["input"] == "RGB, 0 to 255" and facts["padded_to"] == "32"
+    (image,) = model.graph.input
+    sizes = [size.dim_param or size.dim_value for size in image.type.tensor_type.shape.dim]
+    assert image.name == "image" and sizes[1] == 3
+    assert all(isinstance(sizes[axis], str) for axis in (0, 2, 3))
+    with ZipFile(detector.file("model.pt2")) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("facts.json"))
+        assert json.loads(archive.read(name)) == facts
+
+
+@torch.no_grad()
+def test_torch_runs_its_program_at_the_sizes_it_is_for_and_refuses_others(detector: Made) -> None:
+    run = export_formats.load_pt2(detector.file("model.pt2"))
+    for shape in [(3, 129, 150), (1, 224, 211)]:
+        image = photo(*shape)
+        close(run(image), predict(detector.model, image), **CLOSE)
+    with pytest.raises(AssertionError, match=">= 129"):
+        run(photo(1, 128, 224))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["semantic_fpn", "retinanet"])
+def test_other_models_in_another_order_of_channels(name: str, tmp_path: Path) -> None:
+    made = make(name, tmp_path)
+    image = photo(2, 70, 90)
+    wanted = predict(made.model, image)
+    settings = Config.fromfile(made.config).model.data_preprocessor
+    model = exported(made.model, Normalise(settings, "bgr"))
+    close(model(image.flip(1)), wanted, **CLOSE)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("classes", [1, 8])
+def test_labels_are_those_that_mmseg_predicts(classes: int, tmp_path: Path) -> None:
+    model = make("semantic_fpn", tmp_path).model
+    model.decode_head.conv_seg = seed_weights(nn.Conv2d(16, classes, 1))
+    model.decode_head.out_channels, model.decode_head.threshold = classes, 0.3
+    image = photo(2, 64, 96)
+    logits = model.encode_decode(image, [{"img_shape": (64, 96)}])
+    wanted = [each.pred_sem_seg.data[0] for each in model.postprocess_result(logits)]
+    found = exported(model, nn.Identity(), labels=True)(image)["labels"]
+    assert torch.equal(found, torch.stack(wanted)) and found.unique().numel() > 1
+
+
+@pytest.fixture(scope="module")
+def segmentor(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return make("semantic_fpn", tmp_path_factory.mktemp("segmentor"))
+
+
+# --- mistakes
+
+
+def refusal(*arguments: Any) -> str:
+    """What the tool says of a mistake."""
+    with pytest.raises((UserError, CheckpointError)) as error:
+        call(*arguments)
+    return str(error.value)
+
+
+MISTAKES: dict[str, tuple[list[str], list[str]]] = {
+    "another kind of file": (["{segmentor}", "--out", "{tmp}/model.trt"], [".onnx", ".pt2"]),
+    "no folder": (["{segmentor}", "--out", "{tmp}/none/model.pt2"], ["{tmp}/none"]),
+    "no checkpoint": (["{segmentor}", "{tmp}/none.pth", "--out", "{tmp}/m.pt2"], ["none.pth"]),
+    "weights of another model": (
+        ["{detector}", "{weights}", "--out", "{tmp}/m.pt2"],
+        ["weights.pth", "does not fit"],
+    ),
+    "labels of a detector": (["{detector}", "--out", "{tmp}/m.pt2", "--labels"], ["--labels"]),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_message_and_leaves_no_file(
+    mistake: str, segmentor: Made, tmp_path: Path
+) -> None:
+    arguments, wanted = MISTAKES[mistake]
+    (tmp_path / "out").mkdir()
+    places = {"segmentor": segmentor.config, "weights": segmentor.checkpoint}
+    places |= {"detector": write_config("mask_rcnn", tmp_path / "detector.py")}
+    places |= {"tmp": tmp_path / "out"}
+    said = refusal(*(each.format(**places) for each in arguments))
+    for words in wanted:
+        assert words.format(**places) in said
+    assert not list((tmp_path / "out").iterdir())
+
+
+class Halves(nn.Module):
+    """A model that is recorded wrongly: in place of the real one."""
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        return {"logits": image / 2}
+
+
+class Bessel(nn.Module):
+    """An operator that ONNX lacks."""
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        return {"logits": torch.special.bessel_j0(image)}
+
+
+class Branch(nn.Module):
+    """A choice by values, which no graph can have."""
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        return {"logits": image if image.sum() > 0 else -image}
+
+
+FAILURES: dict[str, tuple[type[nn.Module], str, list[str], list[str]]] = {
+    "another result": (Halves, "m.onnx", [], ["150x230", "--tolerance 1.0e-04", "nothing"]),
+    "an operator that ONNX lacks": (Bessel, "m.onnx", [], ["ONNX", "bessel_j0"]),
+    "no graph": (Branch, "m.pt2", [], ["torch.export cannot record", "data-dependent"]),
+    "an opset that is none": (Halves, "m.onnx", ["--opset", "99"], ["--opset 99"]),
+    "an opset that is not run": (Halves, "m.onnx", ["--opset", "27"], ["does not run"]),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_what_cannot_be_exported_is_one_message_and_leaves_no_file(
+    failure: str, segmentor: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, name, flags, wanted = FAILURES[failure]
+
+    def record(model: Any) -> Any:
+        other: Any = kind()
+        other.least = model.least
+        return export_formats.record(other)
+
+    monkeypatch.setattr(export, "record", record)
+    said = refusal(segmentor.config, "--out", tmp_path / name, *flags)
+    for words in wanted:
+        assert words in said
+    assert "\n" not in said and not list(tmp_path.iterdir())
+
+
+def test_missing_packages_are_named(
+    segmentor: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_formats, "find_spec", lambda name: None)
+    arguments = (segmentor.config, "--out", tmp_path / "model.onnx")
+    assert "pip install onnx onnxscript onnxruntime" in refusal(*arguments)
+    assert "needs onnx and onnxscript:" in refusal(*arguments, "--no-verify")
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.8.1"))
+    assert "needs torch 2.9" in refusal(*arguments)
+
+
+def test_no_difference_is_lost() -> None:
+    x = {"a": torch.ones(2, 3), "b": torch.zeros(2, 3)}
+
+    def compare(**other: Tensor) -> float:
+        return export_formats.difference(lambda _: x, lambda _: {**x, **other}, torch.zeros(1))
+
+    assert compare() == 0
+    assert compare(b=torch.full((2, 3), 0.5)) == 0.5
+    assert compare(b=torch.zeros(1, 3)) == math.inf
+    assert math.isnan(compare(b=torch.full((2, 3), math.nan)))
+    x["a"] *= 100
+    assert compare(a=torch.full((2, 3), 101.0)) == pytest.approx(0.01)
+    x["a"] = torch.arange(4)
+    assert compare(a=torch.tensor([0, 1, 2, 0])) == 0.25
+
+
+def test_other_packages_are_quiet_for_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    with warnings.catch_warnings(record=True) as shown, export_formats.quiet():
+        warnings.warn("of others", stacklevel=1)
+        logging.getLogger("onnxscript").warning("of others")
+    assert not shown and not caplog.records
+    logging.getLogger("onnxscript").warning("mine")
+    assert [record.message for record in caplog.records] == ["mine"]

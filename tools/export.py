@@ -1,0 +1,156 @@
+"""Export a model with open sizes: to ONNX, or to a program that torch runs without this toolkit.
+
+    python tools/export.py configs/agent_pvt_maskrcnn.py epoch_12.pth --out detector.onnx
+    python tools/export.py configs/agent_pvt_semantic_fpn.py iter_40000.pth --out fpn.pt2 --labels
+
+The input is `image`, float32 (B, 3, H, W), of any batch and size, RGB of 0 to 255 (see --input).
+The normalisation of the config is part of what is exported, and so is padding, right and bottom, to
+multiples of 32; resizing is yours. (A .pt2 file refuses sides below 33, of detectors below 129.)
+The outputs:
+
+    segmentors            logits (B, classes, H, W), or with --labels labels (B, H, W)
+    two-stage detectors   the neck's map_0, ..., and rpn_cls_score_0, ..., rpn_bbox_pred_0, ...
+    one-stage detectors   cls_score_0, ..., bbox_pred_0, ...: no boxes are made of them
+
+What was exported is run at another size and compared with the model before the file gets its name;
+exit code 1 if they differ. ONNX needs: pip install onnx onnxscript onnxruntime
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from torch import nn
+from tqdm import tqdm
+
+from agent_attention.openmmlab.errors import UserError
+from agent_attention.openmmlab.export import STRIDE, Exported, Normalise, exported
+from agent_attention.openmmlab.export_formats import (
+    FORMATS,
+    Facts,
+    Format,
+    cause,
+    difference,
+    record,
+)
+from agent_attention.openmmlab.predict.model import build_model, load_model
+from agent_attention.openmmlab.runtime import KeyValues, read_config, run_tool
+
+VERIFIED = (1, 3, 150, 230)  # another shape than the recorded one, and padded too
+INPUTS = {
+    "rgb": "RGB, 0 to 255",
+    "bgr": "BGR, 0 to 255",
+    "normalised": "normalised as the config's data_preprocessor does it",
+}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="config file, for example configs/agent_pvt_maskrcnn.py")
+    parser.add_argument("checkpoint", nargs="?", help="checkpoint file; without it random weights")
+    parser.add_argument("--out", required=True, metavar="FILE", help="FILE.onnx or FILE.pt2")
+    parser.add_argument(
+        "--input", choices=INPUTS, default="rgb", help="what the images will be (%(default)s)"
+    )
+    parser.add_argument("--labels", action="store_true", help="of segmentors: labels, not logits")
+    parser.add_argument("--opset", type=int, metavar="N", help="of ONNX; default: torch's own")
+    parser.add_argument("--no-verify", action="store_true", help="do not run what was exported")
+    parser.add_argument(
+        "--tolerance", type=float, default=1e-4, metavar="X", help="of verifying (%(default)s)"
+    )
+    parser.add_argument("--cfg-options", nargs="+", action=KeyValues, metavar="KEY=VALUE")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    out = Path(args.out)
+    form = format_of(out)
+    form.require(run=not args.no_verify)
+    model, facts = prepare(read_config(args.config, args.cfg_options), args)
+    part = out.with_name(f"{out.name}.part")
+    try:
+        export(model, form, part, facts, args)
+        os.replace(part, out)
+    finally:
+        part.unlink(missing_ok=True)
+    print(f"wrote {out} ({out.stat().st_size / 2**20:.0f} MiB)")
+
+
+def format_of(out: Path) -> Format:
+    """The kind of a file by its name.
+
+    Raises:
+        UserError: if there is no such kind, or no such folder.
+    """
+    if out.suffix not in FORMATS:
+        raise UserError(f"--out: name a file that ends in {' or '.join(FORMATS)}; got {out}")
+    if not out.parent.is_dir():
+        raise UserError(f"--out: there is no folder {out.parent} (from {Path.cwd()})")
+    return FORMATS[out.suffix]
+
+
+def prepare(cfg: Config, args: argparse.Namespace) -> tuple[Exported, Facts]:
+    """The model of a config as it will be recorded, and what its users have to know."""
+    if args.checkpoint:
+        model, meta = load_model(cfg, args.checkpoint, torch.device("cpu"))
+    else:
+        print("no checkpoint: the weights are random", file=sys.stderr)
+        model, meta = build_model(cfg), {}
+    classes = (meta.get("dataset_meta") or {}).get("classes", ())
+    facts = {"config": args.config, "input": INPUTS[args.input], "padded_to": str(STRIDE)}
+    settings = cfg.model.get("data_preprocessor") or {}
+    plain = args.input == "normalised"
+    normalise = nn.Identity() if plain else Normalise(settings, args.input)
+    made = exported(model, normalise, args.labels)
+    return made, {**facts, "classes": json.dumps([str(name) for name in classes])}
+
+
+def export(
+    model: Exported, form: Format, path: Path, facts: Facts, args: argparse.Namespace
+) -> None:
+    """Record, write and verify, with a bar on stderr.
+
+    Raises:
+        UserError: if the model cannot be recorded, or what was written gives another result.
+    """
+    with tqdm(total=2 if args.no_verify else 3, desc="recording", unit="step") as bar:
+        program = record(model)
+        bar.update()
+        bar.set_description("writing")
+        form.write(program, path, facts, args.opset)
+        bar.update()
+        if not args.no_verify:
+            bar.set_description("verifying")
+            verify(model, form, path, args.tolerance)
+            bar.update()
+
+
+def verify(model: Exported, form: Format, path: Path, tolerance: float) -> None:
+    """Run both at another size than the recorded one.
+
+    Raises:
+        UserError: if the file cannot be run, or differs by more than the tolerance.
+    """
+    batch, _, height, width = VERIFIED
+    where = f"at batch {batch} and {height}x{width} pixels"
+    try:
+        found = difference(model, form.load(path), 255 * torch.rand(VERIFIED))
+    except Exception as error:  # the runtimes have their own kinds
+        raise UserError(f"what was exported does not run {where}: {cause(error)}") from error
+    if not found <= tolerance:
+        raise UserError(
+            f"what was exported differs by {found:.1e} from the model {where}, more than "
+            f"--tolerance {tolerance:.1e}: nothing is written"
+        )
+    tqdm.write(f"largest difference {where}: {found:.1e}", file=sys.stdout)
+
+
+if __name__ == "__main__":
+    run_tool(main)
