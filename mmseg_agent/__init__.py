@@ -4,15 +4,17 @@ from agent_attention.openmmlab.versions import require
 
 require("mmengine", "mmcv", "mmseg")
 
-from mmseg.registry import MODELS  # noqa: E402
+from mmseg.registry import DATASETS, MODELS  # noqa: E402
 
 import agent_attention.openmmlab.hooks  # noqa: E402, F401  (registers them)
 from agent_attention.openmmlab.backbones import AgentPVT, AgentSwinTransformer  # noqa: E402
 from agent_attention.openmmlab.checkpoints import install_safe_loader  # noqa: E402
+from mmseg_agent.datasets import NamedSegDataset  # noqa: E402
 
 # force: a second import under another path, as custom_imports may cause, must not fail.
 for backbone in (AgentPVT, AgentSwinTransformer):
     MODELS.register_module(module=backbone, force=True)
+DATASETS.register_module(module=NamedSegDataset, force=True)
 install_safe_loader()
 
 __all__ = ["AgentPVT", "AgentSwinTransformer"]

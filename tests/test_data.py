@@ -435,7 +435,7 @@ def test_a_wrapped_ade_set_moves(kind: str, scenes: DataFlags) -> None:
     inside = wrap(cfg, kind)
     point_at(cfg, scenes)
     for dataset in inside:
-        assert dataset.type == "BaseSegDataset"
+        assert dataset.type == "NamedSegDataset"
         assert dataset.data_root == scenes.root
         assert dataset.img_suffix == ".png"
     wrapper = "RepeatDataset" if kind == "both" else kind

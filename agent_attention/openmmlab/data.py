@@ -166,8 +166,8 @@ def _move_ade(dataset: Any, flags: DataFlags, split: str) -> None:
     if len(suffixes) == 1:
         dataset.img_suffix = suffixes.pop()
     if flags.classes:
-        # ADE20KDataset knows its own 150 names only; this is its base, with the same zero label.
-        dataset.type = "BaseSegDataset"
+        # ADE20KDataset knows its own 150 names only; this takes any, with the same zero label.
+        dataset.type = "NamedSegDataset"
         dataset.reduce_zero_label = True
         dataset.setdefault("img_suffix", ".jpg")
         dataset.setdefault("seg_map_suffix", ".png")

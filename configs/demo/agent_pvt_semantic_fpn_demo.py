@@ -12,8 +12,9 @@ max_iters = 280
 width = 96
 
 model = dict(
-    # images of one batch differ in size: pad them, with label 255, which no loss counts
-    data_preprocessor=dict(size=(160, 160)),
+    # images of one batch differ in size: pad them, with label 255, which no loss counts; and pad
+    # tested ones, of which the backbone would drop rows and columns that fill no patch of 32 pixels
+    data_preprocessor=dict(size=(160, 160), test_cfg=dict(size_divisor=32)),
     backbone=dict(
         # few tokens, few agents: the grids of ImageNet classification
         agent_shapes=((3, 3), (4, 4), (7, 7), (7, 7)),
@@ -32,7 +33,7 @@ model = dict(
 )
 
 dataset = dict(
-    type="BaseSegDataset",
+    type="NamedSegDataset",
     data_root=data_root,
     metainfo=dict(classes=classes),
     reduce_zero_label=True,
