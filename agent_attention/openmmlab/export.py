@@ -35,6 +35,7 @@ class Exported(nn.Module):
         self.eval()
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """What is recorded; each kind of model has its own."""
         raise NotImplementedError
 
     def prepare(self, image: Tensor) -> Tensor:
