@@ -1,0 +1,174 @@
+"""Checkpoints that are there whole or not at all, the one before staying until the next is safe."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import CheckpointHook
+from mmengine.registry import HOOKS
+
+from agent_attention.openmmlab.errors import UserError
+from agent_attention.openmmlab.files import describe_disk, disk_is_full, write_whole
+
+INTERRUPTED = "interrupted.pth"
+OBSOLETE = "obsolete_checkpoints"  # in the message hub: to be removed once the next one is safe
+
+
+class WholeFileBackend(LocalBackend):
+    """mmengine's local files, written whole or not at all."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        write_whole(Path(filepath), obj)
+
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = "utf-8") -> None:
+        write_whole(Path(filepath), obj.encode(encoding))
+
+
+register_backend("whole_file", WholeFileBackend, force=True)
+
+
+class _RemoveLater:
+    """A file backend that only notes what is to be removed, until ``settle``."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+        self._noted: list[tuple[Callable[[str], None], str]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def remove(self, path: str) -> None:
+        self._noted.append((self._backend.remove, path))
+
+    def rmtree(self, path: str) -> None:
+        self._noted.append((self._backend.rmtree, path))
+
+    def settle(self) -> None:
+        while self._noted:
+            remove, path = self._noted.pop()
+            remove(path)
+
+
+@HOOKS.register_module(force=True)
+class SafeCheckpointHook(CheckpointHook):
+    """mmengine's ``CheckpointHook`` with its arguments, files and names, and these promises.
+
+    - A checkpoint and the pointer ``last_checkpoint`` are written beside their places, flushed to
+      the disk, and renamed. The pointer never names a file that is not there whole.
+    - Old checkpoints, also the best one before, are removed after the new one is safe. So there is
+      one more for a moment; a run that is killed in that moment removes it when it goes on.
+    - A full disk ends the run with one message, and what was saved before is as it was.
+    - ``save_interrupted`` saves at any iteration, into ``interrupted.pth``, which is removed after
+      the next checkpoint.
+
+    Checkpoints in an object store (``out_dir`` with ``://``) are written as the store does it.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        local = self.out_dir is None or "://" not in str(self.out_dir)
+        if local and self.backend_args is None and self.file_client_args is None:
+            self.backend_args = {"backend": "whole_file"}
+
+    def before_train(self, runner: Any) -> None:
+        """Find the folder, and what an earlier run kept there; what it left half-written goes."""
+        super().before_train(runner)
+        self.file_backend = _RemoveLater(self.file_backend)
+        if is_main_process() and "://" not in str(self.out_dir):
+            for part in Path(self.out_dir).glob("*.pth.part"):
+                part.unlink()
+
+    def save_interrupted(self, runner: Any, meta: dict[str, int]) -> str:
+        """Save in every process at any time, ``meta`` holding the epoch and iteration to go on at.
+
+        Returns:
+            The path of the checkpoint.
+
+        Raises:
+            UserError: if the disk is full.
+        """
+        self._save_as(runner, INTERRUPTED, meta)
+        return str(self.last_ckpt)
+
+    def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict[str, Any]) -> None:
+        """What mmengine calls for each checkpoint; theirs removes first, then saves."""
+        obsolete = self._obsolete(runner, step)
+        runner.message_hub.update_info(OBSOLETE, obsolete)
+        self._save_as(runner, self.filename_tmpl.format(step), meta)
+        if is_main_process():
+            for name in [*obsolete, INTERRUPTED]:
+                self._remove(name)
+
+    def _save_best_checkpoint(self, runner: Any, metrics: dict[str, Any]) -> None:
+        """mmengine's own, with the removal of the best one before put off to the end."""
+        try:
+            super()._save_best_checkpoint(runner, metrics)
+        except OSError as error:
+            raise self._explained(runner, error) from error
+        self.file_backend.settle()
+
+    def _obsolete(self, runner: Any, step: int) -> list[str]:
+        """Names of the checkpoints that the one of ``step`` replaces; it is noted as kept."""
+        info = runner.message_hub.runtime_info
+        obsolete = [] if OBSOLETE not in info else list(info[OBSOLETE])
+        if self.max_keep_ckpts > 0 and step not in self.keep_ckpt_ids:
+            if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
+                obsolete.append(self.filename_tmpl.format(self.keep_ckpt_ids.popleft()))
+            self.keep_ckpt_ids.append(step)
+            runner.message_hub.update_info("keep_ckpt_ids", list(self.keep_ckpt_ids))
+        kept = [self.filename_tmpl.format(step), *map(self.filename_tmpl.format, self._kept())]
+        return [name for name in obsolete if name not in kept and self._exists(name)]
+
+    def _kept(self) -> list[int]:
+        return list(self.keep_ckpt_ids) if self.max_keep_ckpts > 0 else []
+
+    def _save_as(self, runner: Any, name: str, meta: dict[str, Any]) -> None:
+        """Save, and then point at it."""
+        runner.call_hook("before_saving_in_every_process", meta=meta)
+        path = self._path(name)
+        runner.message_hub.update_info("last_ckpt", path)
+        try:
+            runner.save_checkpoint(
+                self.out_dir,
+                name,
+                self.file_client_args,
+                save_optimizer=self.save_optimizer,
+                save_param_scheduler=self.save_param_scheduler,
+                meta=meta,
+                by_epoch=self.by_epoch,
+                backend_args=self.backend_args,
+                **self.args,
+            )
+            if is_main_process():
+                write_whole(Path(runner.work_dir, "last_checkpoint"), path)
+        except OSError as error:
+            raise self._explained(runner, error) from error
+        self.last_ckpt = path
+
+    def _explained(self, runner: Any, error: OSError) -> Exception:
+        """The error, or what to do about a full disk."""
+        if not disk_is_full(error):
+            return error
+        folder = Path(self.out_dir)
+        return UserError(
+            f"the disk {describe_disk(folder)} is full: no checkpoint of iteration "
+            f"{runner.iter} could be saved in {folder}. What was saved before is whole: make room, "
+            "and go on with --resume"
+        )
+
+    def _path(self, name: str) -> str:
+        return str(self.file_backend.join_path(self.out_dir, name))
+
+    def _exists(self, name: str) -> bool:
+        return bool(self.file_backend.exists(self._path(name)))
+
+    def _remove(self, name: str) -> None:
+        """Remove a checkpoint at once; DeepSpeed's are folders."""
+        path = self._path(name)
+        if self.file_backend.isfile(path):
+            self.file_backend.remove(path)
+        elif self.file_backend.isdir(path):
+            self.file_backend.rmtree(path)
+        self.file_backend.settle()
