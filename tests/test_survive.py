@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -382,6 +383,48 @@ train(cfg, 1)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=120)
     assert done.returncode == RESUME_ME, done.stderr[-3000:].decode()
     assert (tmp_path / "interrupted.pth").is_file()
+
+
+def in_two_processes(folder: Path, **arguments: Any) -> list[int]:
+    """Go on with, or begin, a toy run in two processes over gloo; their exit codes."""
+    meeting = folder / f"meeting{len(list(folder.glob('meeting*')))}"
+    folder.mkdir(exist_ok=True)
+    children = []
+    for rank in range(2):
+        children.append(os.fork())
+        if not children[-1]:
+            os._exit(be_one_of_two(folder, meeting, rank, **arguments))
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+def be_one_of_two(folder: Path, meeting: Path, rank: int, **arguments: Any) -> int:
+    try:
+        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
+        torch.distributed.init_process_group(
+            "gloo", init_method=f"file://{meeting}", rank=rank, world_size=2
+        )
+        scramble()
+        cfg = toy(folder / "run")
+        cfg.launcher = "pytorch"
+        cfg.model_wrapper_cfg = {"type": "MMDistributedDataParallel", "device_ids": None}
+        if arguments.pop("signal_to", None) == rank:
+            add_hook(cfg, "SendSignal", number=signal.SIGTERM, iteration=2)
+        train(cfg, resume=newest_whole(cfg, pytest.fail), **arguments)
+    except SystemExit as done:
+        return int(str(done.code))
+    except BaseException:
+        traceback.print_exc()
+        return 70
+    return 0
+
+
+def test_two_processes_stop_together_and_go_on_exactly(tmp_path: Path) -> None:
+    assert in_two_processes(tmp_path / "whole", seed=1) == [0, 0]
+    assert in_two_processes(tmp_path / "parts", seed=1, signal_to=1) == [RESUME_ME] * 2
+    assert (tmp_path / "parts/run/interrupted.pth").is_file()
+    assert in_two_processes(tmp_path / "parts") == [0, 0]
+    name = "run/epoch_4.pth"
+    assert difference(tmp_path / "parts" / name, tmp_path / "whole" / name) is None
 
 
 def test_a_config_is_made_resumable_once(tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ class SafeCheckpointHook(CheckpointHook):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.metrics: dict[str, float] | None = None
         local = self.out_dir is None or "://" not in str(self.out_dir)
         if local and self.backend_args is None and self.file_client_args is None:
             self.backend_args = {"backend": "whole_file"}
@@ -79,6 +80,16 @@ class SafeCheckpointHook(CheckpointHook):
         if is_main_process() and "://" not in str(self.out_dir):
             for part in Path(self.out_dir).glob("*.pth.part"):
                 part.unlink()
+
+    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Save the best one later, when all hooks have heard of the metrics and can be saved."""
+        self.metrics = metrics
+
+    def after_val(self, runner: Any) -> None:
+        """Save the best one, and again the newest one, which names it."""
+        metrics, self.metrics = self.metrics, None
+        if metrics is not None:
+            super().after_val_epoch(runner, metrics)
 
     def save_interrupted(self, runner: Any, meta: dict[str, int]) -> str:
         """Save in every process at any time, ``meta`` holding the epoch and iteration to go on at.

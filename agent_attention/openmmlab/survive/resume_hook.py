@@ -43,7 +43,6 @@ class ExactResumeHook(Hook):
         self.gathered: dict[str, Any] | None = None
         self.before_validation: dict[str, Any] | None = None
         self.validated = 0  # iteration of the last validation that was finished
-        self.resumed = False
         self.seed = 0
 
     # ---- saving
@@ -70,12 +69,15 @@ class ExactResumeHook(Hook):
         """Remember the random states: a validation changes nothing for training."""
         self.before_validation = random_state()
 
+    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Remember that it was finished."""
+        self.validated = runner.iter
+
     def after_val(self, runner: Any) -> None:
-        """Go back to them."""
+        """Go back to the random states."""
         if self.before_validation is not None:
             set_random_state(self.before_validation)
         self.before_validation = None
-        self.validated = runner.iter
 
     # ---- resuming
 
@@ -95,15 +97,11 @@ class ExactResumeHook(Hook):
             runner.val_loop.dataloader = rebuilt(runner.val_loop.dataloader)
         if state is not None:
             self._restore(runner, state)
-
-    def before_train_epoch(self, runner: Any) -> None:
-        """Validate first, where the run ended before a validation that was due."""
-        resumed, self.resumed = self.resumed, False
-        if resumed and _owes_validation(runner, self.validated):
-            runner.val_loop.run()
+            if _owes_validation(runner, self.validated):
+                runner.val_loop.run()
 
     def _restore(self, runner: Any, state: dict[str, Any]) -> None:
-        self.validated, self.resumed = state["validated"], True
+        self.validated = state["validated"]
         for hook, (score, count) in zip(_stoppers(runner), state["early_stopping"], strict=False):
             hook.best_score, hook.wait_count = score, count
         if len(state["processes"]) != runner.world_size:
