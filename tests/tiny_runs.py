@@ -4,6 +4,7 @@
 mmengine's InfiniteSampler. Both crop, resize or flip at random and drop paths, and keep averages.
 """
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 CLASSES = ("ellipse", "rectangle", "triangle", "star", "cross")
 LAST = {"detection": "epoch_2.pth", "segmentation": "iter_8.pth"}  # of the runs as configured
 TIMES = ("time", "data_time", "memory")
+_NUMBERS = itertools.count()
 
 
 # ---- data
@@ -77,7 +79,6 @@ def tiny(task: str, data: Path, work_dir: Path, workers: int = 0, **settings: An
     cfg = (_detection if task == "detection" else _segmentation)(data)
     cfg.merge_from_dict(
         {
-            "model.backbone.arch": SMALL,
             "model.backbone.agent_shapes": SMALL_GRIDS,
             "model.backbone.drop_path_rate": 0.3,
             "model.neck.in_channels": list(SMALL["embed_dims"]),
@@ -91,6 +92,7 @@ def tiny(task: str, data: Path, work_dir: Path, workers: int = 0, **settings: An
             "visualizer.vis_backends": [{"type": "LocalVisBackend"}],
         }
     )
+    cfg.model.backbone.arch = dict(SMALL)
     cfg.custom_hooks = [{"type": "EMAHook", "momentum": 0.1}]
     cfg.pop("auto_scale_lr", None)
     cfg.merge_from_dict(settings)
@@ -163,7 +165,7 @@ def _segmentation(data: Path) -> Config:
 def finish(cfg: Config, work_dir: Path) -> Config:
     """Make a config's runs resumable, and keep apart what mmengine keeps by name."""
     cfg.work_dir = str(work_dir)
-    cfg.experiment_name = "_".join(work_dir.parts[-2:])
+    cfg.experiment_name = f"run{next(_NUMBERS)}"
     make_resumable(cfg)
     install_safe_loader()
     return cfg
@@ -181,9 +183,10 @@ class ToyModel(BaseModel):
         self.layer = torch.nn.Linear(4, 1)
 
     def forward(self, inputs: Any, mode: str = "loss") -> Any:
-        """The loss of numbers (batch, 4), or their predictions."""
+        """The loss of numbers (batch, 4), or how good it is."""
         out = self.layer(torch.nn.functional.dropout(torch.stack(inputs), 0.3, self.training))
-        return {"loss": (out - 1).square().mean()} if mode == "loss" else [out.sum()]
+        loss = (out - 1).square().mean()
+        return {"loss": loss} if mode == "loss" else [-loss]
 
 
 @DATASETS.register_module(force=True)
@@ -205,7 +208,7 @@ class ToyData(Dataset):
 
 @METRICS.register_module(force=True)
 class ToyMetric(BaseMetric):
-    """The sum of the predictions."""
+    """The sum of how good all batches are."""
 
     def process(self, data_batch: Any, data_samples: Any) -> None:
         self.results.extend(float(each) for each in data_samples)

@@ -1,10 +1,9 @@
 """Checkpoints that are there whole or not at all, the one before staying until the next is safe."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import is_main_process
+from mmengine.dist import is_main_process, master_only
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
@@ -30,25 +29,19 @@ register_backend("whole_file", WholeFileBackend, force=True)
 
 
 class _RemoveLater:
-    """A file backend that only notes what is to be removed, until ``settle``."""
+    """A file backend that only notes what is to be removed."""
 
     def __init__(self, backend: Any) -> None:
-        self._backend = backend
-        self._noted: list[tuple[Callable[[str], None], str]] = []
+        self.backend = backend
+        self.noted: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
+        return getattr(self.backend, name)
 
     def remove(self, path: str) -> None:
-        self._noted.append((self._backend.remove, path))
+        self.noted.append(path)
 
-    def rmtree(self, path: str) -> None:
-        self._noted.append((self._backend.rmtree, path))
-
-    def settle(self) -> None:
-        while self._noted:
-            remove, path = self._noted.pop()
-            remove(path)
+    rmtree = remove
 
 
 @HOOKS.register_module(force=True)
@@ -77,6 +70,10 @@ class SafeCheckpointHook(CheckpointHook):
         """Find the folder, and what an earlier run kept there; what it left half-written goes."""
         super().before_train(runner)
         self.file_backend = _RemoveLater(self.file_backend)
+        info = runner.message_hub.runtime_info
+        if "last_ckpt" in info and Path(info["last_ckpt"]).parent == Path(self.out_dir):
+            self.last_ckpt = info["last_ckpt"]
+            self._remove(info.get(OBSOLETE, []))
         if is_main_process() and "://" not in str(self.out_dir):
             for part in Path(self.out_dir).glob("*.pth.part"):
                 part.unlink()
@@ -108,9 +105,7 @@ class SafeCheckpointHook(CheckpointHook):
         obsolete = self._obsolete(runner, step)
         runner.message_hub.update_info(OBSOLETE, obsolete)
         self._save_as(runner, self.filename_tmpl.format(step), meta)
-        if is_main_process():
-            for name in [*obsolete, INTERRUPTED]:
-                self._remove(name)
+        self._remove([*obsolete, INTERRUPTED])
 
     def _save_best_checkpoint(self, runner: Any, metrics: dict[str, Any]) -> None:
         """mmengine's own, with the removal of the best one before put off to the end."""
@@ -118,22 +113,23 @@ class SafeCheckpointHook(CheckpointHook):
             super()._save_best_checkpoint(runner, metrics)
         except OSError as error:
             raise self._explained(runner, error) from error
-        self.file_backend.settle()
+        self._remove(self._noted())
 
     def _obsolete(self, runner: Any, step: int) -> list[str]:
-        """Names of the checkpoints that the one of ``step`` replaces; it is noted as kept."""
-        info = runner.message_hub.runtime_info
-        obsolete = [] if OBSOLETE not in info else list(info[OBSOLETE])
+        """Names of the files that the checkpoint of ``step`` replaces; it is noted as kept."""
+        obsolete = self._noted()
         if self.max_keep_ckpts > 0 and step not in self.keep_ckpt_ids:
             if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
                 obsolete.append(self.filename_tmpl.format(self.keep_ckpt_ids.popleft()))
             self.keep_ckpt_ids.append(step)
             runner.message_hub.update_info("keep_ckpt_ids", list(self.keep_ckpt_ids))
-        kept = [self.filename_tmpl.format(step), *map(self.filename_tmpl.format, self._kept())]
-        return [name for name in obsolete if name not in kept and self._exists(name)]
+        return obsolete
 
-    def _kept(self) -> list[int]:
-        return list(self.keep_ckpt_ids) if self.max_keep_ckpts > 0 else []
+    def _noted(self) -> list[str]:
+        """Names of the files that mmengine would have removed by now."""
+        names = [Path(path).name for path in self.file_backend.noted]
+        self.file_backend.noted.clear()
+        return names
 
     def _save_as(self, runner: Any, name: str, meta: dict[str, Any]) -> None:
         """Save, and then point at it."""
@@ -172,14 +168,12 @@ class SafeCheckpointHook(CheckpointHook):
     def _path(self, name: str) -> str:
         return str(self.file_backend.join_path(self.out_dir, name))
 
-    def _exists(self, name: str) -> bool:
-        return bool(self.file_backend.exists(self._path(name)))
-
-    def _remove(self, name: str) -> None:
-        """Remove a checkpoint at once; DeepSpeed's are folders."""
-        path = self._path(name)
-        if self.file_backend.isfile(path):
-            self.file_backend.remove(path)
-        elif self.file_backend.isdir(path):
-            self.file_backend.rmtree(path)
-        self.file_backend.settle()
+    @master_only
+    def _remove(self, names: list[str]) -> None:
+        """Remove checkpoints; DeepSpeed's are folders."""
+        backend = self.file_backend.backend
+        for path in map(self._path, names):
+            if backend.isfile(path):
+                backend.remove(path)
+            elif backend.isdir(path):
+                backend.rmtree(path)
