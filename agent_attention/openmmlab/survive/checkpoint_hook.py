@@ -75,8 +75,9 @@ class SafeCheckpointHook(CheckpointHook):
             self.last_ckpt = info["last_ckpt"]
             self._remove(info.get(OBSOLETE, []))
         if is_main_process() and "://" not in str(self.out_dir):
-            for part in Path(self.out_dir).glob("*.pth.part"):
-                part.unlink()
+            parts = [*Path(self.out_dir).glob("*.pth.part"), _pointer(runner).with_suffix(".part")]
+            for part in parts:
+                part.unlink(missing_ok=True)
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """Save the best one later, when all hooks have heard of the metrics and can be saved."""
@@ -149,7 +150,7 @@ class SafeCheckpointHook(CheckpointHook):
                 **self.args,
             )
             if is_main_process():
-                write_whole(Path(runner.work_dir, "last_checkpoint"), path)
+                write_whole(_pointer(runner), path)
         except OSError as error:
             raise self._explained(runner, error) from error
         self.last_ckpt = path
@@ -177,3 +178,8 @@ class SafeCheckpointHook(CheckpointHook):
                 backend.remove(path)
             elif backend.isdir(path):
                 backend.rmtree(path)
+
+
+def _pointer(runner: Any) -> Path:
+    """Where mmengine looks for the name of the newest checkpoint."""
+    return Path(runner.work_dir, "last_checkpoint")
