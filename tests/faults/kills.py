@@ -16,7 +16,6 @@ Prints a row of a table; exit code 1 if a promise was broken.
 import argparse
 import errno
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -28,6 +27,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -86,21 +86,21 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    random.seed(args.seed)
     begun, story = time.monotonic(), Story()
     with tempfile.TemporaryDirectory() as folder, small_disk(Path(folder, "disk")) as mounted:
         place = Path(folder, "disk")
         data = make_data(place / "data")
 
-        # about one checkpoint is gained by each process, and the run must outlive all of them
-        length = INTERVAL * (args.kills + args.full + 2)
+        # each process gains about one checkpoint, and the run must outlive all of them
+        length = INTERVAL * (2 * args.kills + args.full + 8)
 
         def config(name: str) -> Config:
             return long_config(args.task, data, place / name, args.workers, length)
 
-        chances = random.Random(args.seed)
+        chances = Random(args.seed)
+        seconds = seconds_per_iteration(config("run"), story)
         for _ in tqdm(range(args.kills), desc="kills", file=sys.stderr):
-            kill_once(config("run"), story, chances)
+            kill_once(config("run"), story, chances, 2 * INTERVAL * seconds)
         for number in tqdm(range(args.full), desc="full disks", file=sys.stderr):
             fill_once(config("run"), story, number, mounted)
         finish(config, story)
@@ -125,16 +125,31 @@ def long_config(task: str, data: Path, work_dir: Path, workers: int, length: int
 # ---- killing
 
 
-def kill_once(cfg: Config, story: Story, chances: random.Random) -> None:
-    """Start a process that goes on with the run, kill it, and look at what it left."""
+def seconds_per_iteration(cfg: Config, story: Story) -> float:
+    """How long an iteration takes, with its share of saving."""
+    child = start(cfg, story)
+    wait_for_progress(cfg, child, 1)
+    begun, first = time.monotonic(), progress(cfg)
+    wait_for_progress(cfg, child, first + 2 * INTERVAL)
+    seconds, last = time.monotonic() - begun, progress(cfg)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return seconds / max(1, last - first)
+
+
+def kill_once(cfg: Config, story: Story, chances: Random, longest: float) -> None:
+    """Start a process that goes on with the run, kill it, and look at what it left.
+
+    It dies in a save, or up to ``longest`` seconds after its first iteration.
+    """
     inside = chances.random() < 0.5
     step, save = chances.choice(STEPS), chances.randrange(1, 3)
     child = start(cfg, story, (lambda: die_in_a_save(step, save)) if inside else None)
     if inside:
         _, status = os.waitpid(child, 0)
     else:
-        wait_for_progress(cfg, child)
-        time.sleep(chances.uniform(0, 1.5))
+        wait_for_progress(cfg, child, 1)
+        time.sleep(chances.uniform(0, longest))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
@@ -182,12 +197,12 @@ def silence() -> None:
     os.dup2(nowhere, 1)
 
 
-def wait_for_progress(cfg: Config, child: int) -> None:
-    """Until the process has trained an iteration."""
-    for _ in range(3000):
-        if progress(cfg) > 0:
+def wait_for_progress(cfg: Config, child: int, count: int) -> None:
+    """Until the process has trained ``count`` iterations; it is killed if it takes minutes."""
+    for _ in range(10000):
+        if progress(cfg) >= count:
             return
-        time.sleep(0.02)
+        time.sleep(0.01)
     os.kill(child, signal.SIGKILL)
 
 

@@ -138,14 +138,10 @@ def placed(loader: DataLoader, seed: int, rank: int) -> DataLoader:
     """A loader of the same data whose batch sampler is a ``PlacedBatches``.
 
     Args:
+        loader: one that draws batches of indices.
         seed: of the run; the order of the data follows from it too.
-
-    Raises:
-        TypeError: if the loader draws no batches of indices.
     """
     batches: Any = loader.batch_sampler
-    if not hasattr(batches, "sampler"):
-        raise TypeError(f"{type(loader.dataset).__name__} is not drawn by batches of indices")
     sampler = batches.sampler
     if type(sampler) is InfiniteSampler:  # it goes on where it was left, so take one of its kind
         batches.sampler = InfiniteSampler(sampler.dataset, sampler.shuffle, seed)

@@ -10,7 +10,12 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
-from agent_attention.openmmlab.survive.data_order import EndlessBatches, placed, rebuilt
+from agent_attention.openmmlab.survive.data_order import (
+    EndlessBatches,
+    PlacedBatches,
+    placed,
+    rebuilt,
+)
 from agent_attention.openmmlab.survive.random_state import random_state, set_random_state
 
 KEY = "run_state"  # in a checkpoint
@@ -54,8 +59,8 @@ class ExactResumeHook(Hook):
         self.gathered = {
             "processes": all_gather_object(mine),
             "seed": self.seed,
-            "batches": len(batches),
-            "place": list(batches.place_after(meta["iter"])),
+            "batches": len(runner.train_loop.dataloader),
+            "place": _place(batches, meta["iter"]),
             "validated": self.validated,
             "early_stopping": [[hook.best_score, hook.wait_count] for hook in _stoppers(runner)],
         }
@@ -91,7 +96,8 @@ class ExactResumeHook(Hook):
         self.loaded = None
         if runner.iter > 0 and state is None:
             _warn(runner, "the checkpoint holds no run state: random numbers begin anew")
-        self.seed = runner.seed if state is None else state["seed"]
+        sampler: Any = getattr(runner.train_dataloader.batch_sampler, "sampler", None)
+        self.seed = getattr(sampler, "seed", runner.seed) if state is None else state["seed"]
         _order_data(runner, self.seed, state)
         if runner.val_loop is not None and runner.val_loop.dataloader.batch_sampler is not None:
             runner.val_loop.dataloader = rebuilt(runner.val_loop.dataloader)
@@ -118,6 +124,9 @@ class ExactResumeHook(Hook):
 def _order_data(runner: Any, seed: int, state: dict[str, Any] | None) -> None:
     """Give the training loop a loader that begins where the run goes on."""
     loop = runner.train_loop
+    if not hasattr(loop.dataloader.batch_sampler, "sampler"):
+        _warn(runner, "the training data is not drawn by batches of indices, and begins anew")
+        return
     loop.dataloader = placed(loop.dataloader, seed, get_rank())
     if isinstance(loop, EpochBasedTrainLoop):
         index = _index_in_epoch(runner, state)
@@ -128,6 +137,11 @@ def _order_data(runner: Any, seed: int, state: dict[str, Any] | None) -> None:
         passes, index = (0, loop.iter) if state is None else state["place"]
         loop.dataloader.batch_sampler.start_at(loop.iter, passes, index)
         loop.dataloader_iterator = EndlessBatches(loop.dataloader, loop.iter)
+
+
+def _place(batches: Any, drawn: int) -> list[int]:
+    """(pass over the data, batch in it) to go on with, after ``drawn`` batches."""
+    return list(batches.place_after(drawn)) if isinstance(batches, PlacedBatches) else [0, drawn]
 
 
 def _index_in_epoch(runner: Any, state: dict[str, Any] | None) -> int:
