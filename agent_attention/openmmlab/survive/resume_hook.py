@@ -62,7 +62,9 @@ class ExactResumeHook(Hook):
             "batches": len(runner.train_loop.dataloader),
             "place": _place(batches, meta["iter"]),
             "validated": self.validated,
-            "early_stopping": [[hook.best_score, hook.wait_count] for hook in _stoppers(runner)],
+            "early_stopping": [
+                [float(hook.best_score), hook.wait_count] for hook in _stoppers(runner)
+            ],
         }
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
@@ -146,14 +148,15 @@ def _place(batches: Any, drawn: int) -> list[int]:
 
 def _index_in_epoch(runner: Any, state: dict[str, Any] | None) -> int:
     """How many batches of its epoch a resumed run has behind it."""
-    loop = runner.train_loop
-    length = len(loop.dataloader)
-    index = int(loop.iter - loop.epoch * length)
-    same = state is None or state["batches"] == length
-    if same and 0 <= index <= length:
-        return index
-    _warn(runner, f"the data makes {length} batches now: epoch {loop.epoch + 1} begins anew")
-    return 0
+    loop, length = runner.train_loop, len(runner.train_loop.dataloader)
+    if state is None:  # mmengine itself saves at the ends of epochs
+        return 0
+    if state["batches"] != length:
+        text = f"the data made {state['batches']} batches and makes {length}"
+        _warn(runner, f"{text}: epoch {loop.epoch + 1} begins anew")
+        return 0
+    passes, index = state["place"]
+    return int(index) if passes == loop.epoch else length  # the pass was complete, the epoch not
 
 
 def _owes_validation(runner: Any, validated: int) -> bool:
@@ -162,7 +165,7 @@ def _owes_validation(runner: Any, validated: int) -> bool:
     if runner.val_loop is None or validated == loop.iter:
         return False
     by_epoch = isinstance(loop, EpochBasedTrainLoop)
-    if by_epoch and loop.iter != loop.epoch * len(loop.dataloader):
+    if by_epoch and getattr(loop.dataloader.batch_sampler, "first", 0):  # not at its beginning
         return False
     done, last = (loop.epoch, loop.max_epochs) if by_epoch else (loop.iter, loop.max_iters)
     interval = loop.dynamic_intervals[bisect_right(loop.dynamic_milestones, done + 1) - 1]
