@@ -59,6 +59,9 @@ class SafeCheckpointHook(CheckpointHook):
     Checkpoints in an object store (``out_dir`` with ``://``) are written as the store does it.
     """
 
+    backend_args: dict[str, Any] | None
+    file_backend: Any
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.metrics: dict[str, float] | None = None

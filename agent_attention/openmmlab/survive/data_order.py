@@ -6,7 +6,9 @@ the run's seed, the process and the batch's number, and a run can go on with any
 before is skipped as indices, no image of it is read.
 """
 
+import os
 import signal
+import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -118,7 +120,7 @@ class EndlessBatches:
 
 
 class DeafWorker:
-    """Starts a worker that leaves SIGTERM and SIGINT to the main process.
+    """Starts a worker that hears SIGTERM from the main process only, and SIGINT from nobody.
 
     Slurm and a terminal send them to every process of a job. A worker that dies of one takes the
     run with it before it could save; without its main process a worker ends by itself.
@@ -128,10 +130,18 @@ class DeafWorker:
         self.start = start
 
     def __call__(self, worker: int) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if hasattr(signal, "sigwaitinfo"):  # only there is known who sent it
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            threading.Thread(target=_obey_parent, daemon=True).start()
         if self.start is not None:
             self.start(worker)
+
+
+def _obey_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(128 + signal.SIGTERM)
 
 
 def placed(loader: DataLoader, seed: int, rank: int) -> DataLoader:

@@ -12,7 +12,8 @@ import torch
 def random_state() -> dict[str, Any]:
     """All states of this process, as tensors, numbers and lists, which any safe reader takes."""
     version, words, gauss = random.getstate()
-    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    array: Any = np.random.get_state(legacy=True)
+    kind, keys, position, has_gauss, cached = array
     state: dict[str, Any] = {
         "python": [version, list(words), gauss],
         "numpy": [kind, keys.tolist(), position, has_gauss, cached],

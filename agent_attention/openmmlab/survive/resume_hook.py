@@ -165,7 +165,7 @@ def _owes_validation(runner: Any, validated: int) -> bool:
     if runner.val_loop is None or validated == loop.iter:
         return False
     by_epoch = isinstance(loop, EpochBasedTrainLoop)
-    if by_epoch and getattr(loop.dataloader.batch_sampler, "first", 0):  # not at its beginning
+    if by_epoch and getattr(loop.dataloader.batch_sampler, "first", None):  # not at its start
         return False
     done, last = (loop.epoch, loop.max_epochs) if by_epoch else (loop.iter, loop.max_iters)
     interval = loop.dynamic_intervals[bisect_right(loop.dynamic_milestones, done + 1) - 1]
