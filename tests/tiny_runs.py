@@ -259,6 +259,9 @@ def train(cfg: Config, seed: int | None = None, resume: Path | None = None) -> R
         cfg.resume, cfg.load_from = True, str(resume)
     runner = Runner.from_cfg(cfg)
     runner.train()
+    for loop in (runner.train_loop, runner.val_loop):
+        # workers that the garbage collector ends, and not the last reference, take seconds each
+        loop.dataloader._iterator = loop.dataloader_iterator = None
     return runner
 
 
