@@ -113,6 +113,8 @@ class SafeCheckpointHook(CheckpointHook):
 
     def _save_best_checkpoint(self, runner: Any, metrics: dict[str, Any]) -> None:
         """mmengine's own, with the removal of the best one before put off to the end."""
+        if not self.save_best:
+            return
         try:
             super()._save_best_checkpoint(runner, metrics)
         except OSError as error:
