@@ -30,6 +30,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a pool of threads does not survive a fork
 sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
