@@ -6,7 +6,8 @@ require("mmengine", "mmcv", "mmdet")
 
 from mmdet.registry import MODELS  # noqa: E402
 
-import agent_attention.openmmlab.hooks  # noqa: E402, F401  (registers them)
+import agent_attention.openmmlab.hooks  # noqa: E402  (registers them)
+import agent_attention.openmmlab.survive  # noqa: E402, F401  (and these)
 from agent_attention.openmmlab.backbones import AgentPVT, AgentSwinTransformer  # noqa: E402
 from agent_attention.openmmlab.checkpoints import install_safe_loader  # noqa: E402
 

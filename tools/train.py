@@ -6,9 +6,14 @@
         --train-ann train.json --val-ann val.json --train-images images --val-images images
 
 Several GPUs, or several CPU processes: bash tools/dist_train.sh CONFIG GPUS [flags].
+
+SIGTERM or Ctrl-C saves and stops with exit code 75; the same command with --resume goes on, with
+the results of a run that was never stopped (docs/training_at_scale.md).
 """
 
 import argparse
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +23,7 @@ from agent_attention.openmmlab.data import require_data
 from agent_attention.openmmlab.errors import UserError
 from agent_attention.openmmlab.find_lr import find_lr
 from agent_attention.openmmlab.runtime import add_common_flags, build_runner, load_config, run_tool
+from agent_attention.openmmlab.survive import make_resumable, newest_whole
 from agent_attention.openmmlab.training import add_training_flags, apply_training_flags
 
 
@@ -31,7 +37,7 @@ def parse_args() -> argparse.Namespace:
         nargs="?",
         const="auto",
         metavar="PATH",
-        help="go on from PATH, or from the newest checkpoint of the work directory",
+        help="go on from PATH, or from the newest whole checkpoint of the work directory, if any",
     )
     add_training_flags(parser)
     add_common_flags(parser)
@@ -43,6 +49,7 @@ def main() -> None:
     cfg = load_config(args)
     require_data(cfg, "train", *(["val"] if cfg.get("val_cfg") else []))
     require_weights(cfg.model)
+    make_resumable(cfg)
     set_resume(cfg, args.resume)
     apply_training_flags(cfg, args)
     hooks = cfg.get("custom_hooks", [])
@@ -70,13 +77,26 @@ def require_weights(model: Any) -> None:
 
 
 def set_resume(cfg: Config, resume: str | None) -> None:
-    """Resume from a file, or from the newest checkpoint of the work directory ('auto')."""
+    """Resume from a file, or from the newest whole checkpoint of the work directory ('auto').
+
+    Without any there, a run begins: a queue can start a job and start it again with one command.
+    """
     if resume is None:
         return
-    cfg.resume = True
-    cfg.load_from = None if resume == "auto" else resume
-    if resume != "auto" and not Path(resume).is_file():
+    if resume == "auto":
+        found = newest_whole(cfg, say)
+        say(f"--resume: {found or f'nothing in {cfg.work_dir}, so a new run begins'}")
+    elif not (found := Path(resume)).is_file():
         raise UserError(f"--resume: there is no checkpoint {resume} (from {Path.cwd()})")
+    cfg.resume = found is not None
+    if found is not None:
+        cfg.load_from = str(found)
+
+
+def say(text: str) -> None:
+    """One line on stderr, from one process."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,61 @@
 """Files that are written whole or not at all."""
 
+import errno
 import os
+import shutil
 from pathlib import Path
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file, making its folder; a file that was there stays until the new one is whole.
 
+    The content is on the disk before the name is, so that not even a crash of the machine leaves
+    a name with half a content.
+
     Raises:
-        OSError: if it cannot be written.
+        OSError: if it cannot be written; nothing of it is left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    part.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(part, path)
+    try:
+        with part.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError:
+        part.unlink(missing_ok=True)  # on a full disk it would take the last room
+        raise
+    _flush_folder(path.parent)
+
+
+def disk_is_full(error: OSError) -> bool:
+    """Whether a disk, or a user's share of it, had no room left."""
+    return error.errno in _FULL
+
+
+def describe_disk(path: Path) -> str:
+    """The disk that holds a path, for a message: ``/data (3 MB free)``."""
+    place = path.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free // 2**20
+    while not os.path.ismount(place):
+        place = place.parent
+    return f"{place} ({free} MB free)"
+
+
+def _flush_folder(folder: Path) -> None:
+    """Have the new name on the disk too; some file systems cannot, and order names themselves."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)

@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 
 from agent_attention.openmmlab.data import DataFlags, point_at
 from agent_attention.openmmlab.errors import UserError
+from agent_attention.openmmlab.files import describe_disk, disk_is_full
 from agent_attention.safe_load import CheckpointError
 
 
@@ -28,6 +29,12 @@ def run_tool(main: Callable[[], None]) -> NoReturn:
         if "registry" not in str(error):
             raise
         print(f"error: cannot build what the config describes: {_one_line(error)}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:  # a log or a result; checkpoints have a message of their own
+        if not disk_is_full(error):
+            raise
+        place = describe_disk(Path(error.filename or "."))
+        print(f"error: a disk is full (here {place}): {_one_line(error)}", file=sys.stderr)
         sys.exit(1)
     sys.exit(0)
 

@@ -1,0 +1,27 @@
+"""Runs that lose nothing: checkpoints that are whole, and training that goes on where it stopped.
+
+``make_resumable`` switches it on for a config; ``tools/train.py`` does so for every one.
+
+- ``checkpoint_hook``: checkpoints and the pointer to the newest, written whole or not at all.
+- ``newest``: which checkpoint ``--resume`` takes.
+- ``data_order``, ``random_state``, ``resume_hook``: a resumed run computes what an uninterrupted
+  one does.
+- ``interrupts``: SIGTERM and SIGINT save, and stop.
+"""
+
+from agent_attention.openmmlab.survive.checkpoint_hook import SafeCheckpointHook
+from agent_attention.openmmlab.survive.interrupts import RESUME_ME, InterruptHook
+from agent_attention.openmmlab.survive.loops import ResumableEpochLoop
+from agent_attention.openmmlab.survive.newest import newest_whole
+from agent_attention.openmmlab.survive.resume_hook import ExactResumeHook
+from agent_attention.openmmlab.survive.switch_on import make_resumable
+
+__all__ = [
+    "RESUME_ME",
+    "ExactResumeHook",
+    "InterruptHook",
+    "ResumableEpochLoop",
+    "SafeCheckpointHook",
+    "make_resumable",
+    "newest_whole",
+]

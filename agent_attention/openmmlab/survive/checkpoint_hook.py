@@ -1,0 +1,190 @@
+"""Checkpoints that are there whole or not at all, the one before staying until the next is safe."""
+
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import is_main_process, master_only
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import CheckpointHook
+from mmengine.registry import HOOKS
+
+from agent_attention.openmmlab.errors import UserError
+from agent_attention.openmmlab.files import describe_disk, disk_is_full, write_whole
+
+INTERRUPTED = "interrupted.pth"
+OBSOLETE = "obsolete_checkpoints"  # in the message hub: to be removed once the next one is safe
+
+
+class WholeFileBackend(LocalBackend):
+    """mmengine's local files, written whole or not at all."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        write_whole(Path(filepath), obj)
+
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = "utf-8") -> None:
+        write_whole(Path(filepath), obj.encode(encoding))
+
+
+register_backend("whole_file", WholeFileBackend, force=True)
+
+
+class _RemoveLater:
+    """A file backend that only notes what is to be removed."""
+
+    def __init__(self, backend: Any) -> None:
+        self.backend = backend
+        self.noted: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backend, name)
+
+    def remove(self, path: str) -> None:
+        self.noted.append(path)
+
+    rmtree = remove
+
+
+@HOOKS.register_module(force=True)
+class SafeCheckpointHook(CheckpointHook):
+    """mmengine's ``CheckpointHook`` with its arguments, files and names, and these promises.
+
+    - A checkpoint and the pointer ``last_checkpoint`` are written beside their places, flushed to
+      the disk, and renamed. The pointer never names a file that is not there whole.
+    - Old checkpoints, also the best one before, are removed after the new one is safe. So there is
+      one more for a moment; a run that is killed in that moment removes it when it goes on.
+    - A full disk ends the run with one message, and what was saved before is as it was.
+    - ``save_interrupted`` saves at any iteration, into ``interrupted.pth``, which is removed after
+      the next checkpoint.
+
+    Checkpoints in an object store (``out_dir`` with ``://``) are written as the store does it.
+    """
+
+    backend_args: dict[str, Any] | None
+    file_backend: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.metrics: dict[str, float] | None = None
+        local = self.out_dir is None or "://" not in str(self.out_dir)
+        if local and self.backend_args is None and self.file_client_args is None:
+            self.backend_args = {"backend": "whole_file"}
+
+    def before_train(self, runner: Any) -> None:
+        """Find the folder, and what an earlier run kept there; what it left half-written goes."""
+        super().before_train(runner)
+        self.file_backend = _RemoveLater(self.file_backend)
+        info = runner.message_hub.runtime_info
+        if "last_ckpt" in info and Path(info["last_ckpt"]).parent == Path(self.out_dir):
+            self.last_ckpt = info["last_ckpt"]
+            self._remove(info.get(OBSOLETE, []))
+        if is_main_process() and "://" not in str(self.out_dir):
+            parts = [*Path(self.out_dir).glob("*.pth.part"), _pointer(runner).with_suffix(".part")]
+            for part in parts:
+                part.unlink(missing_ok=True)
+
+    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Save the best one later, when all hooks have heard of the metrics and can be saved."""
+        self.metrics = metrics
+
+    def after_val(self, runner: Any) -> None:
+        """Save the best one, and again the newest one, which names it."""
+        metrics, self.metrics = self.metrics, None
+        if metrics is not None:
+            super().after_val_epoch(runner, metrics)
+
+    def save_interrupted(self, runner: Any, meta: dict[str, int]) -> str:
+        """Save in every process at any time, ``meta`` holding the epoch and iteration to go on at.
+
+        Returns:
+            The path of the checkpoint.
+
+        Raises:
+            UserError: if the disk is full.
+        """
+        self._save_as(runner, INTERRUPTED, meta)
+        return str(self.last_ckpt)
+
+    def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict[str, Any]) -> None:
+        """What mmengine calls for each checkpoint; theirs removes first, then saves."""
+        obsolete = self._obsolete(runner, step)
+        runner.message_hub.update_info(OBSOLETE, obsolete)
+        self._save_as(runner, self.filename_tmpl.format(step), meta)
+        self._remove([*obsolete, INTERRUPTED])
+
+    def _save_best_checkpoint(self, runner: Any, metrics: dict[str, Any]) -> None:
+        """mmengine's own, with the removal of the best one before put off to the end."""
+        if not self.save_best:
+            return
+        try:
+            super()._save_best_checkpoint(runner, metrics)
+        except OSError as error:
+            raise self._explained(runner, error) from error
+        self._remove(self._noted())
+
+    def _obsolete(self, runner: Any, step: int) -> list[str]:
+        """Names of the files that the checkpoint of ``step`` replaces; it is noted as kept."""
+        obsolete = self._noted()
+        if self.max_keep_ckpts > 0 and step not in self.keep_ckpt_ids:
+            if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
+                obsolete.append(self.filename_tmpl.format(self.keep_ckpt_ids.popleft()))
+            self.keep_ckpt_ids.append(step)
+            runner.message_hub.update_info("keep_ckpt_ids", list(self.keep_ckpt_ids))
+        return obsolete
+
+    def _noted(self) -> list[str]:
+        """Names of the files that mmengine would have removed by now."""
+        names = [Path(path).name for path in self.file_backend.noted]
+        self.file_backend.noted.clear()
+        return names
+
+    def _save_as(self, runner: Any, name: str, meta: dict[str, Any]) -> None:
+        """Save, and then point at it."""
+        runner.call_hook("before_saving_in_every_process", meta=meta)
+        path = self._path(name)
+        runner.message_hub.update_info("last_ckpt", path)
+        try:
+            runner.save_checkpoint(
+                self.out_dir,
+                name,
+                self.file_client_args,
+                save_optimizer=self.save_optimizer,
+                save_param_scheduler=self.save_param_scheduler,
+                meta=meta,
+                by_epoch=self.by_epoch,
+                backend_args=self.backend_args,
+                **self.args,
+            )
+            if is_main_process():
+                write_whole(_pointer(runner), path)
+        except OSError as error:
+            raise self._explained(runner, error) from error
+        self.last_ckpt = path
+
+    def _explained(self, runner: Any, error: OSError) -> Exception:
+        """The error, or what to do about a full disk."""
+        if not disk_is_full(error):
+            return error
+        folder = Path(self.out_dir)
+        return UserError(
+            f"the disk {describe_disk(folder)} is full: no checkpoint of iteration "
+            f"{runner.iter} could be saved in {folder}. What was saved before is whole: make room, "
+            "and go on with --resume"
+        )
+
+    def _path(self, name: str) -> str:
+        return str(self.file_backend.join_path(self.out_dir, name))
+
+    @master_only
+    def _remove(self, names: list[str]) -> None:
+        """Remove checkpoints; DeepSpeed's are folders."""
+        backend = self.file_backend.backend
+        for path in map(self._path, names):
+            if backend.isfile(path):
+                backend.remove(path)
+            elif backend.isdir(path):
+                backend.rmtree(path)
+
+
+def _pointer(runner: Any) -> Path:
+    """Where mmengine looks for the name of the newest checkpoint."""
+    return Path(runner.work_dir, "last_checkpoint")

@@ -1,0 +1,300 @@
+"""Trainings of seconds: both tasks with everything random that real ones have, and a toy.
+
+``detection`` is by epochs with mmdet's AspectRatioBatchSampler, ``segmentation`` by iterations with
+mmengine's InfiniteSampler. Both crop, resize or flip at random and drop paths, and keep averages.
+"""
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from helpers import SMALL, SMALL_GRIDS
+from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import HistoryBuffer
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, METRICS, MODELS
+from mmengine.runner import Runner
+from torch.utils.data import Dataset
+
+from agent_attention.openmmlab.checkpoints import install_safe_loader, load_local
+from agent_attention.openmmlab.survive import make_resumable
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+CLASSES = ("ellipse", "rectangle", "triangle", "star", "cross")
+LAST = {"detection": "epoch_2.pth", "segmentation": "iter_8.pth"}  # of the runs as configured
+TIMES = ("time", "data_time", "memory")
+_NUMBERS = itertools.count()
+
+
+# ---- data
+
+
+def make_data(folder: Path) -> Path:
+    """Eight training and three validation images, wide and tall, of one box each."""
+    numbers = np.random.RandomState(3)
+    for part, count in (("train", 8), ("val", 3)):
+        (folder / part).mkdir(parents=True)
+        (folder / f"{part}_labels").mkdir()
+        images, notes = [], []
+        for number in range(count):
+            height, width = (48, 64) if number % 3 else (64, 48)
+            left, top, size, kind = 4 + number, 6 + number, 24, number % len(CLASSES)
+            picture = numbers.randint(0, 255, (height, width, 3), np.uint8)
+            labels = np.full((height, width), 1, np.uint8)
+            picture[top : top + size, left : left + size] = 50 * kind
+            labels[top : top + size, left : left + size] = 4 + kind
+            cv2.imwrite(str(folder / part / f"{number}.jpg"), picture)
+            cv2.imwrite(str(folder / f"{part}_labels" / f"{number}.png"), labels)
+            right, bottom = left + size, top + size
+            images.append(
+                {"id": number, "file_name": f"{number}.jpg", "width": width, "height": height}
+            )
+            notes.append(
+                {
+                    "id": number + 1,
+                    "image_id": number,
+                    "category_id": kind + 1,
+                    "bbox": [left, top, size, size],
+                    "area": size * size,
+                    "iscrowd": 0,
+                    "segmentation": [[left, top, right, top, right, bottom, left, bottom]],
+                }
+            )
+        kinds = [{"id": place + 1, "name": name} for place, name in enumerate(CLASSES)]
+        content = {"images": images, "annotations": notes, "categories": kinds}
+        (folder / f"{part}.json").write_text(json.dumps(content))
+    return folder
+
+
+# ---- configs
+
+
+def tiny(task: str, data: Path, work_dir: Path, workers: int = 0, **settings: Any) -> Config:
+    """Two epochs of four iterations, or eight iterations; validation after four and after eight."""
+    cfg = (_detection if task == "detection" else _segmentation)(data)
+    cfg.merge_from_dict(
+        {
+            "model.backbone.agent_shapes": SMALL_GRIDS,
+            "model.backbone.drop_path_rate": 0.3,
+            "model.neck.in_channels": list(SMALL["embed_dims"]),
+            "train_dataloader.num_workers": workers,
+            "train_dataloader.persistent_workers": workers > 0,
+            "train_dataloader.batch_size": 2,
+            "val_dataloader.num_workers": workers,
+            "val_dataloader.persistent_workers": workers > 0,
+            "default_hooks.logger.interval": 1,
+            "optim_wrapper.optimizer.lr": 0.01,
+            "visualizer.vis_backends": [{"type": "LocalVisBackend"}],
+        }
+    )
+    cfg.model.backbone.arch = dict(SMALL)
+    cfg.custom_hooks = [{"type": "EMAHook", "momentum": 0.1}]
+    cfg.pop("auto_scale_lr", None)
+    cfg.merge_from_dict(settings)
+    return finish(cfg, work_dir)
+
+
+def _detection(data: Path) -> Config:
+    cfg = Config.fromfile(CONFIGS / "demo/agent_pvt_maskrcnn_demo.py")
+    flip = {"type": "RandomFlip", "prob": 0.5}
+    sizes = [(64, 64), (80, 80), (96, 96)]
+    load, notes, _, pack = cfg.train_dataloader.dataset.pipeline
+    resize = {"type": "RandomChoiceResize", "scales": sizes, "keep_ratio": True}
+    cfg.train_dataloader.dataset.pipeline = [load, notes, resize, flip, pack]
+    cfg.train_dataloader.batch_sampler = {"type": "AspectRatioBatchSampler"}
+    for part, loader in (("train", cfg.train_dataloader), ("val", cfg.val_dataloader)):
+        place = {"data_root": str(data), "ann_file": f"{part}.json", "data_prefix": {"img": part}}
+        loader.dataset.update(place)
+    cfg.val_evaluator.ann_file = str(data / "val.json")
+    norm = {"type": "GN", "num_groups": 4}
+    cfg.merge_from_dict(
+        {
+            "model.neck.out_channels": 16,
+            "model.neck.norm_cfg": norm,
+            "model.rpn_head.in_channels": 16,
+            "model.rpn_head.feat_channels": 16,
+            "model.roi_head.bbox_roi_extractor.out_channels": 16,
+            "model.roi_head.bbox_head.in_channels": 16,
+            "model.roi_head.bbox_head.fc_out_channels": 16,
+            "model.roi_head.mask_roi_extractor.out_channels": 16,
+            "model.roi_head.mask_head.in_channels": 16,
+            "model.roi_head.mask_head.conv_out_channels": 16,
+            "model.roi_head.mask_head.norm_cfg": norm,
+            "model.test_cfg.rpn.max_per_img": 20,
+            "model.train_cfg.rpn_proposal.max_per_img": 20,
+            "train_cfg.max_epochs": 2,
+            "train_cfg.val_interval": 1,
+        }
+    )
+    cfg.param_scheduler = [{"type": "LinearLR", "start_factor": 0.1, "by_epoch": False, "end": 20}]
+    return cfg
+
+
+def _segmentation(data: Path) -> Config:
+    cfg = Config.fromfile(CONFIGS / "demo/agent_pvt_semantic_fpn_demo.py")
+    load, notes, pack = cfg.train_dataloader.dataset.pipeline
+    resize = {"type": "RandomResize", "scale": (96, 48), "ratio_range": (0.7, 2.0)}
+    crop = {"type": "RandomCrop", "crop_size": (32, 32), "cat_max_ratio": 0.9}
+    more = [{**resize, "keep_ratio": True}, crop, {"type": "RandomFlip", "prob": 0.5}]
+    colours = {"type": "PhotoMetricDistortion"}
+    cfg.train_dataloader.dataset.pipeline = [load, notes, *more, colours, pack]
+    for part, loader in (("train", cfg.train_dataloader), ("val", cfg.val_dataloader)):
+        prefix = {"img_path": part, "seg_map_path": f"{part}_labels"}
+        loader.dataset.update({"data_root": str(data), "data_prefix": prefix})
+    cfg.merge_from_dict(
+        {
+            "model.data_preprocessor.size": (32, 32),
+            "model.neck.out_channels": 16,
+            "model.decode_head.in_channels": [16] * 4,
+            "model.decode_head.channels": 16,
+            "model.decode_head.dropout_ratio": 0.2,
+            "train_cfg.max_iters": 8,
+            "train_cfg.val_interval": 4,
+            "default_hooks.checkpoint.interval": 4,
+        }
+    )
+    cfg.param_scheduler = [{"type": "PolyLR", "power": 0.9, "end": 8, "by_epoch": False}]
+    return cfg
+
+
+def finish(cfg: Config, work_dir: Path) -> Config:
+    """Make a config's runs resumable, and keep apart what mmengine keeps by name."""
+    cfg.work_dir = str(work_dir)
+    cfg.experiment_name = f"run{next(_NUMBERS)}"
+    make_resumable(cfg)
+    install_safe_loader()
+    return cfg
+
+
+# ---- a toy
+
+
+@MODELS.register_module(force=True)
+class ToyModel(BaseModel):
+    """Fits numbers, with dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 1)
+
+    def forward(self, inputs: Any, mode: str = "loss") -> Any:
+        """The loss of numbers (batch, 4), or how good it is."""
+        out = self.layer(torch.nn.functional.dropout(torch.stack(inputs), 0.3, self.training))
+        loss = (out - 1).square().mean()
+        return {"loss": loss} if mode == "loss" else [-loss]
+
+
+@DATASETS.register_module(force=True)
+class ToyData(Dataset):
+    """Twelve samples that are partly drawn at random, and a list of those that were read."""
+
+    read: list[int]
+
+    def __init__(self) -> None:
+        self.read = []
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        self.read.append(index)
+        return {"inputs": torch.rand(4) + index + float(np.random.rand())}
+
+
+@METRICS.register_module(force=True)
+class ToyMetric(BaseMetric):
+    """The sum of how good all batches are."""
+
+    def process(self, data_batch: Any, data_samples: Any) -> None:
+        self.results.extend(float(each) for each in data_samples)
+
+    def compute_metrics(self, results: list[float]) -> dict[str, float]:
+        return {"accuracy": sum(results)}
+
+
+def toy(work_dir: Path, by_epoch: bool = True, workers: int = 0, **settings: Any) -> Config:
+    """Four epochs of three iterations or twelve iterations, a checkpoint after each three."""
+    sampler = {"type": "DefaultSampler" if by_epoch else "InfiniteSampler", "shuffle": True}
+    loader = {"batch_size": 4, "num_workers": workers, "persistent_workers": workers > 0}
+    kind = "EpochBasedTrainLoop" if by_epoch else "IterBasedTrainLoop"
+    length = {"max_epochs": 4} if by_epoch else {"max_iters": 12, "val_interval": 3}
+    keep = {"interval": 1 if by_epoch else 3, "max_keep_ckpts": 1, "save_best": "accuracy"}
+    cfg = Config(
+        {
+            "model": {"type": "ToyModel"},
+            "train_dataloader": {**loader, "dataset": {"type": "ToyData"}, "sampler": sampler},
+            "val_dataloader": {
+                **loader,
+                "dataset": {"type": "ToyData"},
+                "sampler": {"type": "DefaultSampler", "shuffle": False},
+            },
+            "optim_wrapper": {"type": "OptimWrapper", "optimizer": {"type": "Adam", "lr": 0.05}},
+            "param_scheduler": [{"type": "LinearLR", "by_epoch": False, "end": 20}],
+            "train_cfg": {"type": kind, **length},
+            "val_cfg": {},
+            "val_evaluator": {"type": "ToyMetric"},
+            "default_hooks": {
+                "checkpoint": {"type": "CheckpointHook", "by_epoch": by_epoch, **keep}
+            },
+            "log_processor": {"by_epoch": by_epoch},
+            "log_level": "ERROR",
+        }
+    )
+    cfg.merge_from_dict(settings)
+    return finish(cfg, work_dir)
+
+
+# ---- running and comparing
+
+
+def train(cfg: Config, seed: int | None = None, resume: Path | None = None) -> Runner:
+    """Train to the end."""
+    cfg.randomness = {"seed": seed}
+    if resume is not None:
+        cfg.resume, cfg.load_from = True, str(resume)
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    for loop in (runner.train_loop, runner.val_loop):
+        # workers that the garbage collector ends, and not the last reference, take seconds each
+        loop.dataloader._iterator = loop.dataloader_iterator = None
+    return runner
+
+
+def difference(one: Path, other: Path) -> str | None:
+    """The first thing that differs, bit for bit, between two checkpoints; None if nothing does.
+
+    Compared are all weights, averages, optimizer, schedules, random states and the log with losses
+    and metrics; not the times.
+    """
+    first, second = load_local(str(one)), load_local(str(other))
+    for content in (first, second):
+        del content["meta"]
+        hub = content.pop("message_hub")["log_scalars"]
+        logs = {name: log for name, log in hub.items() if name.split("/")[-1] not in TIMES}
+        content["log"] = {name: log.data for name, log in logs.items()}
+        content["run_state"].pop("validated")
+    return _difference(first, second, "")
+
+
+def _difference(one: Any, other: Any, where: str) -> str | None:
+    if isinstance(one, dict):
+        if one.keys() != other.keys():
+            return f"{where}: {sorted(map(str, one.keys() ^ other.keys()))}"
+        found = (_difference(one[key], other[key], f"{where}/{key}") for key in one)
+    elif isinstance(one, list | tuple):
+        if len(one) != len(other):
+            return f"{where}: lengths {len(one)} and {len(other)}"
+        pairs = zip(one, other, strict=True)
+        found = (_difference(*pair, f"{where}/{place}") for place, pair in enumerate(pairs))
+    elif isinstance(one, torch.Tensor | np.ndarray):
+        same = np.array_equal(np.asarray(one), np.asarray(other), equal_nan=True)
+        return None if same else where
+    else:
+        assert not isinstance(one, HistoryBuffer)
+        return None if one == other or one != one else f"{where}: {one} and {other}"
+    return next((each for each in found if each), None)
