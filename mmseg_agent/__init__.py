@@ -6,6 +6,8 @@ require("mmengine", "mmcv", "mmseg")
 
 from mmseg.registry import MODELS  # noqa: E402
 
+import agent_attention.openmmlab.bad_losses  # noqa: E402
+import agent_attention.openmmlab.bad_samples  # noqa: E402
 import agent_attention.openmmlab.hooks  # noqa: E402, F401  (registers them)
 from agent_attention.openmmlab.backbones import AgentPVT, AgentSwinTransformer  # noqa: E402
 from agent_attention.openmmlab.checkpoints import install_safe_loader  # noqa: E402
