@@ -8,6 +8,7 @@ Several GPUs, or several CPU processes: bash tools/dist_train.sh CONFIG GPUS [fl
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from mmengine.config import Config
 
 from agent_attention.openmmlab.data import require_data
 from agent_attention.openmmlab.errors import UserError
+from agent_attention.openmmlab.guards import add_guard_flags, set_guards
 from agent_attention.openmmlab.runtime import add_common_flags, build_runner, load_config, run_tool
+from agent_attention.openmmlab.startup.checks import require_ready
 from agent_attention.openmmlab.training import add_training_flags, apply_training_flags
 
 
@@ -32,6 +35,7 @@ def parse_args() -> argparse.Namespace:
         help="go on from PATH, or from the newest checkpoint of the work directory",
     )
     add_training_flags(parser)
+    add_guard_flags(parser)
     add_common_flags(parser)
     return parser.parse_args()
 
@@ -39,14 +43,22 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     cfg = load_config(args)
-    require_data(cfg, "train", *(["val"] if cfg.get("val_cfg") else []))
-    require_weights(cfg.model)
     set_resume(cfg, args.resume)
     apply_training_flags(cfg, args)
+    if not args.no_checks:
+        check_all(cfg, args)
     hooks = cfg.get("custom_hooks", [])
     if not any(hook.type == "MeanLossHook" for hook in hooks):  # a dumped config has it already
         cfg.custom_hooks = [*hooks, {"type": "MeanLossHook"}]
+    set_guards(cfg, args)
     build_runner(cfg).train()
+
+
+def check_all(cfg: Config, args: argparse.Namespace) -> None:
+    """Raise UserError with everything that would go wrong later."""
+    splits = ["train", *(["val"] if cfg.get("val_cfg") else [])]
+    data, weights = partial(require_data, cfg, *splits), partial(require_weights, cfg.model)
+    require_ready(cfg, data, weights, options=args.cfg_options)
 
 
 def require_weights(model: Any) -> None:
