@@ -14,6 +14,7 @@ the results of a run that was never stopped (docs/training_at_scale.md).
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from mmengine.config import Config
 from agent_attention.openmmlab.data import require_data
 from agent_attention.openmmlab.errors import UserError
 from agent_attention.openmmlab.find_lr import find_lr
+from agent_attention.openmmlab.guards import add_guard_flags, set_guards
 from agent_attention.openmmlab.runtime import add_common_flags, build_runner, load_config, run_tool
+from agent_attention.openmmlab.startup.checks import require_ready
 from agent_attention.openmmlab.survive import make_resumable, newest_whole
 from agent_attention.openmmlab.training import add_training_flags, apply_training_flags
 
@@ -40,6 +43,7 @@ def parse_args() -> argparse.Namespace:
         help="go on from PATH, or from the newest whole checkpoint of the work directory, if any",
     )
     add_training_flags(parser)
+    add_guard_flags(parser)
     add_common_flags(parser)
     return parser.parse_args()
 
@@ -47,18 +51,26 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     cfg = load_config(args)
-    require_data(cfg, "train", *(["val"] if cfg.get("val_cfg") else []))
-    require_weights(cfg.model)
-    make_resumable(cfg)
     set_resume(cfg, args.resume)
     apply_training_flags(cfg, args)
+    if not args.no_checks:
+        check_all(cfg, args)
     hooks = cfg.get("custom_hooks", [])
     if not any(hook.type == "MeanLossHook" for hook in hooks):  # a dumped config has it already
         cfg.custom_hooks = [*hooks, {"type": "MeanLossHook"}]
     if args.find_lr is not None:
         find_lr(cfg, args.find_lr)
     else:
+        make_resumable(cfg)
+        set_guards(cfg, args)
         build_runner(cfg).train()
+
+
+def check_all(cfg: Config, args: argparse.Namespace) -> None:
+    """Raise UserError with everything that would go wrong later."""
+    splits = ["train", *(["val"] if cfg.get("val_cfg") else [])]
+    data, weights = partial(require_data, cfg, *splits), partial(require_weights, cfg.model)
+    require_ready(cfg, data, weights, options=args.cfg_options)
 
 
 def require_weights(model: Any) -> None:

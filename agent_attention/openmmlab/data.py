@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import DATASETS
 
 from agent_attention.openmmlab.errors import UserError
 
@@ -96,7 +97,7 @@ def point_at(cfg: Config, flags: DataFlags) -> list[str] | None:
     if not flags:
         return None
     move = _move_coco if is_coco(cfg) else _move_ade
-    for split, dataset in _datasets(cfg):
+    for split, dataset in datasets(cfg):
         move(dataset, flags, split)
     if not is_coco(cfg):
         return _rename(cfg, flags.classes)
@@ -111,12 +112,12 @@ def require_data(cfg: Config, *splits: str) -> None:
     The message has every path looked for, the layout wanted, and what to do without data.
     """
     missing: dict[str, None] = {}
-    for split, dataset in _datasets(cfg):
+    for split, dataset in datasets(cfg):
         if split in splits:
             missing.update(dict.fromkeys(str(p) for p in _paths(dataset) if not p.exists()))
     if not missing:
         return
-    root = next(_datasets(cfg))[1].get("data_root") or "DIR"
+    root = next(datasets(cfg))[1].get("data_root") or "DIR"
     layout = _LAYOUTS["coco" if is_coco(cfg) else "ade"].format(root=str(root).rstrip("/"))
     raise UserError(
         f"no data: looked for {', '.join(missing)} (from {Path.cwd()}).\n"
@@ -132,7 +133,7 @@ def is_coco(cfg: Config) -> bool:
     return cfg.get("default_scope") != "mmseg"
 
 
-def _datasets(cfg: Config) -> Iterator[tuple[str, Any]]:
+def datasets(cfg: Config) -> Iterator[tuple[str, Any]]:
     """(split, dataset config) of each loader; wrappers such as RepeatDataset are opened."""
     for split in ("train", "val", "test"):
         loader = cfg.get(f"{split}_dataloader")
@@ -174,7 +175,7 @@ def _move_ade(dataset: Any, flags: DataFlags, split: str) -> None:
 
 
 def _move_evaluators(cfg: Config) -> None:
-    for split, dataset in _datasets(cfg):
+    for split, dataset in datasets(cfg):
         evaluators = cfg.get(f"{split}_evaluator") or []
         for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
             if "ann_file" in evaluator:
@@ -185,21 +186,22 @@ def _rename(cfg: Config, classes: tuple[str, ...] | list[str] | None) -> list[st
     """Give datasets and heads the class names; None leaves the config's own."""
     if classes is None:
         return None
-    for _, dataset in _datasets(cfg):
+    for _, dataset in datasets(cfg):
         dataset.metainfo = {"classes": tuple(classes)}
-    _set_num_classes(cfg.model, len(classes))
+    set_num_classes(cfg.model, len(classes))
     return list(classes)
 
 
-def _set_num_classes(node: Any, count: int) -> None:
+def set_num_classes(node: Any, count: int) -> None:
+    """Give every head of a model's config a number of classes, in place."""
     if isinstance(node, dict):
         if "num_classes" in node:
             node["num_classes"] = count
         for child in node.values():
-            _set_num_classes(child, count)
+            set_num_classes(child, count)
     elif isinstance(node, list):
         for child in node:
-            _set_num_classes(child, count)
+            set_num_classes(child, count)
 
 
 def _coco_classes(cfg: Config, chosen: tuple[str, ...] | None) -> tuple[str, ...]:
@@ -209,7 +211,7 @@ def _coco_classes(cfg: Config, chosen: tuple[str, ...] | None) -> tuple[str, ...
     the files of all splits must have the same.
     """
     orders: dict[Path, tuple[str, ...]] = {}
-    for _, dataset in _datasets(cfg):
+    for _, dataset in datasets(cfg):
         path = Path(dataset.data_root, dataset.ann_file)
         if path not in orders and path.exists():
             names = _categories(path)
@@ -231,18 +233,22 @@ def _categories(path: Path) -> tuple[str, ...]:
         return tuple(
             str(category["name"]) for category in json.loads(path.read_text())["categories"]
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is no COCO annotation file: {error!r}") from error
 
 
 def _known_classes(cfg: Config) -> tuple[str, ...]:
-    """The class names of a config: its own, or those of its dataset type."""
-    dataset = next(_datasets(cfg))[1]
-    if dataset.get("metainfo"):
-        return tuple(dataset.metainfo["classes"])
-    from mmdet.registry import DATASETS  # only a detection config comes here
+    return class_names(next(datasets(cfg))[1], "mmdet")  # only a detection config comes here
 
-    return tuple(DATASETS.get(f"mmdet.{dataset.type}").METAINFO["classes"])
+
+def class_names(dataset: Any, scope: str = "mmseg") -> tuple[str, ...]:
+    """The class names of a data set's config: its own, or those of its type; empty if unknown."""
+    found = (dataset.get("metainfo") or {}).get("classes")
+    if found is None:
+        with DATASETS.switch_scope_and_registry(scope) as registry:
+            kind = registry.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
+        found = getattr(kind, "METAINFO", {}).get("classes")
+    return tuple(_lines(Path(found))) if isinstance(found, str) else tuple(found or ())
 
 
 def _paths(dataset: Any) -> Iterator[Path]:

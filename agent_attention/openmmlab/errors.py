@@ -1,4 +1,4 @@
-"""The one exception that stands for a user's mistake."""
+"""The exceptions that stand for a user's mistake."""
 
 
 class UserError(Exception):
@@ -6,3 +6,14 @@ class UserError(Exception):
 
     The tools print the message alone, without a traceback, and exit with 1.
     """
+
+
+class BadSample(UserError):
+    """An image or its annotations cannot be loaded; the message names the files.
+
+    A data loader's worker hands an exception over as ``type(text)``, its traceback in the text:
+    what is kept is the message it was raised with.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.rpartition(f"{__name__}.BadSample: ")[2].strip())

@@ -12,7 +12,7 @@ from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
 from agent_attention.openmmlab.data import DataFlags, point_at
-from agent_attention.openmmlab.errors import UserError
+from agent_attention.openmmlab.errors import BadSample, UserError
 from agent_attention.openmmlab.files import describe_disk, disk_is_full
 from agent_attention.safe_load import CheckpointError
 
@@ -22,7 +22,8 @@ def run_tool(main: Callable[[], None]) -> NoReturn:
     try:
         main()
     except (UserError, CheckpointError) as error:
-        if os.environ.get("RANK", "0") == "0":
+        # other mistakes are met by all ranks, a bad sample by the one that reads it
+        if os.environ.get("RANK", "0") == "0" or isinstance(error, BadSample):
             print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyError as error:  # loaders and optimizers are built late, and name unknown types so

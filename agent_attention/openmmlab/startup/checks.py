@@ -1,0 +1,68 @@
+"""All checks, and their one list."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from agent_attention.openmmlab.errors import UserError
+from agent_attention.openmmlab.startup.data import data_problems
+from agent_attention.openmmlab.startup.keys import unread_keys
+from agent_attention.openmmlab.startup.model import class_problems, fit_problems, model_of
+from agent_attention.openmmlab.startup.run import loader_problems, process_problems, space_problems
+
+WARNING = "warning: "  # what a check says begins so if training can go on
+
+
+def require_ready(
+    cfg: Config, *others: Callable[[], None], options: dict[str, Any] | None = None
+) -> None:
+    """Raise one UserError with everything that would stop a training, or spoil it in silence.
+
+    In a run of many processes the first one checks, and the others wait for it to join them.
+
+    Args:
+        cfg: the config as it will be run.
+        others: checks that raise UserError themselves.
+        options: what ``--cfg-options`` changed.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        return
+    init_default_scope(cfg.get("default_scope") or "mmdet")
+    found = list(dict.fromkeys([*_raised(others), *problems(cfg, options or {})]))
+    for each in found:
+        if each.startswith(WARNING):
+            print(each, file=sys.stderr)
+    stops = [each for each in found if not each.startswith(WARNING)]
+    if len(stops) == 1:
+        raise UserError(stops[0])
+    if stops:
+        listed = "\n".join(f"{number}. {each}" for number, each in enumerate(stops, 1))
+        raise UserError(f"{len(stops)} things to mend before training:\n{listed}")
+
+
+def problems(cfg: Config, options: dict[str, Any]) -> Iterator[str]:
+    """What is wrong, and warnings."""
+    yield from unread_keys(cfg, options)
+    yield from data_problems(cfg)
+    yield from class_problems(cfg)
+    yield from loader_problems(cfg)
+    yield from process_problems(cfg)
+    try:
+        model = model_of(cfg)
+    except UserError as error:
+        yield str(error)
+        return
+    yield from fit_problems(cfg, model)
+    yield from space_problems(cfg, sum(each.numel() for each in model.parameters()))
+
+
+def _raised(checks: tuple[Callable[[], None], ...]) -> Iterator[str]:
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            yield str(error)

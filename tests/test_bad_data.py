@@ -1,0 +1,307 @@
+"""Data that misbehave during training: broken images and labels, losses that are no numbers."""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.registry import init_default_scope
+from mmseg.datasets import BaseSegDataset
+from PIL import Image
+from test_tools import CONFIGS, ROOT, TASKS, data, logged, output, python, refusal, run
+from torch.utils.data import DataLoader
+from toy_runs import toy_run
+
+from agent_attention.openmmlab.bad_samples import BadSamplesHook, CheckedLoading, summary
+from agent_attention.openmmlab.errors import BadSample, UserError
+from agent_attention.openmmlab.guards import add_guard_flags, checked, set_guards
+from agent_attention.openmmlab.training import add_training_flags
+
+__all__ = ["data"]  # a fixture, shared with test_tools
+
+CLASSES = 3
+STEPS = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"}]
+Parts = dict[str, Any]
+
+
+# ---- bad samples
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    """An image and its label map, of 0 = ignore and three classes."""
+    init_default_scope("mmseg")
+    image, label = tmp_path / "images/one.jpg", tmp_path / "labels/one.png"
+    image.parent.mkdir()
+    label.parent.mkdir()
+    noise = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
+    Image.fromarray(noise).save(image)
+    Image.fromarray(np.arange(2400, dtype=np.uint8).reshape(40, 60) % 4).save(label)
+    return image, label
+
+
+def sample_of(image: Path, label: Path) -> Parts:
+    paths = {"img_path": str(image), "seg_map_path": str(label)}
+    return {**paths, "reduce_zero_label": True, "label_map": None, "seg_fields": []}
+
+
+def test_a_good_sample_is_loaded_as_without_checks(pair: tuple[Path, Path]) -> None:
+    plain = sample_of(*pair)
+    loading = CheckedLoading(STEPS, classes=CLASSES)
+    for step in CheckedLoading(STEPS).steps:
+        plain = step(plain)
+    found = loading(sample_of(*pair))
+    assert found is not None and found.keys() == plain.keys()
+    for key in ("img", "gt_seg_map"):
+        np.testing.assert_array_equal(found[key], plain[key])
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+
+
+def as_labels(mode: str) -> Callable[[Path], None]:
+    return lambda path: Image.open(path).convert(mode).save(path)
+
+
+def deep(path: Path) -> None:
+    labels = np.asarray(Image.open(path)).astype(np.uint16)
+    Image.fromarray(labels + 256).save(path)
+
+
+def odd(path: Path) -> None:
+    labels = np.asarray(Image.open(path)).copy()
+    labels[0, 0] = 77
+    Image.fromarray(labels).save(path)
+
+
+# what is broken, how, and what the message must say
+BROKEN: dict[str, tuple[int, Callable[[Path], Any], str]] = {
+    "a cut image": (0, cut, "truncated"),
+    "an empty image": (0, lambda path: path.write_bytes(b""), "the file is empty"),
+    "a text as image": (0, lambda path: path.write_text("hello"), "no image can be opened"),
+    "no image": (0, Path.unlink, "there is no"),
+    "a folder as image": (0, lambda path: (path.unlink(), path.mkdir()), "Is a directory"),
+    "cut labels": (1, cut, "truncated"),
+    "no labels": (1, Path.unlink, "there is no"),
+    "colours as labels": (1, as_labels("RGB"), "3 channels"),
+    "deep labels": (1, deep, "values up to 259"),
+    "a label of no class": (1, odd, "has 77, but classes are 1..3"),
+    "labels of another size": (
+        1,
+        lambda path: Image.new("L", (9, 8)).save(path),
+        "9 x 8, the image 60 x 40",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_bad_sample_names_its_file_and_what_is_wrong(what: str, pair: tuple[Path, Path]) -> None:
+    which, spoil, words = BROKEN[what]
+    spoil(pair[which])
+    with pytest.raises(BadSample) as caught:
+        CheckedLoading(STEPS, classes=CLASSES)(sample_of(*pair))
+    assert str(pair[which]) in str(caught.value)
+    assert words in str(caught.value)
+
+
+def test_opencv_alone_reads_a_cut_image(pair: tuple[Path, Path]) -> None:
+    """Why files are looked at before they are decoded."""
+    cut(pair[0])
+    assert cv2.imread(str(pair[0])).shape == (40, 60, 3)
+
+
+def test_an_image_of_another_size_than_its_boxes_is_bad(pair: tuple[Path, Path]) -> None:
+    init_default_scope("mmdet")
+    sample = {"img_path": str(pair[0]), "instances": [], "height": 60, "width": 40}
+    with pytest.raises(BadSample, match="40 x 60 in the annotations, 60 x 40 on disk"):
+        CheckedLoading(STEPS[:1])(sample)
+
+
+def seg_data(root: Path, log_dir: Path | None, test_mode: bool = False) -> BaseDataset:
+    step = {"type": "CheckedLoading", "steps": STEPS, "classes": CLASSES}
+    step["log_dir"] = str(log_dir) if log_dir else None
+    return BaseSegDataset(
+        data_root=str(root),
+        data_prefix={"img_path": "images", "seg_map_path": "labels"},
+        metainfo={"classes": tuple("abc")},
+        reduce_zero_label=True,
+        pipeline=[
+            {**step, "log_dir": str(log_dir) if log_dir else None},
+            {"type": "PackSegInputs"},
+        ],
+        test_mode=test_mode,
+    )
+
+
+def copies(pair: tuple[Path, Path], count: int) -> list[tuple[Path, Path]]:
+    more = []
+    for number in range(count):
+        found = [path.with_name(f"{number}{path.suffix}") for path in pair]
+        for old, new in zip(pair, found, strict=True):
+            shutil.copy(old, new)
+        more.append((found[0], found[1]))
+    return more
+
+
+def first(batch: list[Any]) -> Any:
+    return batch[0]
+
+
+def test_workers_leave_bad_samples_out_and_note_them(
+    pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    cut(copies(pair, 3)[1][0])
+    hook = BadSamplesHook("skip", str(tmp_path))
+    loader = DataLoader(seg_data(tmp_path, tmp_path), num_workers=2, collate_fn=first)
+    names = [Path(each["data_samples"].img_path).name for each in loader]
+    assert len(names) == 4 and "1.jpg" not in names
+    lines = hook._lines(hook.begin)
+    assert lines and all(line.startswith(f"{tmp_path}/images/1.jpg\t") for line in lines)
+    assert "1 samples" in summary(lines) and "truncated" in summary(lines)
+
+
+def test_a_worker_that_finds_nothing_good_says_so_in_one_message(
+    pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    cut(pair[0])
+    loader = DataLoader(seg_data(tmp_path, tmp_path), num_workers=1, collate_fn=first)
+    with pytest.raises(BadSample, match=r"^100 samples in a row cannot be loaded") as caught:
+        next(iter(loader))
+    assert "Traceback" not in str(caught.value) and str(pair[0]) in str(caught.value)
+
+
+def test_validation_never_leaves_samples_out(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    cut(pair[0])
+    loader = DataLoader(seg_data(tmp_path, None, test_mode=True), num_workers=1, collate_fn=first)
+    with pytest.raises(BadSample, match=r"^cannot load") as caught:
+        next(iter(loader))
+    assert "Traceback" not in str(caught.value)
+
+
+def flags(*arguments: str) -> Any:
+    parser = argparse.ArgumentParser()
+    add_training_flags(parser)
+    add_guard_flags(parser)
+    return parser.parse_args(arguments)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_policy_of_a_dumped_config_is_replaced(task: str, tmp_path: Path) -> None:
+    once = Config.fromfile(CONFIGS / TASKS[task].config)
+    once.work_dir = "somewhere"
+    before = once.train_dataloader.dataset.pipeline
+    tested = once.test_dataloader.dataset.to_dict()
+    set_guards(once, flags())
+    once.dump(tmp_path / "dumped.py")
+    again = Config.fromfile(tmp_path / "dumped.py")
+    set_guards(again, flags("--on-bad-sample=skip", "--nan=skip", "--nan-limit=3"))
+    assert [hook["type"] for hook in again.custom_hooks] == ["BadLossesHook", "BadSamplesHook"]
+    assert (again.custom_hooks[0].policy, again.custom_hooks[0].limit) == ("skip", 3)
+    assert again.custom_hooks[1].policy == "skip"
+    pipeline = again.train_dataloader.dataset.pipeline
+    assert pipeline[0].type == "CheckedLoading"
+    assert [*pipeline[0].steps, *pipeline[1:]] == before
+    assert again.val_dataloader.dataset.pipeline[0].log_dir is None
+    assert again.test_dataloader.dataset.to_dict() == tested
+
+
+def test_only_leading_steps_are_checked() -> None:
+    steps = [{"type": name} for name in ("LoadImageFromFile", "Resize", "LoadAnnotations")]
+    found = checked(steps, None, None)
+    assert [step["type"] for step in found] == ["CheckedLoading", "Resize", "LoadAnnotations"]
+    assert checked(steps[1:2], None, None) == steps[1:2]
+
+
+# ---- bad losses
+
+STOP = {"type": "BadLossesHook", "policy": "stop"}
+SKIP = {"type": "BadLossesHook", "policy": "skip"}
+
+
+def same(one: Parts, other: Parts) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_bad_losses_stop_and_save_what_was_before(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        toy_run(tmp_path / "bad", STOP, bad=(7,))
+    said = str(caught.value)
+    saved = tmp_path / "bad/before_bad_losses.pth"
+    for words in ("iteration 4:", "loss_fit nan", "photos/6.jpg", "photos/7.jpg", str(saved)):
+        assert words in said
+    assert "photos/5.jpg" not in said
+    alone = toy_run(tmp_path / "short", STOP, without=(6, 7, 8, 9, 10, 11))
+    checkpoint = torch.load(saved, weights_only=False)
+    assert same(checkpoint["state_dict"], alone.model.state_dict())
+    assert checkpoint["meta"]["iter"] == 3 and "optimizer" in checkpoint
+
+
+def test_leaving_a_batch_out_is_as_if_it_were_not_there(tmp_path: Path) -> None:
+    skipped = toy_run(tmp_path / "bad", SKIP, bad=(7,))
+    without = toy_run(tmp_path / "without", STOP, without=(6, 7))
+    assert same(skipped.model.state_dict(), without.model.state_dict())
+    log = next((tmp_path / "bad").glob("*/*.log")).read_text()
+    assert "photos/7.jpg" in log and "1 batches were left out" in log
+    losses = [each["loss"] for each in logged(tmp_path / "bad")]
+    assert len(losses) >= 5 and np.isfinite(losses).all()
+
+
+def test_too_many_bad_batches_stop_the_run(tmp_path: Path) -> None:
+    hook = {**SKIP, "limit": 1}
+    with pytest.raises(UserError, match="--nan-limit is 1") as caught:
+        toy_run(tmp_path, hook, bad=(3, 8))
+    assert "iteration 5:" in str(caught.value) and "photos/8.jpg" in str(caught.value)
+
+
+@pytest.mark.parametrize("policy", ["stop", "skip"])
+def test_processes_decide_together(policy: str, tmp_path: Path) -> None:
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    program = [str(ROOT / "tests/toy_runs.py"), str(tmp_path), "7", policy]
+    done = run(sys.executable, *launch, *program, cwd=tmp_path)
+    # samples go to the processes in turn: number 7 comes to process 1, in its second batch
+    if policy == "skip":
+        output(done)
+        one, other = (torch.load(tmp_path / f"weights.{rank}.pt") for rank in (0, 1))
+        assert torch.equal(one["layer.weight"], other["layer.weight"])
+        assert all(torch.isfinite(each).all() for each in other.values())
+        return
+    assert done.returncode != 0
+    said = done.stderr.partition("error: ")[2].partition("What helps")[0]
+    assert "iteration 2:" in said and "process 1: " in said and "process 0" not in said
+    assert "photos/7.jpg" in said and (tmp_path / "before_bad_losses.pth").is_file()
+    assert "bad_losses.py" not in done.stderr  # no traceback of ours
+
+
+# ---- as users meet them
+
+
+def train_spoilt(task: str, data: Path, folder: Path, policy: str) -> Any:
+    """Train on a set with one image cut short."""
+    shutil.copytree(data / TASKS[task].data, folder / "set")
+    cut(next(path for path in sorted((folder / "set").rglob("*.jpg")) if "train" in str(path)))
+    where = ["--data-root", str(folder / "set"), "--work-dir", str(folder / "work")]
+    settings = [*TASKS[task].two, "train_dataloader.batch_size=9", "val_dataloader=None"]
+    settings += ["val_cfg=None", "val_evaluator=None"]
+    config = str(CONFIGS / TASKS[task].config)
+    more = [f"--on-bad-sample={policy}", "--cfg-options", *settings]
+    return python("train.py", config, *where, *more, cwd=folder)
+
+
+def test_training_stops_at_a_bad_image_and_names_it(data: Path, tmp_path: Path) -> None:
+    said = refusal(train_spoilt("segmentation", data, tmp_path, "error"))
+    assert "truncated" in said and ".jpg" in said and "--on-bad-sample=skip" in said
+
+
+def test_training_goes_on_without_a_bad_image_and_reports_it(data: Path, tmp_path: Path) -> None:
+    said = output(train_spoilt("detection", data, tmp_path, "skip"))
+    assert "bad samples: 1 samples (met" in said and "truncated" in said
+    assert (tmp_path / "work/epoch_1.pth").is_file()

@@ -1,0 +1,301 @@
+"""Checks before the first iteration: what is wrong is found, and nothing else."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mmdet
+import mmseg
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from test_tools import CONFIGS, ROOT, TASKS, data, python, refusal
+
+from agent_attention.openmmlab.data import DataFlags, point_at
+from agent_attention.openmmlab.errors import UserError
+from agent_attention.openmmlab.startup import run as run_checks
+from agent_attention.openmmlab.startup.checks import require_ready
+from agent_attention.openmmlab.startup.data import data_problems
+from agent_attention.openmmlab.startup.keys import unread_keys
+from agent_attention.openmmlab.startup.model import class_problems
+
+__all__ = ["data"]  # a fixture, shared with test_tools
+
+OURS = sorted(
+    path for path in CONFIGS.rglob("*.py") if "_base_" not in path.parts and path.parent != CONFIGS
+)
+STOCK = [
+    Path(mmdet.__file__).parent / ".mim/configs/mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py",
+    Path(mmseg.__file__).parent / ".mim/configs/upernet/upernet_r50_4xb4-160k_ade20k-512x512.py",
+    Path(mmseg.__file__).parent / ".mim/configs/swin/"
+    "swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py",
+]
+
+
+def read(path: Path, options: dict[str, Any] | None = None) -> Config:
+    cfg = Config.fromfile(path)
+    cfg.merge_from_dict(options or {})
+    init_default_scope(cfg.default_scope)
+    return cfg
+
+
+# ---- settings that nothing reads
+
+
+@pytest.mark.parametrize("path", [*OURS, *STOCK], ids=lambda path: path.stem)
+def test_there_is_no_false_alarm(path: Path) -> None:
+    cfg = read(path)
+    assert list(unread_keys(cfg, {})) == []
+    assert list(class_problems(cfg)) == []
+
+
+class Slip(NamedTuple):
+    """A setting with a slip, and the name that was meant."""
+
+    key: str
+    meant: str
+    value: Any = 1
+    task: str = "detection"
+
+
+SLIPS = [
+    Slip("train_dataloader.batchsize", "batch_size"),
+    Slip("train_dataloader.num_worker", "num_workers"),
+    Slip("train_cfg.max_epoch", "max_epochs"),
+    Slip("optim_wrapper.optimizer.weight_decy", "weight_decay"),
+    Slip("optim_wrapper.clip_gradd", "clip_grad", {}),
+    Slip("optim_wrapper.paramwise_cfg.norm_decay_mul", "norm_decay_mult"),
+    Slip("model.backbone.agent_shape_s", "agent_shapes"),
+    Slip("model.test_cfg.rcnn.score_thrr", "score_thr"),
+    Slip("model.train_cfg.rpn_proposal.nms_prre", "nms_pre"),
+    Slip("default_hooks.checkpoint.max_keep_ckpt", "max_keep_ckpts"),
+    Slip("default_hooks.chekpoint", "checkpoint", {"interval": 2}),
+    Slip("train_dataloader.dataset.filter_cgf", "filter_cfg", {}),
+    Slip("custom_hook", "custom_hooks", []),
+    Slip("load_form", "load_from", "x.pth"),
+    Slip("train_cfg.max_iter", "max_iters", 1, "segmentation"),
+    Slip("train_dataloader.dataset.image_suffix", "img_suffix", ".png", "segmentation"),
+    Slip("train_dataloader.dataset.pipeline.0.to_float", "to_float32", True, "segmentation"),
+]
+
+
+@pytest.mark.parametrize("slip", SLIPS, ids=lambda slip: slip.key)
+def test_a_slip_is_named_with_what_was_meant(slip: Slip) -> None:
+    found = list(unread_keys(read(CONFIGS / TASKS[slip.task].config, {slip.key: slip.value}), {}))
+    assert len(found) == 1, found
+    assert slip.key in found[0] and f"did you mean {slip.meant}?" in found[0]
+
+
+def test_an_option_that_comes_too_late_is_named() -> None:
+    """The file's variables have been read when options are merged."""
+    options = {"data_root": "elsewhere", "max_epochs": 3, "train_cfg.max_epochs": 3}
+    found = list(unread_keys(read(CONFIGS / TASKS["detection"].config, options), options))
+    assert len(found) == 2 and "data_root" in found[0] and "max_epochs" in found[1]
+
+
+# ---- data and classes
+
+
+def own(task: str, data: Path, folder: Path, options: dict[str, Any] | None = None) -> Config:
+    """A demo config on a copy of the generated set."""
+    root = folder / "set"
+    if not root.exists():
+        shutil.copytree(data / TASKS[task].data, root)
+    cfg = read(CONFIGS / TASKS[task].config, options)
+    point_at(cfg, DataFlags(root=str(root)))
+    cfg.work_dir = str(folder / "work")
+    return cfg
+
+
+def spoilt(data: Path, folder: Path, spoil: Callable[[Any], Any]) -> list[str]:
+    """What is said of a demo set whose training annotations were changed."""
+    cfg = own("detection", data, folder)
+    path = folder / "set/annotations/instances_train2017.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps([] if spoil(content) == "a list" else content))
+    return list(data_problems(cfg))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_good_set_has_no_problems(task: str, data: Path, tmp_path: Path) -> None:
+    cfg = own(task, data, tmp_path)
+    assert list(data_problems(cfg)) == []
+    require_ready(cfg)
+    assert not (tmp_path / "work").exists()  # checks leave nothing behind
+
+
+def note(content: Any) -> Any:
+    """The first annotation that is no crowd."""
+    return next(each for each in content["annotations"] if not each["iscrowd"])
+
+
+def size(content: Any) -> list[int]:
+    """Height and width of its image."""
+    images = {each["id"]: each for each in content["images"]}
+    image = images[note(content)["image_id"]]
+    return [image["height"], image["width"]]
+
+
+SPOILT: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "no images": (lambda content: content.pop("images"), "images missing or no list"),
+    "a list": (lambda content: "a list", "it is a list"),
+    "no file name": (lambda content: content["images"][0].pop("file_name"), "file_name is missing"),
+    "two images of one id": (
+        lambda content: content["images"].append(content["images"][0]),
+        "two images have one id",
+    ),
+    "a box of three": (lambda content: note(content)["bbox"].pop(), "not a list of four"),
+    "a box of text": (lambda content: note(content).update(bbox=["a", 1, 2, 3]), "finite numbers"),
+    "no area": (lambda content: note(content).pop("area"), "area is missing"),
+    "no mask": (lambda content: note(content).pop("segmentation"), "learns from masks"),
+    "a far corner": (
+        lambda content: note(content).update(segmentation=[[0, 0, 1e12, 0, 5, 5]]),
+        "images away",
+    ),
+    "runs that do not fit": (
+        lambda content: note(content).update(segmentation={"size": size(content), "counts": [5]}),
+        "sum up",
+    ),
+    "another category": (
+        lambda content: content["categories"][0].update(name="other"),
+        "which the config's classes name",
+    ),
+    "another order": (lambda content: content["categories"].reverse(), "in another order"),
+    "other images": (
+        lambda content: (
+            [each.update(file_name="no.jpg") for each in content["images"][:1]]
+            and [each.update(file_name=f"no/{i}.jpg") for i, each in enumerate(content["images"])]
+        ),
+        "none of the images",
+    ),
+    "nothing annotated": (lambda content: content["annotations"].clear(), "no image is left"),
+}
+
+
+@pytest.mark.parametrize("what", SPOILT)
+def test_annotations_that_cannot_be_trained_on_are_told(
+    what: str, data: Path, tmp_path: Path
+) -> None:
+    spoil, words = SPOILT[what]
+    found = spoilt(data, tmp_path, spoil)
+    assert len(found) == 1, found
+    assert words in found[0]
+    assert "instances_train2017.json" in found[0]
+
+
+def test_what_mmdet_bears_stops_nothing(data: Path, tmp_path: Path) -> None:
+    """A box without width is dropped, one that reaches out is clipped, a crowd is ignored."""
+
+    def spoil(content: Any) -> None:
+        notes = content["annotations"]
+        notes[0]["bbox"][2] = 0
+        notes[1]["bbox"][0] -= 9
+        notes[2].pop("iscrowd")
+
+    assert spoilt(data, tmp_path, spoil) == []
+
+
+def test_labels_that_lack_are_told(data: Path, tmp_path: Path) -> None:
+    cfg = own("segmentation", data, tmp_path)
+    labels = sorted((tmp_path / "set/annotations/training").iterdir())
+    labels[1].unlink()
+    (found,) = data_problems(cfg)
+    assert "1 of 9 images have no label map" in found and labels[1].name in found
+
+
+def test_images_of_another_ending_are_told(data: Path, tmp_path: Path) -> None:
+    """Training would wait for its first image without end."""
+    options = {"train_dataloader.dataset.img_suffix": ".tif"}
+    (found,) = data_problems(own("segmentation", data, tmp_path, options))
+    assert "no image ends in .tif (there: 9 .jpg)" in found
+
+
+@pytest.mark.parametrize(
+    ("task", "key"),
+    [
+        ("detection", "model.roi_head.bbox_head.num_classes"),
+        ("segmentation", "model.decode_head.num_classes"),
+    ],
+)
+def test_a_head_for_another_number_of_classes_is_told(task: str, key: str) -> None:
+    (found,) = class_problems(read(CONFIGS / TASKS[task].config, {key: 77}))
+    assert f"{key} is 77" in found and "names" in found
+
+
+# ---- checkpoint, work directory, workers, all at once
+
+
+def test_a_checkpoint_of_another_model_is_not_resumed(data: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.pth"
+    torch.save({"state_dict": {"weight": torch.zeros(2)}, "optimizer": {}, "meta": {}}, other)
+    cfg = own("segmentation", data, tmp_path)
+    cfg.resume, cfg.load_from = True, str(other)
+    with pytest.raises(UserError, match="does not fit the config"):
+        require_ready(cfg)
+    cfg.resume = False
+    with pytest.raises(UserError, match="none of the model's"):
+        require_ready(cfg)
+
+
+def test_a_file_in_the_way_of_the_work_directory_is_told(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (found,) = run_checks.space_problems(Config({"work_dir": str(tmp_path / "file/work")}), 1)
+    assert "is a file" in found
+
+
+@pytest.mark.parametrize(("free", "fits"), [(10**6, False), (10**12, True)])
+def test_room_for_the_checkpoints_is_wanted(
+    free: int, fits: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=free)
+    monkeypatch.setattr(run_checks.shutil, "disk_usage", lambda path: usage)
+    cfg = read(OURS[0])
+    cfg.work_dir = str(tmp_path)
+    assert (list(run_checks.space_problems(cfg, 10**6)) == []) == fits
+
+
+def test_checkpoints_are_counted_as_the_hook_keeps_them() -> None:
+    cfg = read(CONFIGS / "agent_pvt/mask-rcnn_agent-pvt-t_fpn_1x_coco.py")
+    assert run_checks.checkpoints_to_come(cfg) == 12
+    cfg.default_hooks.checkpoint.update(interval=5, save_best="auto")
+    assert run_checks.checkpoints_to_come(cfg) == 4
+    cfg.default_hooks.checkpoint.update(interval=1, max_keep_ckpts=2)
+    assert run_checks.checkpoints_to_come(cfg) == 4  # the third is whole before the first goes
+
+
+def test_workers_that_torch_refuses_are_told() -> None:
+    options = {"train_dataloader.num_workers": 0, "train_dataloader.persistent_workers": True}
+    cfg = read(CONFIGS / TASKS["detection"].config, options)
+    (found,) = run_checks.loader_problems(cfg)
+    assert "persistent_workers needs workers" in found
+
+
+def test_everything_is_told_at_once(data: Path, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(data / "ade", root)
+    next((root / "annotations/training").iterdir()).unlink()
+    (tmp_path / "work").write_text("")
+    options = ["train_dataloader.batch_siz=3", "model.decode_head.num_classes=5"]
+    options += ["train_dataloader.num_workers=-1"]
+    where = ["--data-root", str(root), "--work-dir", str(tmp_path / "work")]
+    config = str(CONFIGS / TASKS["segmentation"].config)
+    said = refusal(python("train.py", config, *where, "--cfg-options", *options, cwd=tmp_path))
+    assert said.startswith("5 things to mend before training:\n1. ")
+    for words in ("batch_size?", "no label map", "is 5, but", "num_workers must", "is a file"):
+        assert words in said
+
+
+# ---- mutated files
+
+
+def test_mutated_annotations_are_clear_errors_or_trained_on() -> None:
+    sys.path.insert(0, str(ROOT / "tests/faults"))
+    import annotations
+
+    found = annotations.run(60)
+    assert sum(found.values()) == 60
+    assert found.keys() == {"error", "trained"}
