@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from agent_attention.openmmlab import bad_losses, bad_samples, hooks
-from agent_attention.openmmlab.runtime import build_runner, run_tool
+from agent_attention.openmmlab.failures import run_tool
+from agent_attention.openmmlab.runtime import build_runner
 
 __all__ = ["bad_losses", "bad_samples", "hooks"]  # they register what runs name
 
