@@ -91,7 +91,7 @@ def agree(decide: Callable[[], Value]) -> Value:
         raise mistake
     if told[1] is not None:
         raise ToldError(told[1])
-    return told[0]  # type: ignore[no-any-return]
+    return told[0]
 
 
 def was_restarted() -> bool:
