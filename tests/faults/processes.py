@@ -71,7 +71,7 @@ def write_config(task: str, data: Path, folder: Path, faults: list[Any], **setti
     return path
 
 
-def bash(script: str, *arguments: Any, seconds: float = 600, **environment: str) -> Any:
+def bash(script: str, *arguments: Any, seconds: float = 300, **environment: str) -> Any:
     """Run a script of tools/ to its end; its output, exit code, and how long it took."""
     paths = os.pathsep.join([str(ROOT), str(TESTS), str(TESTS / "faults")])
     known = {**os.environ, "PYTHON": sys.executable, "PYTHONPATH": paths, **environment}
