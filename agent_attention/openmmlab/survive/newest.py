@@ -1,7 +1,6 @@
 """Which checkpoint ``--resume`` takes: the newest of a work directory that is whole."""
 
 import re
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from mmengine.config import Config
 from agent_attention.openmmlab.checkpoints import load_local
 from agent_attention.openmmlab.errors import UserError
 from agent_attention.openmmlab.survive.checkpoint_hook import INTERRUPTED, POINTER
+from agent_attention.safe_archive import archive_damage
 
 Say = Callable[[str], None]
 
@@ -47,18 +47,8 @@ def newest_whole(cfg: Config, say: Say) -> Path | None:
     return None
 
 
-def damage(path: Path) -> str | None:
-    """What is wrong with a checkpoint file, every byte of which is read; None if it is whole."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-    except Exception as error:  # a damaged archive can raise anything
-        return " ".join(str(error).split()) or type(error).__name__
-    return None if broken is None else f"the checksum of {broken} is wrong"
-
-
 def _is_whole(path: Path, say: Say) -> bool:
-    problem = damage(path)
+    problem = archive_damage(path)
     if problem is not None:
         say(f"skipped the checkpoint {path}: it is damaged ({problem})")
     return problem is None
