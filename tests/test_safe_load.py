@@ -26,6 +26,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import SMALL, normal, small_pvt
+from mmengine.config import Config
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.runner import CheckpointLoader, save_checkpoint
 from safetensors.torch import save_file
@@ -652,6 +653,46 @@ def test_more_bytes_than_are_there_are_not_read(tmp_path: Path) -> None:
         for name, content in parts.items():
             archive.writestr(name, content.replace(b"K\x04tq", b"K\x40tq", 1))
     assert "it takes 256 bytes of a part of 16" in error_of(path)
+
+
+CODE = [
+    "import os",
+    "a = open('x')",
+    "a = dict(b=[eval('1')])",
+    "a = dict.fromkeys('x')",
+    "a = dict([('type', 'os.system')])",
+    "a = dict(**b)",
+    "model = dict(type='os.system', command='touch x')",
+    "model = {'type': 'subprocess.run'}",
+    "model = {**b}",
+    "b = 'os.system'\nmodel = dict(type=b)",
+    "a = '{{ 1 }}'",
+    "a = 9 ** 9",
+    "a = b.c",
+    "a = f'{b}'",
+    "a = lambda: 1",
+    "def a(): pass",
+    "a = [b for c in d]",
+    "a = (",
+    "a = '\0'" + "\0",
+    "(" * 9999,
+    7,
+]
+
+
+@pytest.mark.parametrize("text", CODE)
+def test_a_config_with_code_is_dropped(text: Any, tmp_path: Path) -> None:
+    content = {"meta": {"config": text, "cfg": text, "iter": 3}}
+    content["message_hub"] = {"runtime_info": {"cfg": text}}
+    found = load_local(str(save(content, tmp_path / "a.pth")))
+    assert found == {"meta": {"iter": 3}, "message_hub": {"runtime_info": {}}}
+
+
+@pytest.mark.parametrize("name", ["agent_pvt_maskrcnn", "agent_pvt_semantic_fpn"])
+def test_a_config_as_mmengine_writes_it_is_kept(name: str, tmp_path: Path) -> None:
+    text = Config.fromfile(Path(__file__).parents[1] / f"configs/{name}.py").pretty_text
+    content = {"meta": {"cfg": text}, "message_hub": {"runtime_info": {"cfg": text}}}
+    assert load_local(str(save(content, tmp_path / "a.pth"))) == content
 
 
 # --- every way of mmengine to a file
