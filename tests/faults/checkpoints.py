@@ -28,6 +28,8 @@ import traceback
 import zipfile
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +39,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 from mmengine.config import Config
+from mmengine.registry import MODELS
 from mmengine.runner import CheckpointLoader
 from tiny_runs import toy, train
 from tqdm import tqdm
 
 from agent_attention.openmmlab.checkpoints import load_local
+from agent_attention.openmmlab.errors import UserError
 from agent_attention.openmmlab.survive import newest_whole
 from agent_attention.safe_load import CheckpointError
 
@@ -174,7 +178,10 @@ def hostile(content: Any, rng: random.Random, canary: Path) -> bytes:
         Call(pickle.loads, pickle.dumps(Call(os.system, command))),
         Call(torch.storage._load_from_bytes, saved(Call(os.system, command), rng)),
     ]
-    texts = [f"import os\nos.system({command!r})", f"model = dict(type='os.system', c={command!r})"]
+    texts = [
+        f"import os\nos.system({command!r})",
+        f"model = dict(type='os.system', command={command!r})",
+    ]
     call = rng.choice([*calls, *texts])
     places = [("meta", "cfg"), ("meta", "config"), ("message_hub", "runtime_info", "cfg")]
     places += [("state_dict", "layer.weight"), ("optimizer", "state"), ("run_state", "seed")]
@@ -250,9 +257,12 @@ def look_at(number: int, original: Path, folder: Path) -> str:
     kind, data = mutated(number, original, canary)
     path.write_bytes(data)
     try:
-        found, same = "loaded", same_content(load_local(str(path)), original)
-        CheckpointLoader.load_checkpoint(str(path), "cpu")
-    except CheckpointError as error:
+        content = CheckpointLoader.load_checkpoint(str(path), "cpu")
+        found, same = "loaded", same_content(content, original)
+        run_configs(content)
+        if not same:
+            go_on_with(path, folder / f"run{number}")
+    except (CheckpointError, UserError) as error:
         found, same = "refused", False
         if "\n" in str(error) or str(path) not in str(error):
             return "unclear message"
@@ -263,6 +273,23 @@ def look_at(number: int, original: Path, folder: Path) -> str:
     if kind == "damage" and resumed(folder).name != ("iter_2.pth" if same else "iter_1.pth"):
         return "--resume misled"
     return found if found == "refused" else "the original" if same else "read as it says"
+
+
+def run_configs(content: Any) -> None:
+    """What mmengine does with configs in a checkpoint, when it resumes or makes an Inferencer."""
+    for place in (("meta", "config"), ("meta", "cfg"), ("message_hub", "runtime_info", "cfg")):
+        with suppress(Exception):
+            text = reduce(lambda node, key: node[key], place, content)
+            MODELS.build(Config.fromstring(text, ".py").model)
+
+
+def go_on_with(path: Path, work_dir: Path) -> None:
+    """Train from a file that can be read, up to the end."""
+    cfg = toy(work_dir, by_epoch=False)
+    try:
+        train(cfg, resume=path)
+    finally:
+        shutil.rmtree(work_dir, ignore_errors=True)
 
 
 def resumed(folder: Path) -> Path:
@@ -350,6 +377,7 @@ def work_apart(numbers: list[int], original: Path, folder: Path, log: Path) -> N
     """Look at files with little memory, and end this process."""
     try:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         limit = used + MEGABYTES * 2**20
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         with log.open("a") as file:
@@ -358,7 +386,7 @@ def work_apart(numbers: list[int], original: Path, folder: Path, log: Path) -> N
                 file.flush()
         os._exit(0)
     except BaseException:
-        traceback.print_exc()
+        traceback.print_exc(file=sys.__stderr__)
     os._exit(1)
 
 
