@@ -6,6 +6,7 @@
 - ``newest``: which checkpoint ``--resume`` takes.
 - ``data_order``, ``random_state``, ``resume_hook``: a resumed run computes what an uninterrupted
   one does.
+- ``explained``: a checkpoint of another run, told in one message.
 - ``interrupts``: SIGTERM and SIGINT save, and stop.
 """
 
