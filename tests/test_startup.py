@@ -209,8 +209,9 @@ def test_labels_that_lack_are_told(data: Path, tmp_path: Path) -> None:
 
 def test_images_of_another_ending_are_told(data: Path, tmp_path: Path) -> None:
     """Training would wait for its first image without end."""
-    options = {"train_dataloader.dataset.img_suffix": ".tif"}
-    (found,) = data_problems(own("segmentation", data, tmp_path, options))
+    cfg = own("segmentation", data, tmp_path)
+    cfg.train_dataloader.dataset.img_suffix = ".tif"
+    (found,) = data_problems(cfg)
     assert "no image ends in .tif (there: 9 .jpg)" in found
 
 
