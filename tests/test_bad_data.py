@@ -13,7 +13,7 @@ import pytest
 import torch
 from mmdet.engine import hooks as mmdet_hooks
 from mmengine.config import Config
-from mmengine.dataset import BaseDataset
+from mmengine.dataset import BaseDataset, Compose, ConcatDataset, RepeatDataset
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS, init_default_scope
 from mmengine.runner import Runner
@@ -23,10 +23,12 @@ from test_tools import CONFIGS, ROOT, TASKS, data, logged, output, python, refus
 from torch.utils.data import DataLoader
 from toy_runs import ToyData, ToyModel, toy_config, toy_run
 
-from agent_attention.openmmlab.bad_samples import BadSamplesHook, CheckedLoading, summary
+from agent_attention.openmmlab.bad_samples import BadSamplesHook, log_of, summary
+from agent_attention.openmmlab.checked_loading import CheckedLoading, check_loading
 from agent_attention.openmmlab.checkpoints import load_local
 from agent_attention.openmmlab.errors import BadSample, UserError
-from agent_attention.openmmlab.guards import add_guard_flags, checked, set_guards
+from agent_attention.openmmlab.guards import add_guard_flags, set_guards
+from agent_attention.openmmlab.startup.keys import unread_keys
 from agent_attention.openmmlab.survive import newest_whole
 from agent_attention.openmmlab.training import add_training_flags
 
@@ -58,12 +60,14 @@ def sample_of(image: Path, label: Path) -> Parts:
     return {**paths, "reduce_zero_label": True, "label_map": None, "seg_fields": []}
 
 
+def built(steps: list[Parts]) -> list[Any]:
+    transforms: list[Any] = Compose(steps).transforms
+    return transforms
+
+
 def test_a_good_sample_is_loaded_as_without_checks(pair: tuple[Path, Path]) -> None:
-    plain = sample_of(*pair)
-    loading = CheckedLoading(STEPS, classes=CLASSES)
-    for step in CheckedLoading(STEPS).steps:
-        plain = step(plain)
-    found = loading(sample_of(*pair))
+    plain = Compose(STEPS)(sample_of(*pair))
+    found = CheckedLoading(built(STEPS), classes=CLASSES)(sample_of(*pair))
     assert found is not None and found.keys() == plain.keys()
     for key in ("img", "gt_seg_map"):
         np.testing.assert_array_equal(found[key], plain[key])
@@ -113,7 +117,7 @@ def test_a_bad_sample_names_its_file_and_what_is_wrong(what: str, pair: tuple[Pa
     which, spoil, words = BROKEN[what]
     spoil(pair[which])
     with pytest.raises(BadSample) as caught:
-        CheckedLoading(STEPS, classes=CLASSES)(sample_of(*pair))
+        CheckedLoading(built(STEPS), classes=CLASSES)(sample_of(*pair))
     assert str(pair[which]) in str(caught.value)
     assert words in str(caught.value)
 
@@ -128,23 +132,25 @@ def test_an_image_of_another_size_than_its_boxes_is_bad(pair: tuple[Path, Path])
     init_default_scope("mmdet")
     sample = {"img_path": str(pair[0]), "instances": [], "height": 60, "width": 40}
     with pytest.raises(BadSample, match="40 x 60 in the annotations, 60 x 40 on disk"):
-        CheckedLoading(STEPS[:1])(sample)
+        CheckedLoading(built(STEPS[:1]))(sample)
 
 
-def seg_data(root: Path, log_dir: Path | None, test_mode: bool = False) -> BaseDataset:
-    step = {"type": "CheckedLoading", "steps": STEPS, "classes": CLASSES}
-    step["log_dir"] = str(log_dir) if log_dir else None
+def seg_data(root: Path, steps: list[Parts], **more: Any) -> BaseDataset:
     return BaseSegDataset(
         data_root=str(root),
         data_prefix={"img_path": "images", "seg_map_path": "labels"},
         metainfo={"classes": tuple("abc")},
         reduce_zero_label=True,
-        pipeline=[
-            {**step, "log_dir": str(log_dir) if log_dir else None},
-            {"type": "PackSegInputs"},
-        ],
-        test_mode=test_mode,
+        pipeline=steps,
+        lazy_init=not root.joinpath("images").exists(),
+        **more,
     )
+
+
+def loader_of(root: Path, workers: int, log: Path | None, **more: Any) -> DataLoader:
+    dataset = seg_data(root, [*STEPS, {"type": "PackSegInputs"}], **more)
+    check_loading(dataset, log, CLASSES)
+    return DataLoader(dataset, num_workers=workers, collate_fn=first)
 
 
 def copies(pair: tuple[Path, Path], count: int) -> list[tuple[Path, Path]]:
@@ -166,7 +172,7 @@ def test_workers_leave_bad_samples_out_and_note_them(
 ) -> None:
     cut(copies(pair, 3)[1][0])
     hook = BadSamplesHook("skip", str(tmp_path))
-    loader = DataLoader(seg_data(tmp_path, tmp_path), num_workers=2, collate_fn=first)
+    loader = loader_of(tmp_path, 2, log_of(str(tmp_path)))
     names = [Path(each["data_samples"].img_path).name for each in loader]
     assert len(names) == 4 and "1.jpg" not in names
     lines = hook._lines(hook.begin)
@@ -178,7 +184,7 @@ def test_a_worker_that_finds_nothing_good_says_so_in_one_message(
     pair: tuple[Path, Path], tmp_path: Path
 ) -> None:
     cut(pair[0])
-    loader = DataLoader(seg_data(tmp_path, tmp_path), num_workers=1, collate_fn=first)
+    loader = loader_of(tmp_path, 1, log_of(str(tmp_path)))
     with pytest.raises(BadSample, match=r"^100 samples in a row cannot be loaded") as caught:
         next(iter(loader))
     assert "Traceback" not in str(caught.value) and str(pair[0]) in str(caught.value)
@@ -186,7 +192,7 @@ def test_a_worker_that_finds_nothing_good_says_so_in_one_message(
 
 def test_validation_never_leaves_samples_out(pair: tuple[Path, Path], tmp_path: Path) -> None:
     cut(pair[0])
-    loader = DataLoader(seg_data(tmp_path, None, test_mode=True), num_workers=1, collate_fn=first)
+    loader = loader_of(tmp_path, 0, None, test_mode=True)
     with pytest.raises(BadSample, match=r"^cannot load") as caught:
         next(iter(loader))
     assert "Traceback" not in str(caught.value)
@@ -200,30 +206,31 @@ def flags(*arguments: str) -> Any:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_policy_of_a_dumped_config_is_replaced(task: str, tmp_path: Path) -> None:
+def test_the_policy_of_a_dumped_config_is_replaced(task: str) -> None:
+    """And nothing else is in it that another tool could stumble over."""
     once = Config.fromfile(CONFIGS / TASKS[task].config)
     once.work_dir = "somewhere"
-    before = once.train_dataloader.dataset.pipeline
-    tested = once.test_dataloader.dataset.to_dict()
+    before = once.to_dict()
     set_guards(once, flags())
-    once.dump(tmp_path / "dumped.py")
-    again = Config.fromfile(tmp_path / "dumped.py")
+    again = Config(once.to_dict())
     set_guards(again, flags("--on-bad-sample=skip", "--nan=skip", "--nan-limit=3"))
     assert [hook["type"] for hook in again.custom_hooks] == ["BadLossesHook", "BadSamplesHook"]
     assert (again.custom_hooks[0].policy, again.custom_hooks[0].limit) == ("skip", 3)
     assert again.custom_hooks[1].policy == "skip"
-    pipeline = again.train_dataloader.dataset.pipeline
-    assert pipeline[0].type == "CheckedLoading"
-    assert [*pipeline[0].steps, *pipeline[1:]] == before
-    assert again.val_dataloader.dataset.pipeline[0].log_dir is None
-    assert again.test_dataloader.dataset.to_dict() == tested
+    assert {**again.to_dict(), "custom_hooks": []} == {**before, "custom_hooks": []}
 
 
-def test_only_leading_steps_are_checked() -> None:
-    steps = [{"type": name} for name in ("LoadImageFromFile", "Resize", "LoadAnnotations")]
-    found = checked(steps, None, None)
-    assert [step["type"] for step in found] == ["CheckedLoading", "Resize", "LoadAnnotations"]
-    assert checked(steps[1:2], None, None) == steps[1:2]
+def test_each_step_that_loads_is_checked_once(tmp_path: Path) -> None:
+    """Also in data sets of data sets, and where labels are loaded later, as for validation."""
+    init_default_scope("mmseg")
+    steps = [STEPS[0], {"type": "RandomFlip", "prob": 0.5}, STEPS[1]]
+    dataset = RepeatDataset(ConcatDataset([seg_data(tmp_path, steps)]), 2)
+    for _ in range(2):
+        check_loading(dataset, None, CLASSES)
+    found = dataset.dataset.datasets[0].pipeline.transforms
+    names = [type(step).__name__ for step in found]
+    assert names == ["CheckedLoading", "RandomFlip", "CheckedLoading"]
+    assert [type(step).__name__ for step in found[2].steps] == ["LoadAnnotations"]
 
 
 # ---- bad losses
@@ -409,3 +416,5 @@ def test_training_goes_on_without_a_bad_image_and_reports_it(data: Path, tmp_pat
     said = output(train_spoilt("detection", data, tmp_path, "skip"))
     assert "bad samples: 1 samples (met" in said and "truncated" in said
     assert (tmp_path / "work/epoch_1.pth").is_file()
+    again = Config.fromfile(tmp_path / "work" / Path(TASKS["detection"].config).name)
+    assert list(unread_keys(again, {})) == []  # what a run writes can be trained with again
