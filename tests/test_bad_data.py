@@ -11,21 +11,28 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmdet.engine import hooks as mmdet_hooks
 from mmengine.config import Config
-from mmengine.dataset import BaseDataset
-from mmengine.registry import init_default_scope
+from mmengine.dataset import BaseDataset, Compose, ConcatDataset, RepeatDataset
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.registry import OPTIM_WRAPPERS, init_default_scope
+from mmengine.runner import Runner
 from mmseg.datasets import BaseSegDataset
 from PIL import Image
 from test_tools import CONFIGS, ROOT, TASKS, data, logged, output, python, refusal, run
 from torch.utils.data import DataLoader
-from toy_runs import toy_run
+from toy_runs import ToyData, ToyModel, toy_config, toy_run
 
-from agent_attention.openmmlab.bad_samples import BadSamplesHook, CheckedLoading, summary
+from agent_attention.openmmlab.bad_samples import BadSamplesHook, log_of, summary
+from agent_attention.openmmlab.checked_loading import CheckedLoading, check_loading
+from agent_attention.openmmlab.checkpoints import load_local
 from agent_attention.openmmlab.errors import BadSample, UserError
-from agent_attention.openmmlab.guards import add_guard_flags, checked, set_guards
+from agent_attention.openmmlab.guards import add_guard_flags, set_guards
+from agent_attention.openmmlab.startup.keys import unread_keys
+from agent_attention.openmmlab.survive import newest_whole
 from agent_attention.openmmlab.training import add_training_flags
 
-__all__ = ["data"]  # a fixture, shared with test_tools
+__all__ = ["data", "mmdet_hooks"]  # a fixture, shared with test_tools; hooks that runs name
 
 CLASSES = 3
 STEPS = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"}]
@@ -53,12 +60,14 @@ def sample_of(image: Path, label: Path) -> Parts:
     return {**paths, "reduce_zero_label": True, "label_map": None, "seg_fields": []}
 
 
+def built(steps: list[Parts]) -> list[Any]:
+    transforms: list[Any] = Compose(steps).transforms
+    return transforms
+
+
 def test_a_good_sample_is_loaded_as_without_checks(pair: tuple[Path, Path]) -> None:
-    plain = sample_of(*pair)
-    loading = CheckedLoading(STEPS, classes=CLASSES)
-    for step in CheckedLoading(STEPS).steps:
-        plain = step(plain)
-    found = loading(sample_of(*pair))
+    plain = Compose(STEPS)(sample_of(*pair))
+    found = CheckedLoading(built(STEPS), classes=CLASSES)(sample_of(*pair))
     assert found is not None and found.keys() == plain.keys()
     for key in ("img", "gt_seg_map"):
         np.testing.assert_array_equal(found[key], plain[key])
@@ -108,7 +117,7 @@ def test_a_bad_sample_names_its_file_and_what_is_wrong(what: str, pair: tuple[Pa
     which, spoil, words = BROKEN[what]
     spoil(pair[which])
     with pytest.raises(BadSample) as caught:
-        CheckedLoading(STEPS, classes=CLASSES)(sample_of(*pair))
+        CheckedLoading(built(STEPS), classes=CLASSES)(sample_of(*pair))
     assert str(pair[which]) in str(caught.value)
     assert words in str(caught.value)
 
@@ -123,23 +132,25 @@ def test_an_image_of_another_size_than_its_boxes_is_bad(pair: tuple[Path, Path])
     init_default_scope("mmdet")
     sample = {"img_path": str(pair[0]), "instances": [], "height": 60, "width": 40}
     with pytest.raises(BadSample, match="40 x 60 in the annotations, 60 x 40 on disk"):
-        CheckedLoading(STEPS[:1])(sample)
+        CheckedLoading(built(STEPS[:1]))(sample)
 
 
-def seg_data(root: Path, log_dir: Path | None, test_mode: bool = False) -> BaseDataset:
-    step = {"type": "CheckedLoading", "steps": STEPS, "classes": CLASSES}
-    step["log_dir"] = str(log_dir) if log_dir else None
+def seg_data(root: Path, steps: list[Parts], **more: Any) -> BaseDataset:
     return BaseSegDataset(
         data_root=str(root),
         data_prefix={"img_path": "images", "seg_map_path": "labels"},
         metainfo={"classes": tuple("abc")},
         reduce_zero_label=True,
-        pipeline=[
-            {**step, "log_dir": str(log_dir) if log_dir else None},
-            {"type": "PackSegInputs"},
-        ],
-        test_mode=test_mode,
+        pipeline=steps,
+        lazy_init=not root.joinpath("images").exists(),
+        **more,
     )
+
+
+def loader_of(root: Path, workers: int, log: Path | None, **more: Any) -> DataLoader:
+    dataset = seg_data(root, [*STEPS, {"type": "PackSegInputs"}], **more)
+    check_loading(dataset, log, CLASSES)
+    return DataLoader(dataset, num_workers=workers, collate_fn=first)
 
 
 def copies(pair: tuple[Path, Path], count: int) -> list[tuple[Path, Path]]:
@@ -161,7 +172,7 @@ def test_workers_leave_bad_samples_out_and_note_them(
 ) -> None:
     cut(copies(pair, 3)[1][0])
     hook = BadSamplesHook("skip", str(tmp_path))
-    loader = DataLoader(seg_data(tmp_path, tmp_path), num_workers=2, collate_fn=first)
+    loader = loader_of(tmp_path, 2, log_of(str(tmp_path)))
     names = [Path(each["data_samples"].img_path).name for each in loader]
     assert len(names) == 4 and "1.jpg" not in names
     lines = hook._lines(hook.begin)
@@ -173,7 +184,7 @@ def test_a_worker_that_finds_nothing_good_says_so_in_one_message(
     pair: tuple[Path, Path], tmp_path: Path
 ) -> None:
     cut(pair[0])
-    loader = DataLoader(seg_data(tmp_path, tmp_path), num_workers=1, collate_fn=first)
+    loader = loader_of(tmp_path, 1, log_of(str(tmp_path)))
     with pytest.raises(BadSample, match=r"^100 samples in a row cannot be loaded") as caught:
         next(iter(loader))
     assert "Traceback" not in str(caught.value) and str(pair[0]) in str(caught.value)
@@ -181,7 +192,7 @@ def test_a_worker_that_finds_nothing_good_says_so_in_one_message(
 
 def test_validation_never_leaves_samples_out(pair: tuple[Path, Path], tmp_path: Path) -> None:
     cut(pair[0])
-    loader = DataLoader(seg_data(tmp_path, None, test_mode=True), num_workers=1, collate_fn=first)
+    loader = loader_of(tmp_path, 0, None, test_mode=True)
     with pytest.raises(BadSample, match=r"^cannot load") as caught:
         next(iter(loader))
     assert "Traceback" not in str(caught.value)
@@ -195,36 +206,38 @@ def flags(*arguments: str) -> Any:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_policy_of_a_dumped_config_is_replaced(task: str, tmp_path: Path) -> None:
+def test_the_policy_of_a_dumped_config_is_replaced(task: str) -> None:
+    """And nothing else is in it that another tool could stumble over."""
     once = Config.fromfile(CONFIGS / TASKS[task].config)
     once.work_dir = "somewhere"
-    before = once.train_dataloader.dataset.pipeline
-    tested = once.test_dataloader.dataset.to_dict()
+    before = once.to_dict()
     set_guards(once, flags())
-    once.dump(tmp_path / "dumped.py")
-    again = Config.fromfile(tmp_path / "dumped.py")
+    again = Config(once.to_dict())
     set_guards(again, flags("--on-bad-sample=skip", "--nan=skip", "--nan-limit=3"))
     assert [hook["type"] for hook in again.custom_hooks] == ["BadLossesHook", "BadSamplesHook"]
     assert (again.custom_hooks[0].policy, again.custom_hooks[0].limit) == ("skip", 3)
     assert again.custom_hooks[1].policy == "skip"
-    pipeline = again.train_dataloader.dataset.pipeline
-    assert pipeline[0].type == "CheckedLoading"
-    assert [*pipeline[0].steps, *pipeline[1:]] == before
-    assert again.val_dataloader.dataset.pipeline[0].log_dir is None
-    assert again.test_dataloader.dataset.to_dict() == tested
+    assert {**again.to_dict(), "custom_hooks": []} == {**before, "custom_hooks": []}
 
 
-def test_only_leading_steps_are_checked() -> None:
-    steps = [{"type": name} for name in ("LoadImageFromFile", "Resize", "LoadAnnotations")]
-    found = checked(steps, None, None)
-    assert [step["type"] for step in found] == ["CheckedLoading", "Resize", "LoadAnnotations"]
-    assert checked(steps[1:2], None, None) == steps[1:2]
+def test_each_step_that_loads_is_checked_once(tmp_path: Path) -> None:
+    """Also in data sets of data sets, and where labels are loaded later, as for validation."""
+    init_default_scope("mmseg")
+    steps = [STEPS[0], {"type": "RandomFlip", "prob": 0.5}, STEPS[1]]
+    dataset = RepeatDataset(ConcatDataset([seg_data(tmp_path, steps)]), 2)
+    for _ in range(2):
+        check_loading(dataset, None, CLASSES)
+    found = dataset.dataset.datasets[0].pipeline.transforms
+    names = [type(step).__name__ for step in found]
+    assert names == ["CheckedLoading", "RandomFlip", "CheckedLoading"]
+    assert [type(step).__name__ for step in found[2].steps] == ["LoadAnnotations"]
 
 
 # ---- bad losses
 
 STOP = {"type": "BadLossesHook", "policy": "stop"}
 SKIP = {"type": "BadLossesHook", "policy": "skip"}
+ACCUMULATE = "optim_wrapper.accumulative_counts"
 
 
 def same(one: Parts, other: Parts) -> bool:
@@ -235,14 +248,53 @@ def test_bad_losses_stop_and_save_what_was_before(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         toy_run(tmp_path / "bad", STOP, bad=(7,))
     said = str(caught.value)
-    saved = tmp_path / "bad/before_bad_losses.pth"
+    saved = tmp_path / "bad/interrupted.pth"
     for words in ("iteration 4:", "loss_fit nan", "photos/6.jpg", "photos/7.jpg", str(saved)):
         assert words in said
     assert "photos/5.jpg" not in said
     alone = toy_run(tmp_path / "short", STOP, without=(6, 7, 8, 9, 10, 11))
-    checkpoint = torch.load(saved, weights_only=False)
+    checkpoint = load_local(str(saved))
     assert same(checkpoint["state_dict"], alone.model.state_dict())
     assert checkpoint["meta"]["iter"] == 3 and "optimizer" in checkpoint
+
+
+def going_on(folder: Path, *hooks: Parts, options: Parts, **data: Any) -> Any:
+    """Train from what ``--resume`` finds in a work directory."""
+    cfg = toy_config(folder, *hooks, options=options, **data)
+    cfg.resume, cfg.load_from = True, str(newest_whole(cfg, print))
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    return runner
+
+
+@pytest.mark.parametrize("counts", [1, 2, 3])
+def test_a_run_that_stopped_goes_on_as_if_nothing_had_been(counts: int, tmp_path: Path) -> None:
+    """With gradients that wait for their step, and with averages; the image is mended between."""
+    average = {"type": "EMAHook", "momentum": 0.2}
+    options = {ACCUMULATE: counts}
+    whole = toy_run(tmp_path / "whole", STOP, average, options=options)
+    with pytest.raises(UserError, match=r"interrupted\.pth"):
+        toy_run(tmp_path / "bad", STOP, average, options=options, bad=(9,))
+    resumed = going_on(tmp_path / "bad", STOP, average, options=options)
+    assert same(resumed.model.state_dict(), whole.model.state_dict())
+    kept = [load_local(f"{tmp_path}/{name}/epoch_1.pth") for name in ("whole", "bad")]
+    assert same(kept[0]["ema_state_dict"], kept[1]["ema_state_dict"])
+    assert not (tmp_path / "bad/interrupted.pth").exists()
+
+
+def test_without_a_hook_that_saves_the_losses_are_told_all_the_same(tmp_path: Path) -> None:
+    options = {"default_hooks.checkpoint": None}
+    with pytest.raises(UserError, match=r"photos/7.jpg\nNothing was saved: the config"):
+        toy_run(tmp_path, STOP, options=options, bad=(7,))
+
+
+@pytest.mark.parametrize("hook", [STOP, SKIP], ids=lambda hook: hook["policy"])
+def test_weights_that_are_spoilt_are_not_saved(hook: Parts, tmp_path: Path) -> None:
+    """No batch can be left out then: all that come are bad."""
+    options = {"optim_wrapper.optimizer.lr": float("inf")}
+    with pytest.raises(UserError, match=r"iteration 2: .*(?s:.*)weights are NaN or infinite too"):
+        toy_run(tmp_path, hook, options=options)
+    assert not list(tmp_path.glob("*.pth"))
 
 
 def test_leaving_a_batch_out_is_as_if_it_were_not_there(tmp_path: Path) -> None:
@@ -252,20 +304,79 @@ def test_leaving_a_batch_out_is_as_if_it_were_not_there(tmp_path: Path) -> None:
     log = next((tmp_path / "bad").glob("*/*.log")).read_text()
     assert "photos/7.jpg" in log and "1 batches were left out" in log
     losses = [each["loss"] for each in logged(tmp_path / "bad")]
-    assert len(losses) >= 5 and np.isfinite(losses).all()
+    assert len(losses) == 6 and np.isfinite(losses).all()
 
 
-def test_too_many_bad_batches_stop_the_run(tmp_path: Path) -> None:
-    hook = {**SKIP, "limit": 1}
-    with pytest.raises(UserError, match="--nan-limit is 1") as caught:
-        toy_run(tmp_path, hook, bad=(3, 8))
-    assert "iteration 5:" in str(caught.value) and "photos/8.jpg" in str(caught.value)
+@pytest.mark.parametrize("bad", [(2,), (4,), (10,), (0, 2, 4)], ids=str)
+def test_a_bad_batch_adds_nothing_to_accumulated_gradients(
+    bad: tuple[int, ...], tmp_path: Path
+) -> None:
+    """And steps stay in time: one after three iterations, whatever was left out of them."""
+    runner = toy_run(tmp_path, SKIP, options={ACCUMULATE: 3}, bad=bad)
+    model, data = ToyModel(), ToyData()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    for first in (0, 6):
+        for number in range(first, first + 6, 2):
+            if number not in bad:
+                inputs = [data[number]["inputs"], data[number + 1]["inputs"]]
+                (sum(model(inputs, None).values()) / 3).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert same(runner.model.state_dict(), model.state_dict())
+
+
+def scaled_run(folder: Path, scale: float, **data: Any) -> Runner:
+    """Half precision's loss scaling on the CPU, where mmengine's own asks for a GPU."""
+    options = {"optim_wrapper.type": "ScaledOptimWrapper", "optim_wrapper.scale": scale}
+    return toy_run(folder, SKIP, options=options, **data)
+
+
+@OPTIM_WRAPPERS.register_module()
+class ScaledOptimWrapper(AmpOptimWrapper):
+    """``AmpOptimWrapper`` with what it refuses to make on the CPU."""
+
+    def __init__(self, scale: float, **arguments: Any) -> None:
+        OptimWrapper.__init__(self, **arguments)
+        self._scale_update_param = None
+        self.loss_scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        self.cast_dtype = torch.bfloat16
+
+
+def test_gradients_that_overflow_are_left_to_the_loss_scaler(tmp_path: Path) -> None:
+    runner = scaled_run(tmp_path, 2.0**127)
+    assert runner.optim_wrapper.loss_scaler.get_scale() < 2.0**127
+    assert "bad_losses" not in runner.message_hub.runtime_info
+
+
+def test_the_loss_scale_does_not_fall_for_bad_losses(tmp_path: Path) -> None:
+    runner = scaled_run(tmp_path, 1024.0, bad=(2, 7))
+    assert runner.optim_wrapper.loss_scaler.get_scale() == 1024
+    assert runner.message_hub.get_info("bad_losses") == 2
+    assert all(torch.isfinite(each).all() for each in runner.model.state_dict().values())
+
+
+def test_another_check_of_losses_does_not_mind(tmp_path: Path) -> None:
+    """mmdet's, which many of its configs have."""
+    other = {"type": "mmdet.CheckInvalidLossHook", "interval": 1}
+    toy_run(tmp_path / "skip", SKIP, other, bad=(7,))
+    with pytest.raises(UserError, match="iteration 4"):
+        toy_run(tmp_path / "stop", STOP, other, bad=(7,))
+
+
+def test_too_many_bad_batches_stop_the_run_also_when_it_goes_on(tmp_path: Path) -> None:
+    for run_on in (toy_run, going_on):
+        with pytest.raises(UserError, match="--nan-limit is 1") as caught:
+            run_on(tmp_path, {**SKIP, "limit": 1}, options={}, bad=(3, 8))
+        assert "iteration 5:" in str(caught.value) and "photos/8.jpg" in str(caught.value)
+    runner = going_on(tmp_path, {**SKIP, "limit": 2}, options={}, bad=(3, 8))
+    assert runner.message_hub.get_info("bad_losses") == 2
 
 
 @pytest.mark.parametrize("policy", ["stop", "skip"])
 def test_processes_decide_together(policy: str, tmp_path: Path) -> None:
+    """The batch that is left out is the one after which gradients would be averaged."""
     launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    program = [str(ROOT / "tests/toy_runs.py"), str(tmp_path), "7", policy]
+    program = [str(ROOT / "tests/toy_runs.py"), str(tmp_path), "7", policy, "2"]
     done = run(sys.executable, *launch, *program, cwd=tmp_path)
     # samples go to the processes in turn: number 7 comes to process 1, in its second batch
     if policy == "skip":
@@ -275,9 +386,9 @@ def test_processes_decide_together(policy: str, tmp_path: Path) -> None:
         assert all(torch.isfinite(each).all() for each in other.values())
         return
     assert done.returncode != 0
-    said = done.stderr.partition("error: ")[2].partition("What helps")[0]
+    said = done.stderr.partition("error: ")[2].partition("Look at these")[0]
     assert "iteration 2:" in said and "process 1: " in said and "process 0" not in said
-    assert "photos/7.jpg" in said and (tmp_path / "before_bad_losses.pth").is_file()
+    assert "photos/7.jpg" in said and (tmp_path / "interrupted.pth").is_file()
     assert "bad_losses.py" not in done.stderr  # no traceback of ours
 
 
@@ -305,3 +416,5 @@ def test_training_goes_on_without_a_bad_image_and_reports_it(data: Path, tmp_pat
     said = output(train_spoilt("detection", data, tmp_path, "skip"))
     assert "bad samples: 1 samples (met" in said and "truncated" in said
     assert (tmp_path / "work/epoch_1.pth").is_file()
+    again = Config.fromfile(tmp_path / "work" / Path(TASKS["detection"].config).name)
+    assert list(unread_keys(again, {})) == []  # what a run writes can be trained with again

@@ -1,9 +1,10 @@
 """Checks before the first iteration: what is wrong is found, and nothing else."""
 
+import copy
 import json
 import shutil
-import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from test_tools import CONFIGS, ROOT, TASKS, data, python, refusal
+from test_tools import CONFIGS, TASKS, data, python, refusal
 
 from agent_attention.openmmlab.data import DataFlags, point_at
 from agent_attention.openmmlab.errors import UserError
@@ -25,19 +26,20 @@ from agent_attention.openmmlab.startup.model import class_problems
 
 __all__ = ["data"]  # a fixture, shared with test_tools
 
-OURS = sorted(
-    path for path in CONFIGS.rglob("*.py") if "_base_" not in path.parts and path.parent != CONFIGS
-)
-STOCK = [
-    Path(mmdet.__file__).parent / ".mim/configs/mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py",
-    Path(mmseg.__file__).parent / ".mim/configs/upernet/upernet_r50_4xb4-160k_ade20k-512x512.py",
-    Path(mmseg.__file__).parent / ".mim/configs/swin/"
-    "swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py",
-]
+OURS = sorted(path for path in CONFIGS.rglob("*.py") if "_base_" not in path.parts)
+STOCK = [Path(str(package.__file__)).parent / ".mim/configs" for package in (mmdet, mmseg)]
+EVERY = 30  # of the stock configs: more than a thousand
+# keys of stock configs that really nothing reads, and classes that really differ
+TRUE = ("eval_mode", "force_grad_on_level", "config: models", "names 21 classes")
+
+
+@cache
+def from_file(path: Path) -> Config:
+    return Config.fromfile(path)
 
 
 def read(path: Path, options: dict[str, Any] | None = None) -> Config:
-    cfg = Config.fromfile(path)
+    cfg = copy.deepcopy(from_file(path))
     cfg.merge_from_dict(options or {})
     init_default_scope(cfg.default_scope)
     return cfg
@@ -46,11 +48,31 @@ def read(path: Path, options: dict[str, Any] | None = None) -> Config:
 # ---- settings that nothing reads
 
 
-@pytest.mark.parametrize("path", [*OURS, *STOCK], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", OURS, ids=lambda path: path.stem)
 def test_there_is_no_false_alarm(path: Path) -> None:
-    cfg = read(path)
-    assert list(unread_keys(cfg, {})) == []
-    assert list(class_problems(cfg)) == []
+    assert alarms(read(path)) == []
+
+
+def test_there_is_no_false_alarm_over_stock_configs() -> None:
+    """A sample of them; when this was written, all were looked at."""
+    looked = 0
+    for folder in STOCK:
+        found = (path for path in sorted(folder.rglob("*.py")) if "_base_" not in path.parts)
+        for path in list(found)[::EVERY]:
+            try:
+                cfg = Config.fromfile(path)
+            except (ImportError, OSError):  # needs a package, or a config of another one
+                continue
+            if "model" in cfg:
+                init_default_scope(cfg.get("default_scope") or folder.parts[-3])
+                told = [each for each in alarms(cfg) if not any(true in each for true in TRUE)]
+                assert told == [], path
+                looked += 1
+    assert looked > 1000 / EVERY
+
+
+def alarms(cfg: Config) -> list[str]:
+    return [*unread_keys(cfg, {}), *class_problems(cfg)]
 
 
 class Slip(NamedTuple):
@@ -209,8 +231,9 @@ def test_labels_that_lack_are_told(data: Path, tmp_path: Path) -> None:
 
 def test_images_of_another_ending_are_told(data: Path, tmp_path: Path) -> None:
     """Training would wait for its first image without end."""
-    options = {"train_dataloader.dataset.img_suffix": ".tif"}
-    (found,) = data_problems(own("segmentation", data, tmp_path, options))
+    cfg = own("segmentation", data, tmp_path)
+    cfg.train_dataloader.dataset.img_suffix = ".tif"
+    (found,) = data_problems(cfg)
     assert "no image ends in .tif (there: 9 .jpg)" in found
 
 
@@ -287,15 +310,3 @@ def test_everything_is_told_at_once(data: Path, tmp_path: Path) -> None:
     assert said.startswith("5 things to mend before training:\n1. ")
     for words in ("batch_size?", "no label map", "is 5, but", "num_workers must", "is a file"):
         assert words in said
-
-
-# ---- mutated files
-
-
-def test_mutated_annotations_are_clear_errors_or_trained_on() -> None:
-    sys.path.insert(0, str(ROOT / "tests/faults"))
-    import annotations
-
-    found = annotations.run(60)
-    assert sum(found.values()) == 60
-    assert found.keys() == {"error", "trained"}

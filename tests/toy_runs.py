@@ -1,8 +1,9 @@
 """Runs of mmengine's Runner on a model of a few numbers, in milliseconds.
 
-    torchrun --nproc-per-node 2 tests/toy_runs.py WORK_DIR BAD POLICY
+    torchrun --nproc-per-node 2 tests/toy_runs.py WORK_DIR BAD POLICY ACCUMULATE
 
-trains in two processes; the sample with number BAD is not a number.
+trains in two processes; the sample with number BAD is not a number. A step of the optimizer is
+taken for ACCUMULATE iterations.
 """
 
 import os
@@ -22,6 +23,7 @@ from torch.utils.data import Dataset
 from agent_attention.openmmlab import bad_losses, bad_samples, hooks
 from agent_attention.openmmlab.failures import run_tool
 from agent_attention.openmmlab.runtime import build_runner
+from agent_attention.openmmlab.survive import make_resumable
 
 __all__ = ["bad_losses", "bad_samples", "hooks"]  # they register what runs name
 
@@ -64,8 +66,17 @@ class ToyData(Dataset):  # type: ignore[type-arg]
         return {"inputs": values, "data_samples": sample}
 
 
-def toy_config(work_dir: Path, hook: dict[str, Any], **data: Any) -> Config:
-    """A run of one epoch in batches of two, in order."""
+def toy_config(
+    work_dir: Path, *hooks: dict[str, Any], options: dict[str, Any] | None = None, **data: Any
+) -> Config:
+    """A run of one epoch in batches of two, in order.
+
+    Args:
+        work_dir: where it writes.
+        hooks: custom ones.
+        options: settings to change, as ``--cfg-options`` does.
+        data: arguments of ``ToyData``.
+    """
     loader = {
         "batch_size": 2,
         "num_workers": 0,
@@ -78,19 +89,25 @@ def toy_config(work_dir: Path, hook: dict[str, Any], **data: Any) -> Config:
         "train_dataloader": loader,
         "train_cfg": {"by_epoch": True, "max_epochs": 1},
         "optim_wrapper": {"optimizer": {"type": "AdamW", "lr": 0.1}},
-        "custom_hooks": [hook, {"type": "MeanLossHook"}],
-        "default_hooks": {"logger": {"type": "LoggerHook", "interval": 1}},
+        "custom_hooks": [*hooks, {"type": "MeanLossHook"}],
+        "default_hooks": {
+            "logger": {"type": "LoggerHook", "interval": 1},
+            "checkpoint": {"type": "CheckpointHook"},
+        },
         "default_scope": "mmengine",
         "env_cfg": {"dist_cfg": {"backend": "gloo"}},
         "launcher": "none",
         "experiment_name": str(work_dir).replace("/", "_"),  # one logger for each
     }
-    return Config(content)
+    cfg = Config(content)
+    make_resumable(cfg)
+    cfg.merge_from_dict(options or {})
+    return cfg
 
 
-def toy_run(work_dir: Path, hook: dict[str, Any], **data: Any) -> Runner:
+def toy_run(work_dir: Path, *hooks: dict[str, Any], **more: Any) -> Runner:
     """The runner of ``toy_config``, trained."""
-    runner = Runner.from_cfg(toy_config(work_dir, hook, **data))
+    runner = Runner.from_cfg(toy_config(work_dir, *hooks, **more))
     runner.train()
     return runner
 
@@ -98,7 +115,8 @@ def toy_run(work_dir: Path, hook: dict[str, Any], **data: Any) -> Runner:
 def main() -> None:
     work_dir, bad, policy = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     hook = {"type": "BadLossesHook", "policy": policy}
-    cfg = toy_config(work_dir, hook, bad=(bad,))
+    options = {"optim_wrapper.accumulative_counts": int(sys.argv[4])}
+    cfg = toy_config(work_dir, hook, options=options, bad=(bad,))
     cfg.launcher = "pytorch"
     runner = build_runner(cfg)
     runner.train()

@@ -7,7 +7,6 @@ from mmengine.config import Config
 
 import agent_attention.openmmlab.bad_losses
 import agent_attention.openmmlab.bad_samples  # noqa: F401  (both register what configs name)
-from agent_attention.openmmlab.data import class_names, datasets, is_coco
 from agent_attention.openmmlab.errors import UserError
 
 
@@ -54,29 +53,17 @@ def set_guards(cfg: Config, args: Namespace) -> None:
         {"type": "BadLossesHook", "policy": args.nan, "limit": args.nan_limit},
         {"type": "BadSamplesHook", "policy": args.on_bad_sample, "log_dir": cfg.work_dir},
     ]
-    types = {hook["type"] for hook in ours}
-    others = [hook for hook in cfg.get("custom_hooks", []) if hook["type"] not in types]
-    cfg.custom_hooks = [*ours, *others]  # first: hooks of one priority run in this order
-    for split, dataset in datasets(cfg):
-        if split != "test" and dataset.get("pipeline"):
-            # another sample cannot stand in for one that is evaluated
-            log_dir = cfg.work_dir if split == "train" else None
-            classes = None if is_coco(cfg) else len(class_names(dataset)) or None
-            dataset.pipeline = checked(dataset.pipeline, log_dir, classes)
+    _add_first(cfg, ours)
 
 
-def checked(pipeline: list[Any], log_dir: str | None, classes: int | None) -> list[Any]:
-    """A pipeline whose loading steps, the first ones, are checked."""
-    first = 0
-    while first < len(pipeline) and "Load" in _name(pipeline[first]):
-        first += 1
-    steps, rest = list(pipeline[:first]), list(pipeline[first:])
-    if steps and _name(steps[0]) == "CheckedLoading":  # of a dumped config
-        steps = [*steps[0]["steps"], *steps[1:]]
-    step = {"type": "CheckedLoading", "steps": steps, "log_dir": log_dir, "classes": classes}
-    return [step, *rest] if steps else rest
+def guard_loading(cfg: Config) -> None:
+    """Check what is loaded in testing: a file that is broken ends the run with its name."""
+    hook = {"type": "BadSamplesHook", "policy": "error", "log_dir": cfg.work_dir}
+    _add_first(cfg, [hook])
 
 
-def _name(step: Any) -> str:
-    kind = step["type"]
-    return kind if isinstance(kind, str) else kind.__name__
+def _add_first(cfg: Config, hooks: list[dict[str, Any]]) -> None:
+    """Put hooks before the others, since those of one priority run in this order."""
+    types = {hook["type"] for hook in hooks}
+    others = [hook for hook in cfg.get("custom_hooks") or [] if hook["type"] not in types]
+    cfg.custom_hooks = [*hooks, *others]

@@ -10,6 +10,8 @@ ends with 1 if anything raised, hung or crashed.
 """
 
 import argparse
+import copy
+import gc
 import json
 import os
 import random
@@ -35,9 +37,9 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from PIL import Image
 from tqdm import tqdm
 
+from agent_attention.openmmlab.checked_loading import check_loading
 from agent_attention.openmmlab.data import DataFlags, datasets, point_at, set_num_classes
 from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.guards import checked
 from agent_attention.openmmlab.startup.checks import WARNING
 from agent_attention.openmmlab.startup.data import data_problems
 
@@ -170,8 +172,8 @@ def train_on(kind: str, cfg: Config, step: bool) -> str:
     """Load every sample as training does; 'error' if the policy names one as bad."""
     dataset_cfg = cfg.train_dataloader.dataset
     classes = None if kind == "coco" else len(dataset_cfg.metainfo.classes)
-    dataset_cfg.pipeline = checked(dataset_cfg.pipeline, None, classes)
     dataset = DATASETS.build(dataset_cfg)
+    check_loading(dataset, None, classes)
     try:
         samples = [dataset[index] for index in range(len(dataset))]
     except UserError:
@@ -202,9 +204,15 @@ def require_sane(sample: Any, classes: int) -> None:
 
 
 @cache
+def read(kind: str) -> Config:
+    """A demo config; to read one takes longer than all that is done with it."""
+    return Config.fromfile(CONFIGS[kind])
+
+
+@cache
 def model_for(kind: str, classes: int) -> Any:
     """The model of a demo config, for a number of classes that a mutation may have changed."""
-    cfg = Config.fromfile(CONFIGS[kind])
+    cfg = copy.deepcopy(read(kind))
     set_num_classes(cfg.model, classes)
     return MODELS.build(cfg.model)
 
@@ -225,7 +233,7 @@ def look(number: int, data: Path) -> str:
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch, kind)
         shutil.copytree(data / kind, root)
-        cfg = Config.fromfile(CONFIGS[kind])
+        cfg = copy.deepcopy(read(kind))
         init_default_scope(cfg.default_scope)
         point_at(cfg, DataFlags(root=str(root)))
         if kind == "coco":
@@ -255,6 +263,7 @@ def _hung(*_: Any) -> None:
 
 def _chunk(numbers: list[int], data: Path, log: Path) -> None:
     signal.signal(signal.SIGALRM, _hung)
+    gc.freeze()  # mmengine collects for each data set, and all that is imported is looked at
     torch.set_num_threads(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # pycocotools prints
     with log.open("a") as file:
@@ -265,6 +274,8 @@ def _chunk(numbers: list[int], data: Path, log: Path) -> None:
 def run(count: int, first: int = 0) -> Counter[str]:
     """What became of ``count`` files; a process that died counts as 'crash'."""
     found: list[str] = []
+    for kind in CONFIGS:
+        read(kind)  # once for all processes
     with tempfile.TemporaryDirectory() as scratch, tqdm(total=count, unit="file") as bar:
         data, log = Path(scratch, "demo"), Path(scratch, "log")
         make = [sys.executable, str(ROOT / "tools/make_demo_data.py"), str(data)]

@@ -96,8 +96,7 @@ def _kept(content: dict[str, Any], dataset: Any) -> int:
 
 
 def _with_masks(pipeline: list[Any]) -> bool:
-    steps = [inner for step in pipeline for inner in step.get("steps") or [step]]
-    return any(step.get("with_mask") for step in steps)
+    return any(step.get("with_mask") for step in pipeline)
 
 
 def _evaluator_problems(cfg: Config) -> Iterator[str]:

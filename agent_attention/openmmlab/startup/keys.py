@@ -31,6 +31,7 @@ _TOP |= {"tta_model", "tta_pipeline", "activation_checkpointing"}
 _ALWAYS = {"type", "_scope_", "_delete_", "init_cfg", "priority", "convert_to_iter_based"}
 _ALWAYS |= {"_base_", "backend_args", "file_client_args"}
 _FREE = {"custom_keys", "metainfo", "data_prefix", "dist_cfg", "init_kwargs"}  # keys are data
+_FREE |= {"detector", "diffusion_cfg"}  # of trackers; of Detectron2 and latent diffusion
 _HOOKS = {"runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint"}
 _HOOKS |= {"visualization"}
 # where the things of a section, or of a key within, are registered
@@ -50,7 +51,6 @@ _SECTIONS = {
 _WITHIN = {
     "pipeline": "TRANSFORMS",
     "transforms": "TRANSFORMS",
-    "steps": "TRANSFORMS",
     "sampler": "DATA_SAMPLERS",
     "batch_sampler": "DATA_SAMPLERS",
     "dataset": "DATASETS",
@@ -89,8 +89,13 @@ def _top_keys(cfg: Config, options: dict[str, Any]) -> Iterator[str]:
         if name in given:
             why = f"--cfg-options {given[name]} comes too late or names nothing: nothing reads it"
             yield _unread(name, why, name, known, given[name])
-        elif get_close_matches(name, known, 1, 0.85) and not name.endswith("_pipeline"):
+        elif get_close_matches(name, known, 1, 0.85) and not _varies(name, known):
             yield _unread(name, "nothing reads it", name, known)
+
+
+def _varies(name: str, known: Iterable[str]) -> bool:
+    """Whether a name is that of a file's own variable, such as ``val_evaluator_small``."""
+    return name.endswith("_pipeline") or any(name.startswith(f"{each}_") for each in known)
 
 
 def _typed(node: Any, path: str, registry: Registry, scope: str) -> Iterator[str]:

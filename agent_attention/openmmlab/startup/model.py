@@ -14,26 +14,40 @@ from agent_attention.openmmlab.data import class_names, datasets, is_coco
 from agent_attention.openmmlab.errors import UserError
 from agent_attention.openmmlab.predict.model import build_model, require_fit
 
-# they have num_classes of their own: object or not, or ImageNet's
-_OTHER = {"rpn_head", "backbone", "teacher", "text_encoder"}
+# they have num_classes of their own: object or not, ImageNet's, stuff's
+_OTHER = {"rpn_head", "backbone", "teacher", "text_encoder", "semantic_head"}
+# models that know their classes by words, number things and stuff apart, or follow objects
+_FREE_CLASSES = {"language_model", "panoptic_fusion_head", "detector", "reid"}
+_BOUNDARY = (1, 2)  # classes of an auxiliary head that only tells edges
 
 
 def class_problems(cfg: Config) -> Iterator[str]:
     """Heads whose ``num_classes`` is not the number of the data set's classes."""
-    scope = "mmdet" if is_coco(cfg) else "mmseg"
-    counts = {}
-    for split, dataset in datasets(cfg):
-        names = class_names(dataset, scope)
-        if split != "test" and names:
-            counts[len(names)] = f"{split}_dataloader names {len(names)} classes"
-    if len(counts) > 1:
-        yield f"training and validation differ in their classes: {'; '.join(counts.values())}"
+    counts = _class_counts(cfg)
+    if cfg.model.keys() & _FREE_CLASSES or any(len(each) > 1 for each in counts.values()):
+        return
+    wanted = {number: split for split, numbers in counts.items() for number in numbers}
+    told = [f"{split}_dataloader names {number} classes" for number, split in wanted.items()]
+    if len(wanted) > 1:
+        yield f"training and validation differ in their classes: {'; '.join(told)}"
     for path, number in heads(cfg.model, "model"):
-        if len(counts) == 1 and number not in counts:
+        edges = "auxiliary_head" in path and number in _BOUNDARY
+        if len(wanted) == 1 and number not in wanted and not edges:
             yield (
-                f"{path} is {number}, but {next(iter(counts.values()))}; --cfg-options "
-                f"{path}={next(iter(counts))}, or --train-ann / --classes, which set all of them"
+                f"{path} is {number}, but {told[0]}; --cfg-options "
+                f"{path}={next(iter(wanted))}, or --train-ann / --classes, which set all of them"
             )
+
+
+def _class_counts(cfg: Config) -> dict[str, set[int]]:
+    """How many classes the sets name that training and validation read."""
+    scope = "mmdet" if is_coco(cfg) else "mmseg"
+    found: dict[str, set[int]] = {"train": set(), "val": set()}
+    for split, dataset in datasets(cfg):
+        names = class_names(dataset, scope) if split in found else ()
+        if names:
+            found[split].add(len(names))
+    return found
 
 
 def heads(node: Any, path: str) -> Iterator[tuple[str, int]]:
