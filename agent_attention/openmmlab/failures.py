@@ -1,5 +1,6 @@
 """How a tool ends: a user's mistake as one message, and of many processes the one that failed."""
 
+import atexit
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ from agent_attention.openmmlab.errors import ToldError, UserError
 from agent_attention.openmmlab.files import describe_disk, disk_is_full
 from agent_attention.safe_load import CheckpointError
 
+RESUME_ME = 75  # EX_TEMPFAIL of sysexits.h: a failure that passes, try again
 _PATIENCE = 3.0  # seconds in which a launcher ends the others, when one has failed
 _GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL Error 6")
 _LATE = ("Timed out waiting", "Watchdog caught collective operation timeout")
@@ -39,17 +41,26 @@ def run_tool(main: Callable[[], None]) -> NoReturn:
             raise
         print(f"error: {text}", file=sys.stderr)
         sys.exit(1)
-    except SystemExit:  # stopped, with everything saved
-        leave_processes()
+    except SystemExit as stop:
+        if stop.code == RESUME_ME:  # stopped, with everything saved
+            _leave_the_others(RESUME_ME)
         raise
-    leave_processes()
+    _leave_the_others(0)
     sys.exit(0)
 
 
-def leave_processes() -> None:
-    """Take leave of the other processes; without it the interpreter may abort at its end."""
+def _leave_the_others(code: int) -> None:
+    """End one of many processes whose work is done; alone, do nothing.
+
+    What is to be done at the end is done; but threads of gloo, while the interpreter takes
+    itself apart, abort it now and then ("terminate called without an active exception").
+    """
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def explained(error: Exception) -> str | None:

@@ -13,9 +13,9 @@ from mmengine.dist import all_reduce, barrier, get_world_size
 from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import HOOKS
 
+from agent_attention.openmmlab.failures import RESUME_ME
 from agent_attention.openmmlab.survive.checkpoint_hook import SafeCheckpointHook
 
-RESUME_ME = 75  # EX_TEMPFAIL of sysexits.h: a failure that passes, try again
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _HANGS = 20.0  # seconds of an iteration or a save, from a signal on
 _PATIENCE = 1.0  # seconds: launchers pass on a Ctrl-C that the terminal has sent already
