@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -155,6 +156,23 @@ def failures(data: Path, folder: Path, _: int) -> tuple[list[Row], list[str]]:
     return rows, problems
 
 
+def second(data: Path, folder: Path, _: int) -> tuple[list[Row], list[str]]:
+    """A training that is begun in the work directory of another, which goes on."""
+    config = write_config("segmentation", data, folder, [], **{"train_cfg.max_iters": 40})
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(train, config, 2)
+        while not (folder / "run/training.lock").exists() and not first.done():
+            time.sleep(0.1)
+        other = train(config, 1)
+    refused = re.search(r"^error: .*another training writes there.*", other.err, re.M)
+    good = other.code == 1 and refused is not None and first.result().code == 0
+    found = f"refused, exit {other.code}; the first ends with {first.result().code}"
+    problems = [] if good else [f"{found}\n{other.err[-2000:]}\n{first.result().err[-2000:]}"]
+    return [
+        ("a second run in the same work directory", "refused, the first goes on", found)
+    ], problems
+
+
 # ---- evaluation
 
 
@@ -203,6 +221,7 @@ def _scores(config: Path, checkpoint: Path, processes: int, data: Path, images: 
 ROWS: dict[str, Callable[[Path, Path, int], tuple[list[Row], list[str]]]] = {
     "kills": kills,
     "failures": failures,
+    "second": second,
     "evaluation": evaluation,
 }
 
