@@ -58,8 +58,8 @@ def allowed_globals() -> dict[tuple[str, str], Any]:
     found["torch", "Size"] = _of_what_is_there(torch.Size)
     found["torch", "device"] = torch.device
     found["torch.nn.parameter", "Parameter"] = torch.nn.Parameter
-    kind = {"__module__": "torch.storage", "dtype": torch.uint8}  # of bytes, as torch takes it
-    found["torch.storage", "UntypedStorage"] = InertType("UntypedStorage", (Inert,), kind)
+    storage = {"__module__": "torch.storage", "dtype": torch.uint8}  # of bytes, as torch takes it
+    found["torch.storage", "UntypedStorage"] = InertType("UntypedStorage", (Inert,), storage)
     return found | _numpy_globals()
 
 

@@ -9,8 +9,8 @@ import ast
 import re
 from typing import Any
 
-_KINDS = (ast.Module, ast.Assign, ast.Name, ast.Store, ast.Load, ast.Constant, ast.Dict, ast.List)
-_KINDS += (ast.Tuple, ast.Set, ast.Call, ast.keyword, ast.UnaryOp, ast.USub)
+_STATEMENTS = (ast.Module, ast.Assign, ast.Name, ast.Store, ast.Load)
+_VALUES = (ast.List, ast.Tuple, ast.Set, ast.UnaryOp, ast.USub)
 # a type with dots is looked up in any package, unless the first part is a scope of registries
 _TYPE = re.compile(r"((mm\w+|agent_attention)\.)?\w+")
 
@@ -41,7 +41,7 @@ def _is_harmless(node: ast.AST) -> bool:
         return all(map(_is_harmless_item, node.keys, node.values))
     if isinstance(node, ast.Constant):  # {{ }} is replaced before it is run
         return not isinstance(node.value, str) or "{{" not in node.value
-    return isinstance(node, _KINDS)
+    return isinstance(node, _STATEMENTS + _VALUES)
 
 
 def _is_harmless_item(key: ast.expr | None, value: ast.expr) -> bool:

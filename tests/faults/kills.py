@@ -39,7 +39,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from tiny_runs import difference, make_data, tiny, train
+from tiny_runs import difference, make_data, tiny, toy, train
 from tqdm import tqdm
 
 from agent_attention.openmmlab.checkpoints import load_local
@@ -97,7 +97,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--task", choices=[*TASKS, "both"], default="both")
+    parser.add_argument("--task", choices=[*TASKS, "both", "toy"], default="both")
     parser.add_argument("--kills", type=int, default=200, metavar="N", help="default: %(default)s")
     parser.add_argument(
         "--full", type=int, default=20, metavar="N", help="saves on a full disk: %(default)s"
@@ -121,7 +121,8 @@ def run(task: str, kills: int, full: int, workers: int = 0, seed: int = 0) -> St
     """Train to the end through that many kills and full disks."""
     story, chances = Story(), Random(seed)
     with tempfile.TemporaryDirectory() as folder, small_disk(Path(folder, "disk")) as mounted:
-        place, story.mounted = Path(folder, "disk"), mounted
+        place = Path(folder, "disk")
+        story.mounted = mounted and task != "toy"  # its checkpoints are smaller than its logs
         data = make_data(place / "data")
 
         # each process gains about one checkpoint, and the run must outlive all of them
@@ -135,20 +136,23 @@ def run(task: str, kills: int, full: int, workers: int = 0, seed: int = 0) -> St
             step = STEPS[number // 2 % len(STEPS)] if number % 2 else None
             kill_once(config("run"), story, chances, step, 2 * INTERVAL * seconds)
         for number in tqdm(range(full), desc=f"{task}: full disks"):
-            fill_once(config("run"), story, number, mounted)
+            fill_once(config("run"), story, number, story.mounted)
         finish(config, story)
     return story
 
 
 def long_config(task: str, data: Path, work_dir: Path, workers: int, length: int) -> Config:
     """A tiny run of at least ``length`` iterations that validates at the end only."""
+    settings: dict[str, Any] = {"train_cfg.val_interval": length}
     if task == "detection":
-        settings: dict[str, Any] = {"train_cfg.max_epochs": length // INTERVAL}
-        settings["train_cfg.val_interval"] = length
+        settings["train_cfg.max_epochs"] = length // INTERVAL
     else:
-        settings = {"train_cfg.max_iters": length, "train_cfg.val_interval": length}
+        settings["train_cfg.max_iters"] = length
         settings["default_hooks.checkpoint.interval"] = INTERVAL
-    cfg = tiny(task, data, work_dir, workers, **settings)
+    if task == "toy":
+        cfg = toy(work_dir, by_epoch=False, workers=workers, **settings)
+    else:
+        cfg = tiny(task, data, work_dir, workers, **settings)
     cfg.log_level = "ERROR"
     cfg.custom_hooks.append({"type": "Progress", "path": str(work_dir / "progress")})
     return cfg

@@ -75,15 +75,19 @@ def _further_on(found: list[Path], named: Path, pointer: Path, say: Say) -> Path
 
 def _is_further_on(path: Path, named: Path) -> bool:
     """By the numbers in names of one kind, else by the iterations in the files."""
-    steps, kinds = [_step(path), _step(named)], [_kind(path), _kind(named)]
-    if kinds[0] != kinds[1] or None in steps:
-        steps = [load_local(str(each)).get("meta", {}).get("iter", 0) for each in (path, named)]
-    return bool(steps[0] > steps[1])
+    step, other = _step(path), _step(named)
+    if step is None or other is None or _kind(path) != _kind(named):
+        step, other = _iteration(path), _iteration(named)
+    return step > other
 
 
 def _step(path: Path) -> int | None:
     digits = re.findall("[0-9]+", path.stem)
     return int(digits[-1]) if digits else None
+
+
+def _iteration(path: Path) -> int:
+    return int(load_local(str(path)).get("meta", {}).get("iter", 0))
 
 
 def _kind(path: Path) -> str:
