@@ -97,10 +97,10 @@ BROKEN: dict[str, tuple[int, Callable[[Path], Any], str]] = {
     "a cut image": (0, cut, "truncated"),
     "an empty image": (0, lambda path: path.write_bytes(b""), "the file is empty"),
     "a text as image": (0, lambda path: path.write_text("hello"), "no image can be opened"),
-    "no image": (0, Path.unlink, "there is no"),
+    "no image": (0, Path.unlink, "there is no such file"),
     "a folder as image": (0, lambda path: (path.unlink(), path.mkdir()), "Is a directory"),
     "cut labels": (1, cut, "truncated"),
-    "no labels": (1, Path.unlink, "there is no"),
+    "no labels": (1, Path.unlink, "there is no such file"),
     "colours as labels": (1, as_labels("RGB"), "3 channels"),
     "deep labels": (1, deep, "values up to 259"),
     "a label of no class": (1, odd, "has 77, but classes are 1..3"),
@@ -177,7 +177,7 @@ def test_workers_leave_bad_samples_out_and_note_them(
     assert len(names) == 4 and "1.jpg" not in names
     lines = hook._lines(hook.begin)
     assert lines and all(line.startswith(f"{tmp_path}/images/1.jpg\t") for line in lines)
-    assert "1 samples" in summary(lines) and "truncated" in summary(lines)
+    assert "1 sample (met" in summary(lines) and "truncated" in summary(lines)
 
 
 def test_a_worker_that_finds_nothing_good_says_so_in_one_message(
@@ -414,7 +414,7 @@ def test_training_stops_at_a_bad_image_and_names_it(data: Path, tmp_path: Path) 
 
 def test_training_goes_on_without_a_bad_image_and_reports_it(data: Path, tmp_path: Path) -> None:
     said = output(train_spoilt("detection", data, tmp_path, "skip"))
-    assert "bad samples: 1 samples (met" in said and "truncated" in said
+    assert "bad samples: 1 sample (met" in said and "truncated" in said
     assert (tmp_path / "work/epoch_1.pth").is_file()
     again = Config.fromfile(tmp_path / "work" / Path(TASKS["detection"].config).name)
     assert list(unread_keys(again, {})) == []  # what a run writes can be trained with again

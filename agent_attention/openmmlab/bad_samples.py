@@ -48,6 +48,7 @@ class BadSamplesHook(Hook):
         self.log = log_of(log_dir)
         self.interval = interval
         self.begin = self.told = self._size()  # what an earlier run left is not of this one
+        self.known: set[str] = set()
         self.resumed = 0
 
     def before_train(self, runner: Any) -> None:
@@ -84,9 +85,12 @@ class BadSamplesHook(Hook):
     def _look(self, runner: Any) -> None:
         if self.policy == "error":
             self._stop_if_any()
-        elif self._size() > self.told:
-            runner.logger.warning(f"left out: {summary(self._lines(self.told))}")
-            self.told = self._size()
+            return
+        start, self.told = self.told, self._size()
+        new = [line for line in self._lines(start) if line not in self.known]
+        if new:  # each is told once; the report at the end counts them all
+            self.known.update(new)
+            runner.logger.warning(f"left out: {summary(new)}")
 
     def _stop_if_any(self) -> None:
         lines = self._gather(self.begin) if self._any() else []
@@ -106,7 +110,7 @@ class BadSamplesHook(Hook):
 
     def _lines(self, start: int) -> list[str]:
         """Whole lines from a place in the file on."""
-        if not self.log.exists():
+        if self._size() <= start:
             return []
         with self.log.open("rb") as file:
             file.seek(start)
@@ -129,7 +133,12 @@ def summary(lines: list[str]) -> str:
         for line, count in list(times.items())[:_SHOWN]
     ]
     more = [f"  and {len(times) - _SHOWN} more"] if len(times) > _SHOWN else []
-    return "\n".join([f"{len(times)} samples (met {len(lines)} times):", *told, *more])
+    head = f"{_counted(len(times), 'sample')} (met {_counted(len(lines), 'time')}):"
+    return "\n".join([head, *told, *more])
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" + "s" * (number != 1)
 
 
 def _gathered(value: Any) -> list[Any]:

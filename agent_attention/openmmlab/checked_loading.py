@@ -10,6 +10,8 @@ from agent_attention.openmmlab.errors import BadSample
 from agent_attention.openmmlab.prepare.ade import read_label
 from agent_attention.openmmlab.prepare.images import Trouble, probe
 
+_TOLD = {"missing": "there is no such file", "truncated": "truncated, {}"}
+_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6  # Pillow's limit: a small file may hold them
 _ROW = 100  # bad samples one after the other: then it is no longer a matter of single files
 
 
@@ -117,7 +119,9 @@ def require_files(results: dict[str, Any], classes: int | None) -> None:
             continue
         found = probe(Path(path), fast=True)
         if found.trouble:
-            raise Trouble(found.trouble, f"{path}: {found.message}")
+            which = f"{path}: " * (key == "seg_map_path")  # the image is named anyway
+            told = _TOLD.get(found.trouble, "{}").format(found.message)
+            raise Trouble(found.trouble, which + told)
         if key == "seg_map_path" and classes is not None:
             _require_plain(Path(path), classes)
 
@@ -163,8 +167,8 @@ def _require_plain(path: Path, classes: int) -> None:
 
 
 def _words(error: Exception) -> str:
-    if isinstance(error, Trouble):
-        text = ": ".join(map(str, error.args))
-    else:
-        text = f"{type(error).__name__}: {error}"
-    return " ".join(text.split())
+    kind = type(error).__name__
+    text = str(error.args[-1]) if isinstance(error, Trouble) else f"{kind}: {error}"
+    if "DecompressionBomb" in text:
+        text = f"more than {_PIXELS} million pixels: cut it into tiles"
+    return " ".join(text.replace("UnidentifiedImageError: ", "").split())

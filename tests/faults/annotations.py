@@ -126,7 +126,7 @@ def mutate_png(path: Path, rng: random.Random) -> None:
     elif what == 4:
         mode = rng.choice(["RGB", "LA", "1", "P", "I", "F", "CMYK"])
         image = Image.fromarray(labels).convert(mode)
-        image.save(path, format="TIFF" if mode in {"CMYK", "F"} else "PNG")
+        image.save(path, format="TIFF" if mode in {"CMYK", "F", "I"} else "PNG")
     elif what == 5:
         deep = labels.astype(np.uint16) + rng.choice([0, 0, 256, 60000])
         Image.fromarray(deep.astype(np.uint16)).save(path)
@@ -290,6 +290,7 @@ def run(count: int, first: int = 0) -> Counter[str]:
             done = log.read_text().split()
             if len(done) < len(numbers):
                 done.append("hang" if process.is_alive() else "crash")
+                print(f"file {numbers[len(done) - 1]}: {done[-1]}", file=sys.stderr)
                 process.kill()
             found += done
             bar.update(len(done))

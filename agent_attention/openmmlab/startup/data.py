@@ -1,12 +1,12 @@
 """The data set of a config: can it be loaded, and is it what the classes say?"""
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.fileio import list_dir_or_file
 
 from agent_attention.openmmlab.data import class_names, datasets, is_coco
 from agent_attention.openmmlab.startup import annotations
@@ -40,6 +40,7 @@ def _coco_problems(dataset: Any, split: str) -> Iterator[str]:
         yield annotations.in_words(path, faults)
         return
     yield from _name_problems(path, content, class_names(dataset, "mmdet"))
+    yield from _unlisted(path, content)
     yield from _file_problems(path, content, dataset)
     if split == "train" and not _kept(content, dataset):
         yield f"{path}: no image is left to train on (filter_cfg {dataset.get('filter_cfg')})"
@@ -60,6 +61,17 @@ def _name_problems(path: Path, content: dict[str, Any], names: tuple[str, ...]) 
         yield (
             f"{path} lists its categories in another order ({', '.join(known[:8])}) than the "
             f"config's classes ({', '.join(names[:8])}): mmdet numbers them in the file's order"
+        )
+
+
+def _unlisted(path: Path, content: dict[str, Any]) -> Iterator[str]:
+    """mmdet leaves out, without a word, what is of a category that the file does not list."""
+    ids = {entry["id"] for entry in content["categories"]}
+    odd = [note["id"] for note in content["annotations"] if note["category_id"] not in ids]
+    if odd:
+        yield (
+            f"warning: {path}: {len(odd)} annotations, such as id {odd[0]}, are of a category that "
+            "the file does not list: their objects are trained on as background"
         )
 
 
@@ -116,7 +128,11 @@ def _ade_problems(dataset: Any, split: str) -> Iterator[str]:
     if dataset.get("ann_file") or not (images.is_dir() and labels.is_dir()):
         return
     endings = _ending(dataset, "img_suffix", ".jpg"), _ending(dataset, "seg_map_suffix", ".png")
-    names = _names(images, endings[0])
+    try:
+        names, labelled = _names(images, endings[0]), _names(labels, endings[1])
+    except OSError as error:  # such as a link to itself, at which mmseg ends too
+        yield f"{error.filename or images}: {error.strerror}"
+        return
     if not names:
         others = Counter(path.suffix for path in images.rglob("*") if path.is_file())
         there = ", ".join(f"{count} {ending}" for ending, count in others.most_common(3))
@@ -125,7 +141,7 @@ def _ade_problems(dataset: Any, split: str) -> Iterator[str]:
             f"--cfg-options {split}_dataloader.dataset.img_suffix=.png changes what is looked for"
         )
         return
-    absent = sorted(names - _names(labels, endings[1]))
+    absent = sorted(names - labelled)
     if absent:
         yield (
             f"{labels}: {len(absent)} of {len(names)} images have no label map, such as "
@@ -141,11 +157,6 @@ def _ending(dataset: Any, key: str, default: str) -> str:
 
 
 def _names(folder: Path, ending: str) -> set[str]:
-    """Paths in a folder and those within, without the ending that they all have."""
-    found = set()
-    for place, _, files in os.walk(folder, followlinks=True):
-        inside = os.path.relpath(place, folder)
-        for name in files:
-            if name.endswith(ending):
-                found.add(os.path.normpath(os.path.join(inside, name[: -len(ending)])))
-    return found
+    """Paths of files in a folder and those within, as mmseg lists them, without their ending."""
+    found = list_dir_or_file(str(folder), list_dir=False, suffix=ending, recursive=True)
+    return {name.removesuffix(ending) for name in found}
