@@ -55,9 +55,9 @@ def main() -> None:
     args = parse_args()
     cfg = load_config(args)
     join_processes(cfg)
-    set_resume(cfg, args.resume)
     apply_training_flags(cfg, args)
-    agree(partial(prepare, cfg, args))
+    cfg.resume, cfg.load_from = agree(partial(prepare, cfg, args, was_restarted()))
+    require_seen(cfg)
     hooks = cfg.get("custom_hooks", [])
     if not any(hook.type == "MeanLossHook" for hook in hooks):  # a dumped config has it already
         cfg.custom_hooks = [*hooks, {"type": "MeanLossHook"}]
@@ -69,14 +69,25 @@ def main() -> None:
         build_runner(cfg).train()
 
 
-def prepare(cfg: Config, args: argparse.Namespace) -> None:
-    """Claim the work directory; raise UserError with everything that would go wrong later."""
-    if not args.no_checks:
+def prepare(cfg: Config, args: argparse.Namespace, restarted: bool) -> tuple[bool, str | None]:
+    """Look for what would go wrong later, and claim the work directory; the first process does.
+
+    Returns:
+        (resume, load_from) of the config as they are to be.
+
+    Raises:
+        UserError: with everything that was found.
+    """
+    resuming = partial(set_resume, cfg, args.resume, restarted)
+    if args.no_checks:
+        resuming()
+    else:
         splits = ["train", *(["val"] if cfg.get("val_cfg") else [])]
         data, weights = partial(require_data, cfg, *splits), partial(require_weights, cfg.model)
-        require_ready(cfg, data, weights, options=args.cfg_options)
+        require_ready(cfg, resuming, data, weights, options=args.cfg_options)
     if args.find_lr is None:
         claim(cfg.work_dir)
+    return bool(cfg.get("resume")), cfg.get("load_from")
 
 
 def require_weights(model: Any) -> None:
@@ -94,36 +105,35 @@ def require_weights(model: Any) -> None:
         )
 
 
-def set_resume(cfg: Config, resume: str | None) -> None:
+def set_resume(cfg: Config, resume: str | None, restarted: bool) -> None:
     """Resume from a file, or from the newest whole checkpoint of the work directory ('auto').
 
     Without any there, a run begins: a queue can start a job and start it again with one command.
     What torchrun starts again goes on with its own newest checkpoint, whatever was asked first.
     """
-    if was_restarted() and Path(cfg.work_dir, "last_checkpoint").is_file():
+    if restarted and Path(cfg.work_dir, "last_checkpoint").is_file():
         resume = "auto"
     if resume is None:
         return
-    found = agree(partial(checkpoint_of, cfg, resume))
-    if found is not None and not Path(found).is_file():
-        raise UserError(
-            f"--resume: {socket.gethostname()} does not see {found} (from {Path.cwd()}); the work "
-            "directory must be on a disk that all machines share"
-        )
+    found: Path | None = Path(resume)
+    if resume == "auto":
+        found = newest_whole(cfg, say)
+        say(f"--resume: {found or f'nothing in {cfg.work_dir}, so a new run begins'}")
+    elif not Path(resume).is_file():
+        raise UserError(f"--resume: there is no checkpoint {resume} (from {Path.cwd()})")
     cfg.resume = found is not None
     if found is not None:
-        cfg.load_from = found
+        cfg.load_from = str(found)
 
 
-def checkpoint_of(cfg: Config, resume: str) -> str | None:
-    """The file that ``--resume`` means; None if there is nothing to go on with."""
-    if resume != "auto":
-        if not Path(resume).is_file():
-            raise UserError(f"--resume: there is no checkpoint {resume} (from {Path.cwd()})")
-        return resume
-    found = newest_whole(cfg, say)
-    say(f"--resume: {found or f'nothing in {cfg.work_dir}, so a new run begins'}")
-    return None if found is None else str(found)
+def require_seen(cfg: Config) -> None:
+    """Raise UserError if this machine does not see what the first one resumes from."""
+    path = cfg.load_from if cfg.resume else None
+    if path and "://" not in path and not Path(path).is_file():
+        raise UserError(
+            f"--resume: {socket.gethostname()} does not see {path} (from {Path.cwd()}); the work "
+            "directory must be on a disk that all machines share"
+        )
 
 
 def say(text: str) -> None:
