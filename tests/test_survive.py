@@ -142,7 +142,7 @@ def test_a_run_survives_being_killed_at_any_step_of_a_save(
     train(toy(tmp_path / "whole", by_epoch), seed=1)
     assert len(made) >= 4 * 7  # four saves: two files of three calls, and a removal
     most_best = 0
-    for place in range(1, len(made) + 1, 1 if by_epoch else 5):
+    for place in range(1, len(made) + 1, 2 if by_epoch else 7):
         folder = tmp_path / f"killed{place}"
         stop_at(place, Killed())
         with pytest.raises(Killed):

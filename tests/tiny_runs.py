@@ -258,10 +258,13 @@ def train(cfg: Config, seed: int | None = None, resume: Path | None = None) -> R
     if resume is not None:
         cfg.resume, cfg.load_from = True, str(resume)
     runner = Runner.from_cfg(cfg)
-    runner.train()
-    for loop in (runner.train_loop, runner.val_loop):
+    try:
+        runner.train()
+    finally:
         # workers that the garbage collector ends, and not the last reference, take seconds each
-        loop.dataloader._iterator = loop.dataloader_iterator = None
+        for loop in (runner.train_loop, runner.val_loop):
+            if hasattr(loop, "dataloader"):
+                loop.dataloader._iterator = loop.dataloader_iterator = None
     return runner
 
 

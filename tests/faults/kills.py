@@ -26,7 +26,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -131,6 +131,8 @@ def run(task: str, kills: int, full: int, workers: int = 0, seed: int = 0) -> St
         def config(name: str) -> Config:
             return long_config(task, data, place / name, workers, length)
 
+        with redirect_stdout(sys.stderr):  # what is imported late need not be in each process
+            train(long_config(task, data, place / "first", 0, 2 * INTERVAL))
         seconds = seconds_per_iteration(config("run"), story)
         for number in tqdm(range(kills), desc=f"{task}: kills"):
             step = STEPS[number // 2 % len(STEPS)] if number % 2 else None
