@@ -134,7 +134,7 @@ def in_words(path: Path, faults: list[Fault]) -> str:
     ]
     more = [f"   and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
     hint = "   `python tools/prepare_data.py check` lists all; with --fix it writes a cleaned copy"
-    return "\n".join([f"{path} cannot be trained on:", *told, *more, hint])
+    return "\n".join([f"{path} cannot be used:", *told, *more, hint])
 
 
 def _stops(fault: Fault, note: dict[str, Any], evaluated: bool) -> bool:

@@ -32,16 +32,13 @@ def require_ready(
     if os.environ.get("RANK", "0") != "0":
         return
     init_default_scope(cfg.get("default_scope") or "mmdet")
-    found = list(dict.fromkeys([*_raised(others), *problems(cfg, options or {})]))
-    for each in found:
-        if each.startswith(WARNING):
-            print(each, file=sys.stderr)
-    stops = [each for each in found if not each.startswith(WARNING)]
-    if len(stops) == 1:
-        raise UserError(stops[0])
-    if stops:
-        listed = "\n".join(f"{number}. {each}" for number, each in enumerate(stops, 1))
-        raise UserError(f"{len(stops)} things to mend before training:\n{listed}")
+    _raise_all([*_raised(others), *problems(cfg, options or {})], "training")
+
+
+def require_sound(cfg: Config) -> None:
+    """Raise one UserError with what would stop a test for its data."""
+    if os.environ.get("RANK", "0") == "0":
+        _raise_all(list(data_problems(cfg, "test")), "testing")
 
 
 def problems(cfg: Config, options: dict[str, Any]) -> Iterator[str]:
@@ -58,6 +55,20 @@ def problems(cfg: Config, options: dict[str, Any]) -> Iterator[str]:
         return
     yield from fit_problems(cfg, model)
     yield from space_problems(cfg, sum(each.numel() for each in model.parameters()))
+
+
+def _raise_all(found: list[str], what: str) -> None:
+    """Print the warnings among what was found, and raise UserError with the rest."""
+    found = list(dict.fromkeys(found))
+    for each in found:
+        if each.startswith(WARNING):
+            print(each, file=sys.stderr)
+    stops = [each for each in found if not each.startswith(WARNING)]
+    if len(stops) == 1:
+        raise UserError(stops[0])
+    if stops:
+        listed = "\n".join(f"{number}. {each}" for number, each in enumerate(stops, 1))
+        raise UserError(f"{len(stops)} things to mend before {what}:\n{listed}")
 
 
 def _raised(checks: tuple[Callable[[], None], ...]) -> Iterator[str]:

@@ -15,14 +15,18 @@ from agent_attention.openmmlab.startup.signatures import default_of
 _LOOKED = 100  # images whose files are looked for
 
 
-def data_problems(cfg: Config) -> Iterator[str]:
-    """What is wrong with the sets to train and to validate on, as far as their files are there."""
+def data_problems(cfg: Config, *splits: str) -> Iterator[str]:
+    """What is wrong with the sets of some splits, as far as their files are there.
+
+    Without splits: with those to train and to validate on.
+    """
+    wanted = splits or ("train", *(["val"] if cfg.get("val_cfg") is not None else []))
     look = _coco_problems if is_coco(cfg) else _ade_problems
     for split, dataset in datasets(cfg):
-        if split == "train" or (split == "val" and cfg.get("val_cfg") is not None):
+        if split in wanted:
             yield from look(dataset, split)
-    if is_coco(cfg):
-        yield from _evaluator_problems(cfg)
+    for split in wanted if is_coco(cfg) else ():
+        yield from _evaluator_problems(cfg, split)
 
 
 # ---- COCO-like
@@ -35,7 +39,7 @@ def _coco_problems(dataset: Any, split: str) -> Iterator[str]:
     content, faults = annotations.read(path)
     if content is not None and not faults:
         masks = split == "train" and _with_masks(dataset.get("pipeline") or [])
-        faults = list(annotations.faults_of(content, masks, split == "val"))
+        faults = list(annotations.faults_of(content, masks, split != "train"))
     if content is None or faults:
         yield annotations.in_words(path, faults)
         return
@@ -111,12 +115,12 @@ def _with_masks(pipeline: list[Any]) -> bool:
     return any(step.get("with_mask") for step in pipeline)
 
 
-def _evaluator_problems(cfg: Config) -> Iterator[str]:
-    found = cfg.get("val_evaluator") or []
+def _evaluator_problems(cfg: Config, split: str) -> Iterator[str]:
+    found = cfg.get(f"{split}_evaluator") or []
     for evaluator in found if isinstance(found, list) else [found]:
         path = evaluator.get("ann_file")
         if path and not Path(path).exists():
-            yield f"val_evaluator.ann_file: there is no {path} (from {Path.cwd()})"
+            yield f"{split}_evaluator.ann_file: there is no {path} (from {Path.cwd()})"
 
 
 # ---- ADE20K-like
