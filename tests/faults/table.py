@@ -14,23 +14,15 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-# name: script and arguments
-RUNS: dict[str, list[str]] = {
-    "kills": ["kills.py", "--task", "detection", *["--kills", "100", "--full", "10"]],
-    "kills in segmentation": [
-        "kills.py",
-        "--task",
-        "segmentation",
-        "--kills",
-        "100",
-        "--full",
-        "10",
-    ],
-    "resume": ["resume.py"],
-    "processes": ["processes.py"],
-    "checkpoints": ["checkpoints.py"],
-    "annotations": ["annotations.py"],
-    "long run": ["long_run.py"],
+# name: what is run
+RUNS = {
+    "kills": "kills.py --task detection --kills 100 --full 10",
+    "kills-segmentation": "kills.py --task segmentation --kills 100 --full 10",
+    "resume": "resume.py",
+    "processes": "processes.py",
+    "checkpoints": "checkpoints.py",
+    "annotations": "annotations.py",
+    "long-run": "long_run.py",
 }
 
 
@@ -49,7 +41,7 @@ def main() -> int:
 
 def passes(name: str) -> bool:
     """Run one script, its rows on stdout and the rest on stderr; whether every promise was kept."""
-    script, *arguments = RUNS[name]
+    script, *arguments = RUNS[name].split()
     begun = time.monotonic()
     with subprocess.Popen(
         [sys.executable, str(HERE / script), *arguments], stdout=subprocess.PIPE, text=True
