@@ -29,7 +29,7 @@ from agent_attention.openmmlab.lock import claim
 from agent_attention.openmmlab.processes import agree, join_processes, was_restarted
 from agent_attention.openmmlab.runtime import add_common_flags, build_runner, load_config
 from agent_attention.openmmlab.startup.checks import require_ready
-from agent_attention.openmmlab.survive import make_resumable, newest_whole
+from agent_attention.openmmlab.survive import POINTER, make_resumable, newest_whole, point_at
 from agent_attention.openmmlab.training import add_training_flags, apply_training_flags
 
 
@@ -85,9 +85,12 @@ def prepare(cfg: Config, args: argparse.Namespace, restarted: bool) -> tuple[boo
         splits = ["train", *(["val"] if cfg.get("val_cfg") else [])]
         data, weights = partial(require_data, cfg, *splits), partial(require_weights, cfg.model)
         require_ready(cfg, resuming, data, weights, options=args.cfg_options)
+    resume, start = bool(cfg.get("resume")), cfg.get("load_from")
     if args.find_lr is None:
         claim(cfg.work_dir)
-    return bool(cfg.get("resume")), cfg.get("load_from")
+        if not resume or start:  # the pointer of another run must not be gone on with
+            point_at(cfg.work_dir, start if resume else None)
+    return resume, start
 
 
 def require_weights(model: Any) -> None:
@@ -111,7 +114,7 @@ def set_resume(cfg: Config, resume: str | None, restarted: bool) -> None:
     Without any there, a run begins: a queue can start a job and start it again with one command.
     What torchrun starts again goes on with its own newest checkpoint, whatever was asked first.
     """
-    if restarted and Path(cfg.work_dir, "last_checkpoint").is_file():
+    if restarted and Path(cfg.work_dir, POINTER).is_file():
         resume = "auto"
     if resume is None:
         return

@@ -66,6 +66,7 @@ def write_config(task: str, data: Path, folder: Path, faults: list[Any], **setti
     package = "mmdet_agent" if task == "detection" else "mmseg_agent"
     cfg.custom_imports = {"imports": [package, "fault_hook"], "allow_failed_imports": False}
     cfg.custom_hooks.append({"type": "FaultHook", "faults": faults, "folder": str(folder)})
+    cfg.test_dataloader, cfg.test_evaluator = cfg.val_dataloader, cfg.val_evaluator
     cfg.randomness = {"seed": 1}
     path = folder / "config.py"
     cfg.dump(path)

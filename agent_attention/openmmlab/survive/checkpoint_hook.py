@@ -159,15 +159,13 @@ class SafeCheckpointHook(CheckpointHook):
 
     def _point_at_beginning(self, runner: Any) -> None:
         """Point at what this run goes on from, or at nothing."""
-        pointer, cfg = Path(runner.work_dir, POINTER), runner.cfg
-        named = cfg.get("load_from")
-        if not cfg.get("resume") or "://" in (named or ""):
-            pointer.unlink(missing_ok=True)
-        elif named:  # else mmengine itself went where the pointer points
-            try:
-                write_whole(pointer, str(named))
-            except OSError as error:
-                raise self._explained(runner, error) from error
+        named = runner.cfg.get("load_from") if runner.cfg.get("resume") else None
+        if runner.cfg.get("resume") and not named:
+            return  # mmengine itself went where the pointer points
+        try:
+            point_at(runner.work_dir, named)
+        except OSError as error:
+            raise self._explained(runner, error) from error
 
     def _explained(self, runner: Any, error: OSError) -> Exception:
         """The error, or what to do about a full disk."""
@@ -192,3 +190,16 @@ class SafeCheckpointHook(CheckpointHook):
                 backend.remove(path)
             elif backend.isdir(path):
                 backend.rmtree(path)
+
+
+def point_at(work_dir: str | Path, checkpoint: str | None) -> None:
+    """Have the pointer of a work directory name a checkpoint, or remove it.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    pointer = Path(work_dir, POINTER)
+    if checkpoint is None or "://" in checkpoint:
+        pointer.unlink(missing_ok=True)
+    else:
+        write_whole(pointer, checkpoint)
