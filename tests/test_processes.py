@@ -1,5 +1,6 @@
 """Trainings of two processes through the scripts of tools/: what they compute, how they end."""
 
+import argparse
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ import torch
 from faults.processes import ROOT, bash, train, write_config
 from mmengine.config import Config
 from tiny_runs import make_data
+from train import prepare
 
 from agent_attention.openmmlab.checkpoints import load_local
 from agent_attention.openmmlab.errors import UserError
@@ -22,6 +24,7 @@ from agent_attention.openmmlab.failures import explained
 from agent_attention.openmmlab.lock import claim
 from agent_attention.openmmlab.processes import name_ourselves
 from agent_attention.openmmlab.runtime import build_runner
+from agent_attention.openmmlab.survive import POINTER
 
 SHORT = {"train_cfg.max_iters": 6, "train_cfg.val_interval": 6}
 SAVED_OFTEN = {"default_hooks.checkpoint.interval": 2}
@@ -117,6 +120,26 @@ def test_two_machines_train_one_model(data: Path, tmp_path: Path, restarts: int)
     assert len(saved["run_state"]["processes"]) == 2
     assert said.count("--resume: ") == restarts
     assert (tmp_path / "fault.4").exists() == bool(restarts)
+
+
+def test_what_is_started_again_goes_on_with_its_own_checkpoint_alone(tmp_path: Path) -> None:
+    other, own, pointer = (tmp_path / name for name in ("epoch_9.pth", "epoch_1.pth", POINTER))
+    for path in (other, own):
+        torch.save({}, path)
+    pointer.write_text(str(other))  # of a run before
+
+    def start(resume: str | None, restarted: bool) -> tuple[bool, str | None]:
+        args = argparse.Namespace(no_checks=True, find_lr=None, resume=resume)
+        return prepare(Config({"work_dir": str(tmp_path)}), args, restarted)
+
+    assert start(None, restarted=False) == (False, None)
+    assert start(None, restarted=True) == (False, None)  # it died before its first checkpoint
+    pointer.write_text(str(own))
+    assert start(None, restarted=True) == (True, str(own))
+    assert start(str(other), restarted=False) == (True, str(other))
+    assert start(str(other), restarted=True) == (True, str(other))
+    pointer.write_text(str(own))
+    assert start(str(other), restarted=True) == (True, str(own))
 
 
 # ---- how they end
