@@ -68,7 +68,8 @@ def load_file(path: str | Path, allow: Globals | None = None) -> Any:
     except CheckpointError:
         raise
     except Exception as error:  # a damaged pickle can raise anything
-        reason = " ".join(str(error).split()) or type(error).__name__
+        words = " ".join(str(error).split())  # of a KeyError, the key alone
+        reason = words if " " in words else f"{type(error).__name__} {words}".rstrip()
         raise CheckpointError(
             f"cannot read {path}, it is damaged or no checkpoint: {reason}"
         ) from error
