@@ -31,7 +31,12 @@ from agent_attention.openmmlab.survive import (
     make_resumable,
     newest_whole,
 )
-from agent_attention.openmmlab.survive.data_order import Batch, EndlessBatches, placed
+from agent_attention.openmmlab.survive.data_order import (
+    Batch,
+    EndlessBatches,
+    PlacedBatches,
+    placed,
+)
 
 TASKS = ("detection", "segmentation")
 
@@ -158,6 +163,18 @@ def test_a_run_survives_being_killed_at_any_step_of_a_save(
         assert len(list(folder.glob("best_*.pth"))) == 1
         assert not list(folder.glob("*.part"))
     assert most_best == 2
+
+
+def test_all_that_a_run_goes_on_from_comes_by_its_name_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    renamed, real = [], os.replace
+    monkeypatch.setattr(os, "replace", lambda a, b: (renamed.append(Path(b).name), real(a, b)))
+    cfg = add_hook(toy(tmp_path), "SendSignal", number=signal.SIGTERM, iteration=7)
+    with pytest.raises(SystemExit):
+        train(cfg, seed=1)
+    there = {path.name for path in tmp_path.glob("*.pth")} | {"last_checkpoint"}
+    assert len(there) == 4 and there <= set(renamed)  # an epoch, the best, and the interrupted
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
@@ -533,3 +550,12 @@ def test_passes_over_the_data_are_counted_as_they_are_used() -> None:
         (1, 0),
         (1, 1),
     ]
+
+
+def test_many_passes_over_the_data_take_no_more_memory() -> None:
+    batches = BatchSampler(range(2), 2, drop_last=False)
+    placed_batches = PlacedBatches(batches, 0, 0)
+    for done in range(5000):
+        assert placed_batches.place_after(done) == (done, 0)
+        list(placed_batches)
+    assert placed_batches.passes == 5000 and len(placed_batches.starts) < 2500

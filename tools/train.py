@@ -8,7 +8,7 @@
 Several GPUs, or several CPU processes: bash tools/dist_train.sh CONFIG GPUS [flags].
 
 SIGTERM or Ctrl-C saves and stops with exit code 75; the same command with --resume goes on, with
-the results of a run that was never stopped (docs/training_at_scale.md).
+the results of a run that was never stopped (docs/stopping_and_going_on.md).
 """
 
 import argparse

@@ -20,6 +20,8 @@ from torch.utils.data import DataLoader, Sampler
 
 from agent_attention.openmmlab.survive.random_state import seeded
 
+_PASSES = 1000  # at least so many are remembered; workers are fewer batches ahead
+
 
 class Batch(list[int]):
     """The indices of a batch; whoever walks over them draws random numbers of its seed meanwhile.
@@ -78,6 +80,9 @@ class PlacedBatches(Sampler[list[int]]):
             self.drawn += 1
             yield Batch(indices, (self.seed, self.rank, self.drawn))
         self.starts.append(self.drawn)
+        if len(self.starts) > 2 * _PASSES:
+            self.first_pass += _PASSES
+            del self.starts[:_PASSES]
 
 
 class EndlessBatches:
