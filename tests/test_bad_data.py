@@ -20,6 +20,7 @@ from mmengine.runner import Runner
 from mmseg.datasets import BaseSegDataset
 from PIL import Image
 from test_tools import CONFIGS, ROOT, TASKS, data, logged, output, python, refusal, run
+from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader
 from toy_runs import ToyData, ToyModel, toy_config, toy_run
 
@@ -142,7 +143,6 @@ def seg_data(root: Path, steps: list[Parts], **more: Any) -> BaseDataset:
         metainfo={"classes": tuple("abc")},
         reduce_zero_label=True,
         pipeline=steps,
-        lazy_init=not root.joinpath("images").exists(),
         **more,
     )
 
@@ -180,22 +180,30 @@ def test_workers_leave_bad_samples_out_and_note_them(
     assert "1 sample (met" in summary(lines) and "truncated" in summary(lines)
 
 
-def test_a_worker_that_finds_nothing_good_says_so_in_one_message(
+def test_a_set_with_nothing_good_ends_with_one_message(
     pair: tuple[Path, Path], tmp_path: Path
 ) -> None:
     cut(pair[0])
-    loader = loader_of(tmp_path, 1, log_of(str(tmp_path)))
+    loader = loader_of(tmp_path, 0, log_of(str(tmp_path)))
     with pytest.raises(BadSample, match=r"^100 samples in a row cannot be loaded") as caught:
         next(iter(loader))
-    assert "Traceback" not in str(caught.value) and str(pair[0]) in str(caught.value)
+    assert str(pair[0]) in str(caught.value)
 
 
 def test_validation_never_leaves_samples_out(pair: tuple[Path, Path], tmp_path: Path) -> None:
     cut(pair[0])
-    loader = loader_of(tmp_path, 0, None, test_mode=True)
-    with pytest.raises(BadSample, match=r"^cannot load") as caught:
-        next(iter(loader))
-    assert "Traceback" not in str(caught.value)
+    with pytest.raises(BadSample, match=r"^cannot load"):
+        next(iter(loader_of(tmp_path, 0, None, test_mode=True)))
+
+
+def test_what_a_worker_raises_has_no_traceback_in_its_text() -> None:
+    try:
+        raise BadSample("cannot load one.jpg:\nit is cut")
+    except BadSample:
+        wrapped = ExceptionWrapper(where="in DataLoader worker process 0")  # as torch hands it over
+    with pytest.raises(BadSample) as caught:
+        wrapped.reraise()
+    assert str(caught.value) == "cannot load one.jpg:\nit is cut"
 
 
 def flags(*arguments: str) -> Any:
@@ -220,17 +228,19 @@ def test_the_policy_of_a_dumped_config_is_replaced(task: str) -> None:
     assert {**again.to_dict(), "custom_hooks": []} == {**before, "custom_hooks": []}
 
 
-def test_each_step_that_loads_is_checked_once(tmp_path: Path) -> None:
-    """Also in data sets of data sets, and where labels are loaded later, as for validation."""
-    init_default_scope("mmseg")
-    steps = [STEPS[0], {"type": "RandomFlip", "prob": 0.5}, STEPS[1]]
-    dataset = RepeatDataset(ConcatDataset([seg_data(tmp_path, steps)]), 2)
+@pytest.mark.parametrize("wrapped", [ConcatDataset, RepeatDataset])
+def test_each_step_that_loads_is_checked_once(
+    wrapped: Any, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Also in a set of sets, and where labels are loaded later, as for validation."""
+    dataset = seg_data(tmp_path, [STEPS[0], {"type": "RandomFlip", "prob": 0.5}, STEPS[1]])
+    outer = wrapped([dataset]) if wrapped is ConcatDataset else wrapped(dataset, 2)
     for _ in range(2):
-        check_loading(dataset, None, CLASSES)
-    found = dataset.dataset.datasets[0].pipeline.transforms
-    names = [type(step).__name__ for step in found]
+        check_loading(outer, None, CLASSES)
+    names = [type(step).__name__ for step in dataset.pipeline.transforms]
     assert names == ["CheckedLoading", "RandomFlip", "CheckedLoading"]
-    assert [type(step).__name__ for step in found[2].steps] == ["LoadAnnotations"]
+    later = dataset.pipeline.transforms[2]
+    assert [type(step).__name__ for step in later.steps] == ["LoadAnnotations"]
 
 
 # ---- bad losses

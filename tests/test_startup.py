@@ -3,15 +3,19 @@
 import copy
 import json
 import shutil
+import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import mmdet
 import mmseg
 import pytest
 import torch
+import train
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from test_tools import CONFIGS, TASKS, data, python, refusal
@@ -116,7 +120,10 @@ def test_an_option_that_comes_too_late_is_named() -> None:
     """The file's variables have been read when options are merged."""
     options = {"data_root": "elsewhere", "max_epochs": 3, "train_cfg.max_epochs": 3}
     found = list(unread_keys(read(CONFIGS / TASKS["detection"].config, options), options))
-    assert len(found) == 2 and "data_root" in found[0] and "max_epochs" in found[1]
+    assert len(found) == 2
+    places = ("train_dataloader.dataset", "train_cfg")
+    for told, name, place in zip(found, options, places, strict=False):
+        assert f"{name}: nothing reads it any more; what counts is {place}.{name}" in told
 
 
 # ---- data and classes
@@ -310,3 +317,17 @@ def test_everything_is_told_at_once(data: Path, tmp_path: Path) -> None:
     assert said.startswith("5 things to mend before training:\n1. ")
     for words in ("batch_size?", "no label map", "is 5, but", "num_workers must", "is a file"):
         assert words in said
+
+
+@pytest.mark.parametrize("checks", [True, False])
+def test_the_checks_can_be_left_out(
+    checks: bool, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["--data-root", str(data / "coco"), "--work-dir", str(tmp_path)]
+    words += ["--cfg-options", "train_dataloader.batchsize=2", *([] if checks else ["--no-checks"])]
+    runner = mock.Mock()
+    monkeypatch.setattr(sys, "argv", ["train.py", str(CONFIGS / TASKS["detection"].config), *words])
+    monkeypatch.setattr(train, "build_runner", runner)
+    with pytest.raises(UserError, match="batch_size") if checks else nullcontext():
+        train.main()
+    assert runner.called != checks

@@ -81,6 +81,8 @@ def _unlisted(path: Path, content: dict[str, Any]) -> Iterator[str]:
 
 def _file_problems(path: Path, content: dict[str, Any], dataset: Any) -> Iterator[str]:
     folder = Path(dataset.get("data_root") or "", dataset.get("data_prefix", {}).get("img") or "")
+    if not folder.is_dir():
+        return  # require_data says it
     entries = content["images"]
     looked = entries[:: max(1, len(entries) // _LOOKED)]
     absent = [

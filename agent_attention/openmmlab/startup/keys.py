@@ -34,6 +34,7 @@ _FREE = {"custom_keys", "metainfo", "data_prefix", "dist_cfg", "init_kwargs"}  #
 _FREE |= {"detector", "diffusion_cfg"}  # of trackers; of Detectron2 and latent diffusion
 _HOOKS = {"runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint"}
 _HOOKS |= {"visualization"}
+_FEW = 15  # names that are listed
 # where the things of a section, or of a key within, are registered
 _SECTIONS = {
     "train_cfg": "LOOPS",
@@ -87,10 +88,19 @@ def _top_keys(cfg: Config, options: dict[str, Any]) -> Iterator[str]:
         if name in known:
             continue
         if name in given:
-            why = f"--cfg-options {given[name]} comes too late or names nothing: nothing reads it"
-            yield _unread(name, why, name, known, given[name])
+            inside = _places(cfg, name)
+            why = f"nothing reads it{inside}"
+            yield _unread(given[name], why, name, () if inside else known)
         elif get_close_matches(name, known, 1, 0.85) and not _varies(name, known):
             yield _unread(name, "nothing reads it", name, known)
+
+
+def _places(cfg: Config, name: str) -> str:
+    """Where settings of the name of a file's variable are; the file has been read by now."""
+    found = [place[1:] for place, key in _keys(cfg.to_dict(), "") if key == name]
+    inside = [place for place in found if place != name]
+    told = ", ".join(inside[:3])
+    return f" any more; what counts is {told}" if inside else ""
 
 
 def _varies(name: str, known: Iterable[str]) -> bool:
@@ -164,7 +174,10 @@ def _keys(node: Any, path: str) -> Iterator[tuple[str, str]]:
             yield from _keys(child, f"{path}.{index}")
 
 
-def _unread(place: str, why: str, name: str, known: Iterable[str], shown: str | None = None) -> str:
-    near = get_close_matches(name, sorted(set(known) - {name}), 1, 0.6)
+def _unread(place: str, why: str, name: str, known: Iterable[str]) -> str:
+    names = sorted(set(known) - {name})
+    near = get_close_matches(name, names, 1, 0.6)
     meant = f"; did you mean {near[0]}?" if near else ""
-    return f"config: {shown or place}: {why}{meant}"
+    if not near and 0 < len(names) <= _FEW:
+        meant = f"; it takes {', '.join(names)}"
+    return f"config: {place}: {why}{meant}"

@@ -26,7 +26,9 @@ def class_problems(cfg: Config) -> Iterator[str]:
     counts = _class_counts(cfg)
     if cfg.model.keys() & _FREE_CLASSES or any(len(each) > 1 for each in counts.values()):
         return
-    wanted = {number: split for split, numbers in counts.items() for number in numbers}
+    wanted: dict[int, str] = {}
+    for split, numbers in counts.items():
+        wanted |= {number: split for number in numbers if number not in wanted}
     told = [f"{split}_dataloader names {number} classes" for number, split in wanted.items()]
     if len(wanted) > 1:
         yield f"training and validation differ in their classes: {'; '.join(told)}"
