@@ -79,7 +79,7 @@ class InterruptHook(Hook):
             self.asked, self.since = signal.Signals(number), time.monotonic()
             # launchers end for good, after 30 s, what hangs: let it say where
             if get_world_size() > 1:
-                faulthandler.dump_traceback_later(_HANGS, file=sys.__stderr__)
+                faulthandler.dump_traceback_later(_HANGS, file=2)  # stderr, whoever has replaced it
 
     def _stop(self, runner: Any, number: int, meta: dict[str, int]) -> None:
         what = f"stopped by {signal.Signals(number).name} after iteration {meta['iter']}"
