@@ -463,6 +463,7 @@ def in_two_processes(folder: Path, **arguments: Any) -> list[int]:
 
 
 def be_one_of_two(folder: Path, meeting: Path, rank: int, **arguments: Any) -> int:
+    signal.alarm(60)  # processes that wait for each other for ever end so
     try:
         os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
         torch.distributed.init_process_group(
