@@ -127,7 +127,7 @@ def test_an_option_that_comes_too_late_is_named() -> None:
 
 
 def test_variables_of_a_file_are_no_slips() -> None:
-    options = {"val_evaluator_small": {}, "train_pipeline": [], "max_epochs": 3}
+    options = {"val_evaluator_abs": {}, "train_pipeline": [], "max_epochs": 3}
     assert list(unread_keys(read(CONFIGS / TASKS["detection"].config, options), {})) == []
 
 
