@@ -1,6 +1,7 @@
 # make demo   install, train and test both demo models, show a table and a picture
 # make test   install, run the tests        STACK=upstream: with upstream's OpenMMLab
 # make check  ruff and mypy
+# make faults  install, then kill, fill, break and fuzz for an hour; prints a table
 # make docs   install, build the pages of docs/ into site/
 STACK ?= maintained
 VENV ?= $(if $(filter upstream,$(STACK)),.venv-upstream,.venv)
@@ -8,7 +9,7 @@ VENV ?= $(if $(filter upstream,$(STACK)),.venv-upstream,.venv)
 # On a busy machine, threads that spin while they wait for each other cost most of the time.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: install demo test check docs clean
+.PHONY: install demo test check faults docs clean
 
 install:
 	@bash requirements/install.sh $(VENV) $(STACK)
@@ -23,6 +24,9 @@ check: install
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
+
+faults: install
+	@$(VENV)/bin/python tests/faults/table.py
 
 # everything is read again (-E), since a warning is told only when its page is read
 docs: install

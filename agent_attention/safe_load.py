@@ -8,54 +8,35 @@ stand-in without behaviour, and a file that has anything else called is refused 
 import collections
 import os
 import pickle
-import re
 import tarfile
 import types
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING  # names that protocol 2 uses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import torch
 
+from agent_attention.safe_archive import archive_damage, is_archive, part_sizes
+from agent_attention.safe_globals import (
+    Globals,
+    Inert,
+    InertType,
+    RefusedCall,
+    allowed_globals,
+)
+
+__all__ = ["CheckpointError", "Inert", "RefusedCall", "load_file"]
+
 _PlainUnpickler: Any = pickle._Unpickler
-_Globals = Mapping[tuple[str, str], Any]
+_COSTLY = 1_000_000  # parts of a tuple, each counted as often as it is in it
 
 
 class CheckpointError(ValueError):
     """A checkpoint file that cannot be read, or may not be; the message names file and reason."""
 
 
-class RefusedCall(Exception):
-    """The file has something called that is not allowed; the message begins with 'it'."""
-
-
-class _InertType(type):
-    def __call__(cls, *args: Any, **kwargs: Any) -> NoReturn:
-        # pickle makes plain objects with __new__; whoever comes here wants a function called
-        raise RefusedCall(f"it calls {cls.__module__}.{cls.__name__}")
-
-
-class Inert(metaclass=_InertType):
-    """Stands for an object of a class that is not known here, such as a yacs ``CfgNode``."""
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> "Inert":
-        return super().__new__(cls)
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        pass
-
-    def append(self, item: Any) -> None:
-        pass
-
-    def extend(self, items: Any) -> None:
-        pass
-
-
-def load_file(path: str | Path, allow: _Globals | None = None) -> Any:
+def load_file(path: str | Path, allow: Globals | None = None) -> Any:
     """Read a checkpoint, tensors on the CPU.
 
     Args:
@@ -76,7 +57,9 @@ def load_file(path: str | Path, allow: _Globals | None = None) -> Any:
             return _load_safetensors(path)
         _refuse_forced_unpickler(path)
         _refuse_other_formats(path)
-        module = _pickle_module({**_allowed(), **(allow or {})})
+        if is_archive(path) and (problem := archive_damage(path)):
+            raise ValueError(problem)
+        module = _pickle_module({**allowed_globals(), **(allow or {})}, _sizes(path))
         return torch.load(path, map_location="cpu", weights_only=False, pickle_module=module)
     except RefusedCall as error:
         raise CheckpointError(
@@ -85,7 +68,8 @@ def load_file(path: str | Path, allow: _Globals | None = None) -> Any:
     except CheckpointError:
         raise
     except Exception as error:  # a damaged pickle can raise anything
-        reason = " ".join(str(error).split()) or type(error).__name__
+        words = " ".join(str(error).split())  # of a KeyError, the key alone
+        reason = words if " " in words else f"{type(error).__name__} {words}".rstrip()
         raise CheckpointError(
             f"cannot read {path}, it is damaged or no checkpoint: {reason}"
         ) from error
@@ -114,9 +98,7 @@ def _refuse_other_formats(path: Path) -> None:
     TorchScript holds code. The tar archives of torch before 0.1.10 are unpacked, and a link in one
     changes the mode and time of any file it names.
     """
-    with path.open("rb") as file:
-        is_zip = file.read(4) == b"PK\x03\x04"
-    if is_zip:
+    if is_archive(path):
         records = torch._C.PyTorchFileReader(str(path)).get_all_records()  # as torch.load asks
         if "constants.pkl" in records:
             raise CheckpointError(f"refused to read {path}: it is a TorchScript program")
@@ -126,8 +108,17 @@ def _refuse_other_formats(path: Path) -> None:
         )
 
 
-def _pickle_module(allowed: _Globals) -> Any:
-    """What ``torch.load`` takes as ``pickle_module``: an unpickler that finds only ``allowed``."""
+def _sizes(path: Path) -> dict[str, int] | None:
+    return part_sizes(path) if is_archive(path) else None
+
+
+def _pickle_module(allowed: Globals, sizes: dict[str, int] | None) -> Any:
+    """What ``torch.load`` takes as ``pickle_module``: an unpickler that finds only ``allowed``.
+
+    Args:
+        allowed: what is real, by (module, name).
+        sizes: bytes of each part of an archive.
+    """
 
     real = [kind for kind in allowed.values() if isinstance(kind, type)]
     changeable = (Inert, collections.OrderedDict, *(k for k in real if "__setstate__" in vars(k)))
@@ -136,6 +127,20 @@ def _pickle_module(allowed: _Globals) -> Any:
     # In Python, not C: its memo is a dict, where C allocates as many places as a file says.
     class Unpickler(_PlainUnpickler):
         dispatch: ClassVar[Any] = dict(_PlainUnpickler.dispatch)
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.costs: dict[int, tuple[int, tuple[Any, ...]]] = {}
+
+        def load_binpersid(self) -> None:
+            if sizes is not None:
+                _refuse_wrong_size(self.stack[-1], sizes)
+            super().load_binpersid()
+
+        dispatch[pickle.BINPERSID[0]] = load_binpersid
+
+        for (code,) in (pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.TUPLE):
+            dispatch[code] = _weighing(dispatch[code])
 
         def load_build(self) -> None:
             target, state = self.stack[-2:]
@@ -155,56 +160,12 @@ def _pickle_module(allowed: _Globals) -> Any:
                 return allowed[module, name]
             if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
                 return getattr(torch, name)
-            return _InertType(str(name), (Inert,), {"__module__": module})
+            return InertType(str(name), (Inert,), {"__module__": module})
 
     def load(file: Any, **kwargs: Any) -> Any:
         return Unpickler(file, **kwargs).load()
 
     return types.SimpleNamespace(Unpickler=Unpickler, load=load, __name__="safe_pickle")
-
-
-def _allowed() -> dict[tuple[str, str], Any]:
-    """Everything that tensors, arrays and plain containers are pickled with."""
-    plain: list[Callable[..., Any]] = [set, frozenset, slice, complex, bytes, bytearray, range]
-    found = {("builtins", kind.__name__): kind for kind in plain}
-    found["collections", "OrderedDict"] = collections.OrderedDict
-    found["collections", "defaultdict"] = _default_dict
-    found["_codecs", "encode"] = _encode
-    found["copyreg", "_reconstructor"] = _reconstruct
-    for name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter"):
-        found["torch._utils", name] = getattr(torch._utils, name)
-    found["torch", "Size"] = torch.Size
-    found["torch", "device"] = torch.device
-    found["torch.nn.parameter", "Parameter"] = torch.nn.Parameter
-    found["torch.storage", "UntypedStorage"] = torch.storage.UntypedStorage
-    return found | _numpy_globals()
-
-
-def _numpy_globals() -> dict[tuple[str, str], Any]:
-    modules = ("numpy.core.multiarray", "numpy._core.multiarray")
-    try:
-        import numpy as np
-    except ImportError:  # weights need no arrays, which may lie beside them: stand-ins do
-        names = [(module, name) for module in modules for name in ("_reconstruct", "scalar")]
-        return dict.fromkeys([("numpy", "dtype"), *names], _stand_in)
-
-    def dtype(name: Any, align: Any = False, copy: Any = False) -> Any:
-        if not isinstance(name, str) or not re.fullmatch(r"[biufcSU][0-9]{1,4}", name):
-            raise RefusedCall(f"it makes an array type {name!r}")
-        return np.dtype(name, copy=True)
-
-    def scalar(kind: Any, data: bytes) -> Any:
-        return np.frombuffer(data, kind)[0]
-
-    found: dict[tuple[str, str], Any] = {("numpy", "dtype"): dtype}
-    for module in modules:
-        found[module, "_reconstruct"] = lambda kind, shape, code: np.empty(0)
-        found[module, "scalar"] = scalar
-    return found
-
-
-def _stand_in(*args: Any) -> Inert:
-    return Inert.__new__(Inert)
 
 
 def _is_honest(target: Any, state: Any) -> bool:
@@ -218,20 +179,32 @@ def _is_honest(target: Any, state: Any) -> bool:
     return isinstance(target, np.ndarray) and isinstance(state[4], bytes)
 
 
-def _encode(text: str, encoding: str) -> bytes:
-    """How protocol 2 writes bytes: as latin1 text."""
-    if encoding != "latin1":
-        raise RefusedCall(f"it encodes text as {encoding}")
-    return text.encode(encoding)
+def _refuse_wrong_size(storage: Any, sizes: dict[str, int]) -> None:
+    """Some torch read as many bytes as the pickle says, and not as the part has."""
+    _, kind, key, _, count = storage
+    wanted = count * torch._utils._element_size(kind.dtype)
+    if not isinstance(key, str) or wanted != sizes.get(f"data/{key}"):
+        raise RefusedCall(f"it takes {wanted} bytes of a part of {sizes.get(f'data/{key}')}")
 
 
-def _default_dict(*args: Any) -> dict[Any, Any]:
-    """A defaultdict loses its factory, which is a function of the file's choice."""
-    return dict(*args[1:])
+def _weighing(load: Callable[[Any], None]) -> Callable[[Any], None]:
+    """The opcode that makes a tuple, with a look at it."""
+
+    def load_and_weigh(unpickler: Any) -> None:
+        load(unpickler)
+        _refuse_costly(unpickler.stack[-1], unpickler.costs)
+
+    return load_and_weigh
 
 
-def _reconstruct(cls: Any, base: type, state: Any) -> Any:
-    """How pickle protocols before 2 make an object: only stand-ins are made so."""
-    if not isinstance(cls, _InertType):
-        raise RefusedCall(f"it reconstructs {cls.__module__}.{cls.__name__}")
-    return Inert.__new__(cls)  # type: ignore[arg-type]
+def _refuse_costly(made: tuple[Any, ...], costs: dict[int, tuple[int, tuple[Any, ...]]]) -> None:
+    """Hashing a tuple walks through all of it: pairs of pairs, 40 deep, take hours as a key.
+
+    ``costs`` keeps what it knows of alive, so that no other tuple gets its id.
+    """
+    parts = (costs[id(each)][0] for each in made if id(each) in costs)
+    cost = len(made) + sum(parts)
+    if cost > _COSTLY:
+        raise RefusedCall(f"it nests tuples to {cost} parts")
+    if cost > 1:
+        costs[id(made)] = cost, made

@@ -22,7 +22,7 @@ from matplotlib.patches import Patch
 from measure import matmul_peak, matmul_share, multiply_adds, times
 
 from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.runtime import run_tool
+from agent_attention.openmmlab.failures import run_tool
 
 RESNET = "resnet-50"
 PEAK = "matmul"  # the matrix product that is timed beside the candidates

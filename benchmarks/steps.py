@@ -25,7 +25,8 @@ from mmengine.runner import Runner
 
 from agent_attention.openmmlab.data import require_data
 from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.runtime import add_common_flags, build_runner, load_config, run_tool
+from agent_attention.openmmlab.failures import run_tool
+from agent_attention.openmmlab.runtime import add_common_flags, build_runner, load_config
 
 TRAINING = ("data", "backbone", "neck and heads, loss", "backward", "optimizer")
 INFERENCE = ("data", "backbone", "neck and heads, results")

@@ -93,7 +93,7 @@ def lacking(arguments: list[str]) -> str | None:
         return "a GPU"
     if re.search(r"prepare_data\.py (coco|ade20k)", text):
         return "the network"
-    reads_data = re.search(r"/(dist_)?(train|test)\.(py|sh)", text) and RECIPES.search(text)
+    reads_data = re.search(r"/(dist_|slurm_)?(train|test)\.(py|sh)", text) and RECIPES.search(text)
     return "COCO or ADE20K" if reads_data and "--data-root" not in arguments else None
 
 
@@ -103,7 +103,9 @@ def script_of(arguments: list[str]) -> tuple[str, list[str]]:
     launched = {"tools/dist_train.sh": 1, "tools/dist_test.sh": 2}  # where the number of GPUs is
     if script in launched:
         assert rest.pop(launched[script]).isdigit() or rest
-        script = script.replace("dist_", "").replace(".sh", ".py")
+    if script.startswith("tools/slurm_"):
+        rest = rest[2:]  # the partition and the job's name
+    script = re.sub(r"(dist|slurm)_(\w+)\.sh", r"\2.py", script)
     return script, rest
 
 

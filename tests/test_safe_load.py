@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tarfile
 import types
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import SMALL, normal, small_pvt
+from mmengine.config import Config
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.runner import CheckpointLoader, save_checkpoint
 from safetensors.torch import save_file
@@ -587,6 +589,110 @@ except CheckpointError:
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
     assert int(run_apart(script, path)) < 200_000  # KiB
+
+
+@pytest.mark.parametrize("part", ["data.pkl", "data/0", "version"])
+def test_one_wrong_bit_is_refused(part: str, tmp_path: Path) -> None:
+    path = save({"a": torch.ones(500)}, tmp_path / "a.pth")
+    with zipfile.ZipFile(path) as archive:
+        inside = archive.read(f"a/{part}")
+    content = bytearray(path.read_bytes())
+    content[content.index(inside) + len(inside) // 2] ^= 1
+    path.write_bytes(content)
+    assert f"the checksum of a/{part} is wrong" in error_of(path)
+
+
+@pytest.mark.parametrize(
+    ("odd", "options"),
+    [("there twice", {}), ("are compressed", {"compression": zipfile.ZIP_DEFLATED})],
+)
+def test_archives_that_torch_does_not_write_are_refused(
+    odd: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    path = zipped(b"\x80\x02}.", tmp_path / "a.pth")
+    if options:
+        path.unlink()
+    with zipfile.ZipFile(path, "a", **options) as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, content in {"data.pkl": b"\x80\x02].", "version": b"3\n"}.items():
+            archive.writestr(f"archive/{name}", content)
+    assert odd in error_of(path)
+
+
+STORAGE = torch.ones(4)._typed_storage()
+HUGE: dict[str, Any] = {
+    "it makes a set": Call(set, range(10**9)),
+    "it makes a Size": Call(torch.Size, range(10**9)),
+    "it makes a bytes": Call(bytes, 10**11),
+    "it makes a bytearray": Call(bytearray, 10**11),
+    "it calls torch.storage.UntypedStorage": Call(torch.UntypedStorage, 10**11),
+    "it expands": Call(torch._utils._rebuild_tensor_v2, STORAGE, 0, (10**12,), (0,), False, {}),
+    "larger than its data": Call(torch._utils._rebuild_tensor_v2, STORAGE, 1, (4,), (1,), 0, {}),
+}
+
+
+@formats
+@pytest.mark.parametrize("message", HUGE)
+def test_a_few_bytes_cannot_make_something_huge(
+    message: str, new_format: bool, tmp_path: Path
+) -> None:
+    assert message in error_of(save(HUGE[message], tmp_path / "a.pth", new_format))
+
+
+def test_a_key_that_takes_hours_to_hash_is_refused(tmp_path: Path) -> None:
+    pairs = b")" + b"2\x86" * 45  # of pairs of pairs
+    message = error_of(zipped(b"\x80\x02}" + pairs + b"K\x01s.", tmp_path / "a.pth"))
+    assert "it nests tuples" in message
+
+
+def test_more_bytes_than_are_there_are_not_read(tmp_path: Path) -> None:
+    path = save({"a": torch.ones(4)}, tmp_path / "a.pth")
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content.replace(b"K\x04tq", b"K\x40tq", 1))
+    assert "it takes 256 bytes of a part of 16" in error_of(path)
+
+
+CODE = [
+    "import os",
+    "a = open('x')",
+    "a = dict(b=[eval('1')])",
+    "a = dict.fromkeys('x')",
+    "a = dict([('type', 'os.system')])",
+    "a = dict(**b)",
+    "model = dict(type='os.system', command='touch x')",
+    "model = {'type': 'subprocess.run'}",
+    "model = {**b}",
+    "b = 'os.system'\nmodel = dict(type=b)",
+    "a = '{{ 1 }}'",
+    "a = 9 ** 9",
+    "a = b.c",
+    "a = f'{b}'",
+    "a = lambda: 1",
+    "def a(): pass",
+    "a = [b for c in d]",
+    "a = (",
+    "a = '\0'" + "\0",
+    "(" * 9999,
+    7,
+]
+
+
+@pytest.mark.parametrize("text", CODE)
+def test_a_config_with_code_is_dropped(text: Any, tmp_path: Path) -> None:
+    content = {"meta": {"config": text, "cfg": text, "iter": 3}}
+    content["message_hub"] = {"runtime_info": {"cfg": text}}
+    found = load_local(str(save(content, tmp_path / "a.pth")))
+    assert found == {"meta": {"iter": 3}, "message_hub": {"runtime_info": {}}}
+
+
+@pytest.mark.parametrize("name", ["agent_pvt_maskrcnn", "agent_pvt_semantic_fpn"])
+def test_a_config_as_mmengine_writes_it_is_kept(name: str, tmp_path: Path) -> None:
+    text = Config.fromfile(Path(__file__).parents[1] / f"configs/{name}.py").pretty_text
+    content = {"meta": {"cfg": text}, "message_hub": {"runtime_info": {"cfg": text}}}
+    assert load_local(str(save(content, tmp_path / "a.pth"))) == content
 
 
 # --- every way of mmengine to a file

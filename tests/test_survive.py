@@ -1,6 +1,7 @@
 """Nothing lost: checkpoints that are whole, resuming that is exact, signals that save."""
 
 import errno
+import itertools
 import os
 import pickle
 import random
@@ -19,6 +20,7 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from stop_hooks import add_hook, scramble
 from tiny_runs import LAST, difference, make_data, tiny, toy, train
 from torch.utils.data import BatchSampler, DataLoader
 
@@ -26,57 +28,12 @@ from agent_attention.openmmlab import files
 from agent_attention.openmmlab.errors import UserError
 from agent_attention.openmmlab.survive import (
     RESUME_ME,
-    SafeCheckpointHook,
     make_resumable,
     newest_whole,
 )
 from agent_attention.openmmlab.survive.data_order import Batch, EndlessBatches, placed
 
 TASKS = ("detection", "segmentation")
-
-
-@HOOKS.register_module(force=True)
-class SaveInTheMiddle(Hook):
-    """Saves after an iteration as a signal would, into a file of its own, and goes on."""
-
-    priority = "LOWEST"
-
-    def __init__(self, after: int, into: str) -> None:
-        self.after, self.into = after, into
-
-    def after_train_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
-        if runner.iter + 1 == self.after:
-            hook = next(each for each in runner.hooks if isinstance(each, SafeCheckpointHook))
-            meta = {"epoch": runner.epoch, "iter": runner.iter + 1}
-            shutil.copy(hook.save_interrupted(runner, meta), self.into)
-
-
-@HOOKS.register_module(force=True)
-class SendSignal(Hook):
-    """Sends this process a signal, in an iteration or in a validation."""
-
-    def __init__(self, number: int, iteration: int = -1, validation: bool = False) -> None:
-        self.number, self.iteration, self.validation = number, iteration, validation
-
-    def before_train_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
-        if runner.iter + 1 == self.iteration:
-            os.kill(os.getpid(), self.number)
-
-    def before_val_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
-        if self.validation:
-            os.kill(os.getpid(), self.number)
-
-
-def add_hook(cfg: Config, kind: str, **arguments: Any) -> Config:
-    cfg.custom_hooks = [{"type": kind, **arguments}, *cfg.custom_hooks]
-    return cfg
-
-
-def scramble() -> None:
-    """Random states as another process would have them."""
-    random.seed(99)
-    np.random.seed(98)
-    torch.manual_seed(97)
 
 
 @pytest.fixture(autouse=True)
@@ -185,7 +142,7 @@ def test_a_run_survives_being_killed_at_any_step_of_a_save(
     train(toy(tmp_path / "whole", by_epoch), seed=1)
     assert len(made) >= 4 * 7  # four saves: two files of three calls, and a removal
     most_best = 0
-    for place in range(1, len(made) + 1, 1 if by_epoch else 5):
+    for place in range(1, len(made) + 1, 2 if by_epoch else 7):
         folder = tmp_path / f"killed{place}"
         stop_at(place, Killed())
         with pytest.raises(Killed):
@@ -243,12 +200,103 @@ def test_a_damaged_checkpoint_is_named_and_skipped(tmp_path: Path) -> None:
         newest_whole(cfg, said.append)
 
 
-def test_the_newest_checkpoint_need_not_be_the_one_pointed_at(tmp_path: Path) -> None:
-    cfg = toy(tmp_path, **{"default_hooks.checkpoint.max_keep_ckpts": 2})
-    assert newest_whole(cfg, print) is None
-    train(cfg, seed=1)
-    (tmp_path / "last_checkpoint").write_text(str(tmp_path / "epoch_3.pth"))
-    assert newest_whole(cfg, print) == tmp_path / "epoch_4.pth"
+def place(folder: Path, name: str, iteration: int, time: int) -> Path:
+    """A whole checkpoint of an iteration, written at a time in seconds."""
+    path = folder / name
+    torch.save({"meta": {"iter": iteration}}, path)
+    os.utime(path, (time, time))
+    return path
+
+
+def point(folder: Path, to: Path, time: int) -> None:
+    pointer = folder / "last_checkpoint"
+    pointer.write_text(str(to))
+    os.utime(pointer, (time, time))
+
+
+TIMES = list(itertools.product((1, 2, 3), repeat=3))
+
+
+@pytest.mark.parametrize("kind", ["number", "interrupted"])
+def test_the_newest_checkpoint_is_found_whatever_the_clock_said(kind: str, tmp_path: Path) -> None:
+    """Of iterations 4, 5 and 8: written in this order, with the clock set at will."""
+    names = ["iter_4.pth", "iter_5.pth" if kind == "number" else "interrupted.pth", "iter_8.pth"]
+    cfg = Config({"work_dir": str(tmp_path)})
+    for times in TIMES:
+        paths = [
+            place(tmp_path, name, int(at), time)
+            for name, at, time in zip(names, "458", times, strict=True)
+        ]
+        for named, pointed in itertools.product(range(3), (0, 1, 2, 3, 4)):
+            point(tmp_path, paths[named], pointed)
+            # what was saved after the pointer, as far as can be told, and is further on
+            later = [each for each in range(named + 1, 3) if times[each] > pointed]
+            wanted = max(later, key=lambda each: (times[each], each), default=named)
+            if kind == "interrupted" and later == [1, 2] and times[1] == times[2]:
+                wanted = 2
+            assert newest_whole(cfg, pytest.fail) == paths[wanted], (times, named, pointed)
+
+
+def test_a_damaged_checkpoint_that_is_pointed_at_is_skipped(tmp_path: Path) -> None:
+    cfg, said = Config({"work_dir": str(tmp_path)}), []
+    older = place(tmp_path, "iter_4.pth", 4, time=9)
+    newer = place(tmp_path, "iter_8.pth", 8, time=1)
+    point(tmp_path, newer, time=1)
+    assert newest_whole(cfg, said.append) == newer
+    os.truncate(newer, 300)
+    assert newest_whole(cfg, said.append) == older
+    assert len(said) == 1 and str(newer) in said[0]
+
+
+def test_one_killed_before_its_pointer_is_taken_only_if_whole(tmp_path: Path) -> None:
+    cfg, said = Config({"work_dir": str(tmp_path)}), []
+    older = place(tmp_path, "epoch_1.pth", 4, time=1)
+    point(tmp_path, older, time=2)
+    newer = place(tmp_path, "epoch_2.pth", 8, time=3)
+    assert newest_whole(cfg, said.append) == newer
+    os.truncate(newer, 300)
+    os.utime(newer, (3, 3))
+    assert newest_whole(cfg, said.append) == older
+    assert len(said) == 1 and str(newer) in said[0]
+
+
+def test_a_pointer_may_lead_elsewhere_or_nowhere(tmp_path: Path) -> None:
+    folder, other = tmp_path / "run", tmp_path / "other"
+    folder.mkdir()
+    other.mkdir()
+    cfg = Config({"work_dir": str(folder)})
+    assert newest_whole(cfg, pytest.fail) is None
+    mine, theirs = (place(each, "iter_4.pth", 4, time=5) for each in (folder, other))
+    point(folder, theirs, time=9)
+    assert newest_whole(cfg, pytest.fail) == theirs
+    theirs.unlink()  # or the folder was moved: a file of the name is here
+    assert newest_whole(cfg, pytest.fail) == mine
+    for text in (b"", b"gone.pth", b"\xff\xfe", b"a\0b", b"x" * 5000, str(folder).encode()):
+        (folder / "last_checkpoint").write_bytes(text)
+        assert newest_whole(cfg, pytest.fail) == mine
+
+
+def test_the_pointer_names_what_a_run_goes_on_from(tmp_path: Path) -> None:
+    pointer, seen = tmp_path / "run/last_checkpoint", []
+
+    @HOOKS.register_module(force=True)
+    class Look(Hook):
+        def before_train_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
+            seen.append(pointer.read_text() if pointer.exists() else None)
+
+    def cfg() -> Config:
+        keep = {"default_hooks.checkpoint.max_keep_ckpts": -1}
+        return add_hook(toy(tmp_path / "run", **keep), "Look")
+
+    pointer.parent.mkdir()
+    pointer.write_text("of another run")
+    train(cfg(), seed=1)
+    assert seen[:3] == [None] * 3  # it begins anew, and has saved nothing yet
+    early = tmp_path / "early.pth"
+    shutil.copy(pointer.parent / "epoch_2.pth", early)
+    seen.clear()
+    train(cfg(), resume=early)
+    assert seen[0] == str(early)
 
 
 # ---- resuming
@@ -364,13 +412,18 @@ sys.path[:0] = {[str(Path(__file__).parent)]!r}
 os.setpgrp()
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from stop_hooks import add_hook, scramble
 from tiny_runs import toy, train
 from pathlib import Path
 @HOOKS.register_module()
 class ToAll(Hook):
     def before_train_iter(self, runner, *args, **kwargs):
         if runner.iter == 4:
-            os.killpg(0, signal.SIGTERM)
+            sender = os.fork()  # another process, as with Slurm: workers obey the main one
+            if not sender:
+                os.killpg(0, signal.SIGTERM)
+                os._exit(0)
+            os.waitpid(sender, 0)
 cfg = toy(Path({str(tmp_path)!r}), workers=2)
 cfg.custom_hooks = [dict(type="ToAll"), *cfg.custom_hooks]
 train(cfg, 1)

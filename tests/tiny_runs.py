@@ -175,7 +175,7 @@ def finish(cfg: Config, work_dir: Path) -> Config:
 
 
 @MODELS.register_module(force=True)
-class ToyModel(BaseModel):
+class NumbersModel(BaseModel):
     """Fits numbers, with dropout."""
 
     def __init__(self) -> None:
@@ -190,7 +190,7 @@ class ToyModel(BaseModel):
 
 
 @DATASETS.register_module(force=True)
-class ToyData(Dataset):
+class NumbersData(Dataset):
     """Twelve samples that are partly drawn at random, and a list of those that were read."""
 
     read: list[int]
@@ -207,7 +207,7 @@ class ToyData(Dataset):
 
 
 @METRICS.register_module(force=True)
-class ToyMetric(BaseMetric):
+class NumbersMetric(BaseMetric):
     """The sum of how good all batches are."""
 
     def process(self, data_batch: Any, data_samples: Any) -> None:
@@ -226,18 +226,18 @@ def toy(work_dir: Path, by_epoch: bool = True, workers: int = 0, **settings: Any
     keep = {"interval": 1 if by_epoch else 3, "max_keep_ckpts": 1, "save_best": "accuracy"}
     cfg = Config(
         {
-            "model": {"type": "ToyModel"},
-            "train_dataloader": {**loader, "dataset": {"type": "ToyData"}, "sampler": sampler},
+            "model": {"type": "NumbersModel"},
+            "train_dataloader": {**loader, "dataset": {"type": "NumbersData"}, "sampler": sampler},
             "val_dataloader": {
                 **loader,
-                "dataset": {"type": "ToyData"},
+                "dataset": {"type": "NumbersData"},
                 "sampler": {"type": "DefaultSampler", "shuffle": False},
             },
             "optim_wrapper": {"type": "OptimWrapper", "optimizer": {"type": "Adam", "lr": 0.05}},
             "param_scheduler": [{"type": "LinearLR", "by_epoch": False, "end": 20}],
             "train_cfg": {"type": kind, **length},
             "val_cfg": {},
-            "val_evaluator": {"type": "ToyMetric"},
+            "val_evaluator": {"type": "NumbersMetric"},
             "default_hooks": {
                 "checkpoint": {"type": "CheckpointHook", "by_epoch": by_epoch, **keep}
             },
@@ -258,10 +258,13 @@ def train(cfg: Config, seed: int | None = None, resume: Path | None = None) -> R
     if resume is not None:
         cfg.resume, cfg.load_from = True, str(resume)
     runner = Runner.from_cfg(cfg)
-    runner.train()
-    for loop in (runner.train_loop, runner.val_loop):
+    try:
+        runner.train()
+    finally:
         # workers that the garbage collector ends, and not the last reference, take seconds each
-        loop.dataloader._iterator = loop.dataloader_iterator = None
+        for loop in (runner.train_loop, runner.val_loop):
+            if hasattr(loop, "dataloader"):
+                loop.dataloader._iterator = loop.dataloader_iterator = None
     return runner
 
 

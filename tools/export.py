@@ -37,8 +37,9 @@ from agent_attention.openmmlab.export_formats import (
     difference,
     record,
 )
+from agent_attention.openmmlab.failures import run_tool
 from agent_attention.openmmlab.predict.model import build_model, load_model
-from agent_attention.openmmlab.runtime import KeyValues, read_config, run_tool
+from agent_attention.openmmlab.runtime import KeyValues, read_config
 
 VERIFIED = (1, 3, 150, 230)  # another shape than the recorded one, and padded too
 INPUTS = {

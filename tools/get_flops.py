@@ -28,7 +28,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from agent_attention import attention
 from agent_attention.openmmlab.data import is_coco
 from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.runtime import KeyValues, read_config, run_tool
+from agent_attention.openmmlab.failures import run_tool
+from agent_attention.openmmlab.runtime import KeyValues, read_config
 
 SHAPES = {"detection": (800, 1280), "segmentation": (512, 2048)}  # (H, W), as published
 PROPOSALS, MASKS = 1000, 100

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from agent_attention.openmmlab.data import is_coco
 from agent_attention.openmmlab.errors import UserError
+from agent_attention.openmmlab.failures import run_tool
 from agent_attention.openmmlab.predict.classes import classes_of
 from agent_attention.openmmlab.predict.inputs import count, find, read
 from agent_attention.openmmlab.predict.model import (
@@ -36,7 +37,7 @@ from agent_attention.openmmlab.predict.model import (
 from agent_attention.openmmlab.predict.output import Output
 from agent_attention.openmmlab.predict.run import predict
 from agent_attention.openmmlab.predict.tasks import Detection, Segmentation, Task
-from agent_attention.openmmlab.runtime import KeyValues, read_config, run_tool
+from agent_attention.openmmlab.runtime import KeyValues, read_config
 
 
 def parse_args() -> argparse.Namespace:

@@ -23,6 +23,7 @@ from typing import Any
 
 from agent_attention.openmmlab.data import DataFlags
 from agent_attention.openmmlab.errors import UserError
+from agent_attention.openmmlab.failures import run_tool
 from agent_attention.openmmlab.prepare.check import AdeSet, CocoSet, Place, check_ade, check_coco
 from agent_attention.openmmlab.prepare.clean import is_free, link_pairs, new_folder, write_coco
 from agent_attention.openmmlab.prepare.download import download
@@ -30,7 +31,6 @@ from agent_attention.openmmlab.prepare.report import text, write_json
 from agent_attention.openmmlab.prepare.sheet import SUFFIXES, write_sheet
 from agent_attention.openmmlab.prepare.sources import ARCHIVES, Archive, lacking
 from agent_attention.openmmlab.prepare.unpack import staging_of, unpack
-from agent_attention.openmmlab.runtime import run_tool
 
 Parser = argparse.ArgumentParser
 Sets = list[CocoSet] | list[AdeSet]

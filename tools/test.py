@@ -21,10 +21,11 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from agent_attention.checkpoint import unwrap
 from agent_attention.openmmlab.data import is_coco, require_data
 from agent_attention.openmmlab.errors import UserError
+from agent_attention.openmmlab.failures import run_tool
 from agent_attention.openmmlab.files import write_whole
 from agent_attention.openmmlab.predict.model import require_fit
 from agent_attention.openmmlab.report.record import add_record, write_record
-from agent_attention.openmmlab.runtime import add_common_flags, build_runner, load_config, run_tool
+from agent_attention.openmmlab.runtime import add_common_flags, build_runner, load_config
 from agent_attention.openmmlab.tta import set_tta
 
 

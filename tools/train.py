@@ -12,7 +12,7 @@ the results of a run that was never stopped (docs/training_at_scale.md).
 """
 
 import argparse
-import os
+import socket
 import sys
 from functools import partial
 from pathlib import Path
@@ -22,11 +22,14 @@ from mmengine.config import Config
 
 from agent_attention.openmmlab.data import require_data
 from agent_attention.openmmlab.errors import UserError
+from agent_attention.openmmlab.failures import run_tool
 from agent_attention.openmmlab.find_lr import find_lr
 from agent_attention.openmmlab.guards import add_guard_flags, set_guards
-from agent_attention.openmmlab.runtime import add_common_flags, build_runner, load_config, run_tool
+from agent_attention.openmmlab.lock import claim
+from agent_attention.openmmlab.processes import agree, join_processes, was_restarted
+from agent_attention.openmmlab.runtime import add_common_flags, build_runner, load_config
 from agent_attention.openmmlab.startup.checks import require_ready
-from agent_attention.openmmlab.survive import make_resumable, newest_whole
+from agent_attention.openmmlab.survive import POINTER, make_resumable, newest_whole, point_at
 from agent_attention.openmmlab.training import add_training_flags, apply_training_flags
 
 
@@ -51,10 +54,10 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     cfg = load_config(args)
-    set_resume(cfg, args.resume)
+    join_processes(cfg)
     apply_training_flags(cfg, args)
-    if not args.no_checks:
-        check_all(cfg, args)
+    cfg.resume, cfg.load_from = agree(partial(prepare, cfg, args, was_restarted()))
+    require_seen(cfg)
     hooks = cfg.get("custom_hooks", [])
     if not any(hook.type == "MeanLossHook" for hook in hooks):  # a dumped config has it already
         cfg.custom_hooks = [*hooks, {"type": "MeanLossHook"}]
@@ -66,11 +69,28 @@ def main() -> None:
         build_runner(cfg).train()
 
 
-def check_all(cfg: Config, args: argparse.Namespace) -> None:
-    """Raise UserError with everything that would go wrong later."""
-    splits = ["train", *(["val"] if cfg.get("val_cfg") else [])]
-    data, weights = partial(require_data, cfg, *splits), partial(require_weights, cfg.model)
-    require_ready(cfg, data, weights, options=args.cfg_options)
+def prepare(cfg: Config, args: argparse.Namespace, restarted: bool) -> tuple[bool, str | None]:
+    """Look for what would go wrong later, and claim the work directory; the first process does.
+
+    Returns:
+        (resume, load_from) of the config as they are to be.
+
+    Raises:
+        UserError: with everything that was found.
+    """
+    resuming = partial(set_resume, cfg, args.resume, restarted)
+    if args.no_checks:
+        resuming()
+    else:
+        splits = ["train", *(["val"] if cfg.get("val_cfg") else [])]
+        data, weights = partial(require_data, cfg, *splits), partial(require_weights, cfg.model)
+        require_ready(cfg, resuming, data, weights, options=args.cfg_options)
+    resume, start = bool(cfg.get("resume")), cfg.get("load_from")
+    if args.find_lr is None:
+        claim(cfg.work_dir)
+        if not resume or start:  # the pointer of another run must not be gone on with
+            point_at(cfg.work_dir, start if resume else None)
+    return resume, start
 
 
 def require_weights(model: Any) -> None:
@@ -88,27 +108,40 @@ def require_weights(model: Any) -> None:
         )
 
 
-def set_resume(cfg: Config, resume: str | None) -> None:
+def set_resume(cfg: Config, resume: str | None, restarted: bool) -> None:
     """Resume from a file, or from the newest whole checkpoint of the work directory ('auto').
 
     Without any there, a run begins: a queue can start a job and start it again with one command.
+    What torchrun starts again goes on with its own newest checkpoint, whatever was asked first.
     """
+    if restarted and Path(cfg.work_dir, POINTER).is_file():
+        resume = "auto"
     if resume is None:
         return
+    found: Path | None = Path(resume)
     if resume == "auto":
         found = newest_whole(cfg, say)
         say(f"--resume: {found or f'nothing in {cfg.work_dir}, so a new run begins'}")
-    elif not (found := Path(resume)).is_file():
+    elif not Path(resume).is_file():
         raise UserError(f"--resume: there is no checkpoint {resume} (from {Path.cwd()})")
     cfg.resume = found is not None
     if found is not None:
         cfg.load_from = str(found)
 
 
+def require_seen(cfg: Config) -> None:
+    """Raise UserError if this machine does not see what the first one resumes from."""
+    path = cfg.load_from if cfg.resume else None
+    if path and "://" not in path and not Path(path).is_file():
+        raise UserError(
+            f"--resume: {socket.gethostname()} does not see {path} (from {Path.cwd()}); the work "
+            "directory must be on a disk that all machines share"
+        )
+
+
 def say(text: str) -> None:
-    """One line on stderr, from one process."""
-    if os.environ.get("RANK", "0") == "0":
-        print(text, file=sys.stderr)
+    """One line on stderr."""
+    print(text, file=sys.stderr)
 
 
 if __name__ == "__main__":

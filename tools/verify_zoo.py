@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from mmengine.fileio import load
 
 from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.runtime import run_tool
+from agent_attention.openmmlab.failures import run_tool
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = {"COCO": "coco", "ADE20K": "ade/ADEChallengeData2016"}  # below --data

@@ -18,6 +18,7 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from agent_attention.checkpoint import unwrap
+from agent_attention.openmmlab.config_text import drop_code
 from agent_attention.safe_load import CheckpointError, RefusedCall, load_file
 
 
@@ -32,10 +33,14 @@ def install_safe_loader() -> None:
 def load_local(filename: str, map_location: Any = None) -> Any:
     """Read a local checkpoint with tensors on the CPU, from where models and optimizers take them.
 
+    Of the configs in it, which mmengine would run, those that hold code are dropped.
+
     Raises:
         CheckpointError: if the file cannot be read safely; the message names it.
     """
-    return load_file(Path(filename).expanduser(), _RUN_STATE)
+    content = load_file(Path(filename).expanduser(), _RUN_STATE)
+    drop_code(content)
+    return content
 
 
 def load_address(filename: str, map_location: Any = None) -> Any:

@@ -8,6 +8,10 @@ class UserError(Exception):
     """
 
 
+class ToldError(UserError):
+    """A mistake that another process tells the user."""
+
+
 class BadSample(UserError):
     """An image or its annotations cannot be loaded; the message names the files.
 

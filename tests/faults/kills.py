@@ -1,16 +1,17 @@
-"""Kill a training again and again, and see that nothing is lost.
+"""Kill a training again and again, fill its disk, set its clock, and see that nothing is lost.
 
-    python tests/faults/kills.py --kills 200
-    python tests/faults/kills.py --task segmentation --kills 20 --full 20
+    python tests/faults/kills.py --kills 200 --full 20
+    python tests/faults/kills.py --task segmentation --kills 20 --full 0 --workers 2
 
-A tiny detector or segmentor is trained through mmengine's Runner with the toolkit's hooks, in a
-process of its own that SIGKILL ends: half of the times at a random moment, half of them inside a
-save, at a random step of it. After each kill the newest checkpoint must be whole, the pointer must
-name one that is there, and the next process goes on with it. At the end the weights are compared
-with those of a run that was never killed. With --full the disk is full during that many saves: a
-small one of memory where the system lets us mount one, else calls that fail.
+A tiny detector and a tiny segmentor are trained through mmengine's Runner with the toolkit's hooks,
+in processes that SIGKILL ends: every second one inside a save, at one of its steps, the others at a
+random moment. Each process sees a clock of its own, a day off or right. After each kill the newest
+checkpoint must be whole, the pointer must name one that is there, and the next process goes on with
+it. At the end the weights are compared with those of a run that was never killed. With --full the
+disk is full during that many saves: a small one of memory where the system lets us mount one, else
+calls that fail.
 
-Prints a row of a table; exit code 1 if a promise was broken.
+Prints rows of a table; exit code 1 if a promise was broken.
 """
 
 import argparse
@@ -23,8 +24,9 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -37,7 +39,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from tiny_runs import difference, make_data, tiny, train
+from tiny_runs import difference, make_data, tiny, toy, train
 from tqdm import tqdm
 
 from agent_attention.openmmlab.checkpoints import load_local
@@ -46,6 +48,8 @@ from agent_attention.openmmlab.files import describe_disk
 from agent_attention.openmmlab.survive import newest_whole
 
 INTERVAL = 4  # iterations between checkpoints: one epoch of the detector
+TASKS = ("detection", "segmentation")
+DAY = 86400
 STEPS = ("half written", "written", "flushed", "before the name", "named", "before a removal")
 
 
@@ -53,12 +57,12 @@ STEPS = ("half written", "written", "flushed", "before the name", "named", "befo
 class Story:
     """What happened."""
 
-    starts: int = 0
     kills: int = 0
     inside: dict[str, int] = field(default_factory=dict)  # kills inside a save, by step
     partial: int = 0  # kills that left a half-written file
     repeated: int = 0  # most iterations done twice after one kill
     full: int = 0
+    mounted: bool = False
     problems: list[str] = field(default_factory=list)
 
 
@@ -73,13 +77,31 @@ class Progress(Hook):
         Path(self.path).write_text(str(runner.iter + 1))
 
 
+@HOOKS.register_module(force=True)
+class FillDisk(Hook):
+    """Leaves room for the logs and for a part of a checkpoint, when all that is old was removed."""
+
+    def __init__(self, part: float) -> None:
+        self.part = part
+
+    def after_train_iter(self, runner: Any, batch_idx: int, *args: Any, **kwargs: Any) -> None:
+        folder = Path(runner.work_dir)
+        ballast = folder / "ballast"
+        if not ballast.exists():
+            size = max((path.stat().st_size for path in folder.glob("*.pth")), default=0)
+            room = 100_000 + int(self.part * (size - 200_000))
+            ballast.write_bytes(bytes(shutil.disk_usage(folder).free - room))
+
+
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--task", choices=["detection", "segmentation"], default="detection")
+    parser.add_argument("--task", choices=[*TASKS, "both", "toy"], default="both")
     parser.add_argument("--kills", type=int, default=200, metavar="N", help="default: %(default)s")
-    parser.add_argument("--full", type=int, default=0, metavar="N", help="saves on a full disk")
+    parser.add_argument(
+        "--full", type=int, default=20, metavar="N", help="saves on a full disk: %(default)s"
+    )
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="of the data loader")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the kills' times")
     return parser.parse_args()
@@ -87,37 +109,52 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    begun, story = time.monotonic(), Story()
+    begun = time.monotonic()
+    tasks = TASKS if args.task == "both" else (args.task,)
+    counts = args.kills // len(tasks), args.full // len(tasks)
+    stories = [run(task, *counts, args.workers, args.seed) for task in tasks]
+    print_rows(tasks, stories, time.monotonic() - begun)
+    return int(any(story.problems for story in stories))
+
+
+def run(task: str, kills: int, full: int, workers: int = 0, seed: int = 0) -> Story:
+    """Train to the end through that many kills and full disks."""
+    story, chances = Story(), Random(seed)
     with tempfile.TemporaryDirectory() as folder, small_disk(Path(folder, "disk")) as mounted:
         place = Path(folder, "disk")
+        story.mounted = mounted and task != "toy"  # its checkpoints are smaller than its logs
         data = make_data(place / "data")
 
         # each process gains about one checkpoint, and the run must outlive all of them
-        length = INTERVAL * (2 * args.kills + args.full + 8)
+        length = INTERVAL * (2 * kills + full + 8)
 
         def config(name: str) -> Config:
-            return long_config(args.task, data, place / name, args.workers, length)
+            return long_config(task, data, place / name, workers, length)
 
-        chances = Random(args.seed)
+        with redirect_stdout(sys.stderr):  # what is imported late need not be in each process
+            train(long_config(task, data, place / "first", 0, 2 * INTERVAL))
         seconds = seconds_per_iteration(config("run"), story)
-        for _ in tqdm(range(args.kills), desc="kills", file=sys.stderr):
-            kill_once(config("run"), story, chances, 2 * INTERVAL * seconds)
-        for number in tqdm(range(args.full), desc="full disks", file=sys.stderr):
-            fill_once(config("run"), story, number, mounted)
+        for number in tqdm(range(kills), desc=f"{task}: kills"):
+            step = STEPS[number // 2 % len(STEPS)] if number % 2 else None
+            kill_once(config("run"), story, chances, step, 2 * INTERVAL * seconds)
+        for number in tqdm(range(full), desc=f"{task}: full disks"):
+            fill_once(config("run"), story, number, story.mounted)
         finish(config, story)
-    print_row(args, story, mounted, time.monotonic() - begun)
-    return int(bool(story.problems))
+    return story
 
 
 def long_config(task: str, data: Path, work_dir: Path, workers: int, length: int) -> Config:
     """A tiny run of at least ``length`` iterations that validates at the end only."""
+    settings: dict[str, Any] = {"train_cfg.val_interval": length}
     if task == "detection":
-        settings: dict[str, Any] = {"train_cfg.max_epochs": length // INTERVAL}
-        settings["train_cfg.val_interval"] = length
+        settings["train_cfg.max_epochs"] = length // INTERVAL
     else:
-        settings = {"train_cfg.max_iters": length, "train_cfg.val_interval": length}
+        settings["train_cfg.max_iters"] = length
         settings["default_hooks.checkpoint.interval"] = INTERVAL
-    cfg = tiny(task, data, work_dir, workers, **settings)
+    if task == "toy":
+        cfg = toy(work_dir, by_epoch=False, workers=workers, **settings)
+    else:
+        cfg = tiny(task, data, work_dir, workers, **settings)
     cfg.log_level = "ERROR"
     cfg.custom_hooks.append({"type": "Progress", "path": str(work_dir / "progress")})
     return cfg
@@ -138,38 +175,52 @@ def seconds_per_iteration(cfg: Config, story: Story) -> float:
     return seconds / max(1, last - first)
 
 
-def kill_once(cfg: Config, story: Story, chances: Random, longest: float) -> None:
+def kill_once(cfg: Config, story: Story, chances: Random, step: str | None, longest: float) -> None:
     """Start a process that goes on with the run, kill it, and look at what it left.
 
-    It dies in a save, or up to ``longest`` seconds after its first iteration.
+    It dies at a step of a save, or up to ``longest`` seconds after its first iteration.
     """
-    inside = chances.random() < 0.5
-    step, save = chances.choice(STEPS), chances.randrange(1, 3)
-    child = start(cfg, story, (lambda: die_in_a_save(step, save)) if inside else None)
-    if inside:
-        _, status = os.waitpid(child, 0)
-    else:
+    save, clock = chances.randrange(1, 3), chances.choice((0, 0, -DAY, DAY))
+
+    def prepare() -> None:
+        set_clock(clock)
+        if step is not None:
+            die_in_a_save(step, save)
+
+    child = start(cfg, story, prepare)
+    if step is None:
         wait_for_progress(cfg, child, 1)
         time.sleep(chances.uniform(0, longest))
         os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
+    _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
         story.kills += 1
-        if inside:
+        if step is not None:
             story.inside[step] = story.inside.get(step, 0) + 1
     else:
-        story.problems.append(f"a process ended by itself, status {status}")
+        story.problems.append(f"a process ended by itself, status {status}: {last_words(cfg)}")
     story.partial += bool(list(Path(cfg.work_dir).glob("*.part")))
     inspect(cfg, story)
 
 
-def start(cfg: Config, story: Story, prepare: Callable[[], None] | None = None) -> int:
+def set_clock(offset: int) -> None:
+    """Have the files of this process written at other times, in seconds from the right ones."""
+    real = os.replace
+
+    def replace(source: Any, target: Any) -> None:
+        now = time.time() + offset
+        os.utime(source, (now, now))
+        real(source, target)
+
+    os.replace = replace  # type: ignore[assignment]
+
+
+def start(cfg: Config, story: Story, prepare: Callable[[], None] = lambda: None) -> int:
     """Fork a process that goes on with the run: everything is imported already.
 
     Returns:
         Its process id.
     """
-    story.starts += 1
     newest = newest_whole(cfg, story.problems.append)
     Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
     Path(cfg.work_dir, "progress").write_text("0")
@@ -179,9 +230,8 @@ def start(cfg: Config, story: Story, prepare: Callable[[], None] | None = None) 
     code = 70
     try:
         os.setpgrp()
-        silence()
-        if prepare is not None:
-            prepare()
+        keep_output(cfg)
+        prepare()
         train(cfg, 1, newest)
         code = 0
     except UserError as error:
@@ -192,10 +242,17 @@ def start(cfg: Config, story: Story, prepare: Callable[[], None] | None = None) 
     os._exit(code)
 
 
-def silence() -> None:
-    """A child's chatter is not the parent's."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
+def keep_output(cfg: Config) -> None:
+    """What a child says is of interest only when it fails."""
+    handle = os.open(Path(cfg.work_dir, "output"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for number in (1, 2):
+        os.dup2(handle, number)
+
+
+def last_words(cfg: Config) -> str:
+    """The last line that a child said."""
+    lines = Path(cfg.work_dir, "output").read_text(errors="replace").split("\n")
+    return next((line for line in reversed(lines) if line.strip()), "")
 
 
 def wait_for_progress(cfg: Config, child: int, count: int) -> None:
@@ -273,19 +330,16 @@ def fill_once(cfg: Config, story: Story, number: int, mounted: bool) -> None:
     """Go on with the run until a save finds the disk full, and look at what it left."""
     said, ballast = Path(cfg.work_dir, "said"), Path(cfg.work_dir, "ballast")
     said.unlink(missing_ok=True)
-    if mounted:  # room for the logs, and for more and more of a checkpoint
-        newest = newest_whole(cfg, story.problems.append)
-        size = 2**20 if newest is None else newest.stat().st_size
-        room = 400_000 + int(size * (number % 10) / 11)
-        Path(cfg.work_dir).mkdir(exist_ok=True)
-        ballast.write_bytes(bytes(shutil.disk_usage(cfg.work_dir).free - room))
-    child = start(cfg, story, None if mounted else lambda: fail_when_full(number % 4 + 1))
+    if mounted:
+        cfg.custom_hooks.append({"type": "FillDisk", "part": number % 10 / 11})
+    child = start(cfg, story, lambda: None if mounted else fail_when_full(number % 4 + 1))
     _, status = os.waitpid(child, 0)
     ballast.unlink(missing_ok=True)
     text = said.read_text() if said.is_file() else ""
     disk = describe_disk(Path(cfg.work_dir)).partition(" (")[0]
     if os.waitstatus_to_exitcode(status) != 1 or f"the disk {disk} (" not in text:
-        story.problems.append(f"a full disk: exit {os.waitstatus_to_exitcode(status)}, {text!r}")
+        code = os.waitstatus_to_exitcode(status)
+        story.problems.append(f"a full disk: exit {code}, {text!r}, {last_words(cfg)}")
     story.full += 1
     inspect(cfg, story)
 
@@ -328,7 +382,7 @@ def finish(config: Callable[[str], Config], story: Story) -> None:
         cfg = config(name)
         _, status = os.waitpid(start(cfg, story), 0)
         if status:
-            story.problems.append(f"{name}: the run did not finish, status {status}")
+            story.problems.append(f"{name}: not finished, status {status}: {last_words(cfg)}")
             return
     last = [newest_whole(config(name), print) for name in ("run", "never killed")]
     assert last[0] is not None and last[1] is not None
@@ -337,20 +391,24 @@ def finish(config: Callable[[str], Config], story: Story) -> None:
         story.problems.append(f"the run ends differently: {found}")
 
 
-def print_row(args: argparse.Namespace, story: Story, mounted: bool, seconds: float) -> None:
-    inside = ", ".join(f"{step} {count}" for step, count in sorted(story.inside.items()))
-    print(f"task                    {args.task}, {args.workers} workers")
-    print(f"SIGKILLs                {story.kills} in {seconds:.0f} s")
-    print(f"  inside a save         {sum(story.inside.values())} ({inside})")
-    print(f"  leaving a part file   {story.partial}")
-    how = (
-        "a disk of memory that is full" if mounted else "calls that fail, no disk could be mounted"
+def print_rows(tasks: Sequence[str], stories: list[Story], seconds: float) -> None:
+    """One for the kills, one for the full disks."""
+    inside = sum((Counter(story.inside) for story in stories), Counter())
+    problems = [problem for story in stories for problem in story.problems]
+    wanted = "ends as if never killed, the newest always whole, at most one interval repeated"
+    repeated = max(story.repeated for story in stories)
+    found = (
+        f"{'; '.join(problems[:9]) or 'as wanted'}: {repeated} of {INTERVAL} iterations repeated"
     )
-    print(f"saves on a full disk    {story.full} ({how})")
-    print(f"iterations repeated     {story.repeated} at most, of {INTERVAL} between checkpoints")
-    print(f"problems                {len(story.problems)}")
-    for problem in story.problems[:20]:
-        print(f"  {problem}")
+    found += f", {sum(story.partial for story in stories)} half-written files, {seconds:.0f} s"
+    kills = sum(story.kills for story in stories)
+    steps = ", ".join(f"{step} {inside[step]}" for step in STEPS if inside[step])
+    what = f"{kills} SIGKILLs ({' and '.join(tasks)}), {sum(inside.values())} inside a save"
+    print(f"| {what} ({steps}), the clock set each time | {wanted} | {found} |")
+    if full := sum(story.full for story in stories):
+        how = "a small disk in memory" if stories[0].mounted else "calls that fail"
+        answer = f"{len(problems)} problems" if problems else "as wanted"
+        print(f"| disk full during {full} saves ({how}) | resumable, the disk named | {answer} |")
 
 
 if __name__ == "__main__":

@@ -6,10 +6,11 @@
 - ``newest``: which checkpoint ``--resume`` takes.
 - ``data_order``, ``random_state``, ``resume_hook``: a resumed run computes what an uninterrupted
   one does.
+- ``explained``: a checkpoint of another run, told in one message.
 - ``interrupts``: SIGTERM and SIGINT save, and stop.
 """
 
-from agent_attention.openmmlab.survive.checkpoint_hook import SafeCheckpointHook
+from agent_attention.openmmlab.survive.checkpoint_hook import POINTER, SafeCheckpointHook, point_at
 from agent_attention.openmmlab.survive.interrupts import RESUME_ME, InterruptHook
 from agent_attention.openmmlab.survive.loops import ResumableEpochLoop
 from agent_attention.openmmlab.survive.newest import newest_whole
@@ -17,6 +18,7 @@ from agent_attention.openmmlab.survive.resume_hook import ExactResumeHook
 from agent_attention.openmmlab.survive.switch_on import make_resumable
 
 __all__ = [
+    "POINTER",
     "RESUME_ME",
     "ExactResumeHook",
     "InterruptHook",
@@ -24,4 +26,5 @@ __all__ = [
     "SafeCheckpointHook",
     "make_resumable",
     "newest_whole",
+    "point_at",
 ]

@@ -4,44 +4,16 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.dist import is_main_process, master_only
-from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 
 from agent_attention.openmmlab.errors import UserError
 from agent_attention.openmmlab.files import describe_disk, disk_is_full, write_whole
+from agent_attention.openmmlab.survive.backends import WHOLE, RemoveLater
 
 INTERRUPTED = "interrupted.pth"
+POINTER = "last_checkpoint"  # in a work directory: where mmengine looks for the newest one's name
 OBSOLETE = "obsolete_checkpoints"  # in the message hub: to be removed once the next one is safe
-
-
-class WholeFileBackend(LocalBackend):
-    """mmengine's local files, written whole or not at all."""
-
-    def put(self, obj: bytes, filepath: str | Path) -> None:
-        write_whole(Path(filepath), obj)
-
-    def put_text(self, obj: str, filepath: str | Path, encoding: str = "utf-8") -> None:
-        write_whole(Path(filepath), obj.encode(encoding))
-
-
-register_backend("whole_file", WholeFileBackend, force=True)
-
-
-class _RemoveLater:
-    """A file backend that only notes what is to be removed."""
-
-    def __init__(self, backend: Any) -> None:
-        self.backend = backend
-        self.noted: list[str] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.backend, name)
-
-    def remove(self, path: str) -> None:
-        self.noted.append(path)
-
-    rmtree = remove
 
 
 @HOOKS.register_module(force=True)
@@ -50,6 +22,8 @@ class SafeCheckpointHook(CheckpointHook):
 
     - A checkpoint and the pointer ``last_checkpoint`` are written beside their places, flushed to
       the disk, and renamed. The pointer never names a file that is not there whole.
+    - The pointer names what a run goes on from, from its first moment: one that resumes points at
+      the checkpoint that it resumed, one that begins removes the pointer of another run.
     - Old checkpoints, also the best one before, are removed after the new one is safe. So there is
       one more for a moment; a run that is killed in that moment removes it when it goes on.
     - A full disk ends the run with one message, and what was saved before is as it was.
@@ -67,20 +41,19 @@ class SafeCheckpointHook(CheckpointHook):
         self.metrics: dict[str, float] | None = None
         local = self.out_dir is None or "://" not in str(self.out_dir)
         if local and self.backend_args is None and self.file_client_args is None:
-            self.backend_args = {"backend": "whole_file"}
+            self.backend_args = {"backend": WHOLE}
 
     def before_train(self, runner: Any) -> None:
         """Find the folder, and what an earlier run kept there; what it left half-written goes."""
         super().before_train(runner)
-        self.file_backend = _RemoveLater(self.file_backend)
+        self.file_backend = RemoveLater(self.file_backend)
         info = runner.message_hub.runtime_info
         if "last_ckpt" in info and Path(info["last_ckpt"]).parent == Path(self.out_dir):
             self.last_ckpt = info["last_ckpt"]
             self._remove(info.get(OBSOLETE, []))
-        if is_main_process() and "://" not in str(self.out_dir):
-            parts = [*Path(self.out_dir).glob("*.pth.part"), _pointer(runner).with_suffix(".part")]
-            for part in parts:
-                part.unlink(missing_ok=True)
+        if is_main_process():
+            self._remove_parts(runner)
+            self._point_at_beginning(runner)
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """Save the best one later, when all hooks have heard of the metrics and can be saved."""
@@ -93,10 +66,26 @@ class SafeCheckpointHook(CheckpointHook):
             super().after_val_epoch(runner, metrics)
 
     def save_interrupted(self, runner: Any, meta: dict[str, int]) -> str:
-        """Save in every process at any time, ``meta`` holding the epoch and iteration to go on at.
+        """Save at any iteration, into a file that ``--resume`` goes on from; the run may go on too.
+
+        Any hook may call it (``after_train_iter`` at the latest), under these rules. All processes
+        call it, at the same iteration. Weights, optimizer and buffers must be as they were when
+        ``meta["iter"]`` iterations were done: a hook that leaves an iteration out puts back what
+        its forward pass changed. The random states are saved as they are, unless a validation is
+        under way, when those before it are; so an iteration that is done again draws other numbers
+        in the model (dropout) than the first time, but the same data. Schedules and averages are
+        saved as the hooks have left them, so a hook that wants the iteration counted has
+        ``LOWEST`` priority, after those of mmengine.
+
+        Args:
+            runner: it must be training.
+            meta: ``epoch`` (complete ones) and ``iter`` (complete ones, since the beginning). In
+                ``after_train_iter`` these are ``runner.epoch`` and ``runner.iter + 1``, or
+                ``runner.iter`` if the iteration is to be done again.
 
         Returns:
-            The path of the checkpoint.
+            The path of the checkpoint, ``interrupted.pth`` beside the others; the one before of
+            that name is replaced, and the next ordinary checkpoint removes it.
 
         Raises:
             UserError: if the disk is full.
@@ -155,10 +144,28 @@ class SafeCheckpointHook(CheckpointHook):
                 **self.args,
             )
             if is_main_process():
-                write_whole(_pointer(runner), path)
+                write_whole(Path(runner.work_dir, POINTER), path)
         except OSError as error:
             raise self._explained(runner, error) from error
         self.last_ckpt = path
+
+    def _remove_parts(self, runner: Any) -> None:
+        """Remove what a killed run left half-written."""
+        parts = [Path(runner.work_dir, f"{POINTER}.part")]
+        if "://" not in str(self.out_dir):
+            parts += Path(self.out_dir).glob("*.pth.part")
+        for part in parts:
+            part.unlink(missing_ok=True)
+
+    def _point_at_beginning(self, runner: Any) -> None:
+        """Point at what this run goes on from, or at nothing."""
+        named = runner.cfg.get("load_from") if runner.cfg.get("resume") else None
+        if runner.cfg.get("resume") and not named:
+            return  # mmengine itself went where the pointer points
+        try:
+            point_at(runner.work_dir, named)
+        except OSError as error:
+            raise self._explained(runner, error) from error
 
     def _explained(self, runner: Any, error: OSError) -> Exception:
         """The error, or what to do about a full disk."""
@@ -185,6 +192,14 @@ class SafeCheckpointHook(CheckpointHook):
                 backend.rmtree(path)
 
 
-def _pointer(runner: Any) -> Path:
-    """Where mmengine looks for the name of the newest checkpoint."""
-    return Path(runner.work_dir, "last_checkpoint")
+def point_at(work_dir: str | Path, checkpoint: str | None) -> None:
+    """Have the pointer of a work directory name a checkpoint, or remove it.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    pointer = Path(work_dir, POINTER)
+    if checkpoint is None or "://" in checkpoint:
+        pointer.unlink(missing_ok=True)
+    else:
+        write_whole(pointer, checkpoint)

@@ -1,5 +1,6 @@
 """SIGTERM and SIGINT: save, and stop in a way that says that the run can go on."""
 
+import faulthandler
 import signal
 import sys
 import threading
@@ -8,14 +9,15 @@ from types import FrameType
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce, get_world_size
+from mmengine.dist import all_reduce, barrier, get_world_size
 from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import HOOKS
 
+from agent_attention.openmmlab.failures import RESUME_ME
 from agent_attention.openmmlab.survive.checkpoint_hook import SafeCheckpointHook
 
-RESUME_ME = 75  # EX_TEMPFAIL of sysexits.h: a failure that passes, try again
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_HANGS = 20.0  # seconds of an iteration or a save, from a signal on
 _PATIENCE = 1.0  # seconds: launchers pass on a Ctrl-C that the terminal has sent already
 
 
@@ -75,6 +77,9 @@ class InterruptHook(Hook):
             raise KeyboardInterrupt
         if self.asked is None:
             self.asked, self.since = signal.Signals(number), time.monotonic()
+            # launchers end for good, after 30 s, what hangs: let it say where
+            if get_world_size() > 1:
+                faulthandler.dump_traceback_later(_HANGS, file=sys.__stderr__)
 
     def _stop(self, runner: Any, number: int, meta: dict[str, int]) -> None:
         what = f"stopped by {signal.Signals(number).name} after iteration {meta['iter']}"
@@ -83,5 +88,10 @@ class InterruptHook(Hook):
             what += f": saved {hook.save_interrupted(runner, meta)}"
         runner.logger.warning(f"{what}. Go on with --resume (exit code {RESUME_ME})")
         runner.visualizer.close()
+        faulthandler.cancel_dump_traceback_later()
         self.after_train(runner)
+        if get_world_size() > 1:  # when the first one ends, launchers send SIGTERM to the others
+            for each in _SIGNALS:
+                signal.signal(each, signal.SIG_IGN)
+            barrier()
         sys.exit(RESUME_ME)

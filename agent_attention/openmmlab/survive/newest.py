@@ -1,21 +1,26 @@
-"""Which checkpoint ``--resume`` takes: the newest of a folder that is whole."""
+"""Which checkpoint ``--resume`` takes: the newest of a work directory that is whole."""
 
 import re
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 from mmengine.config import Config
 
+from agent_attention.openmmlab.checkpoints import load_local
 from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.survive.checkpoint_hook import INTERRUPTED
+from agent_attention.openmmlab.survive.checkpoint_hook import INTERRUPTED, POINTER
+from agent_attention.safe_archive import archive_damage
+
+Say = Callable[[str], None]
 
 
-def newest_whole(cfg: Config, say: Callable[[str], None]) -> Path | None:
+def newest_whole(cfg: Config, say: Say) -> Path | None:
     """The newest whole checkpoint that a config's runs left; None if they left none.
 
-    The time of the files decides, not the pointer ``last_checkpoint``: a run that was killed
-    between the two has a checkpoint that is newer.
+    That is the one that the pointer ``last_checkpoint`` names, wherever it is, for the times of
+    files jump with the clock. A run that was killed between a checkpoint and the pointer left one
+    that is newer than the pointer and further on than the one it names: that one is taken. Without
+    a pointer to a whole checkpoint, the time of the files decides.
 
     Args:
         cfg: with its work directory.
@@ -24,29 +29,69 @@ def newest_whole(cfg: Config, say: Callable[[str], None]) -> Path | None:
     Raises:
         UserError: if there are checkpoints, and all are damaged.
     """
-    found = sorted(_checkpoints(cfg), key=_age)
+    found, pointer = sorted(_checkpoints(cfg), key=_age), Path(cfg.work_dir, POINTER)
+    named = _named_by(pointer)
+    if named is not None:
+        found = [path for path in found if not path.samefile(named)]
+        if _is_whole(named, say):
+            return _further_on(found, named, pointer, say) or named
     for path in found:
-        problem = damage(path)
-        if problem is None:
+        if _is_whole(path, say):
             return path
-        say(f"skipped the checkpoint {path}: it is damaged ({problem})")
-    if found:
+    if found or named:
         raise UserError(
-            f"--resume: every checkpoint in {found[0].parent} is damaged, the newest is "
-            f"{found[0].name}. Name one of another folder (--resume PATH), or train anew without "
-            "--resume"
+            f"--resume: every checkpoint in {cfg.work_dir} is damaged, the newest is "
+            f"{named or found[0]}. Name one of another folder (--resume PATH), or train anew "
+            "without --resume"
         )
     return None
 
 
-def damage(path: Path) -> str | None:
-    """What is wrong with a checkpoint file, every byte of which is read; None if it is whole."""
+def _is_whole(path: Path, say: Say) -> bool:
+    problem = archive_damage(path)
+    if problem is not None:
+        say(f"skipped the checkpoint {path}: it is damaged ({problem})")
+    return problem is None
+
+
+def _named_by(pointer: Path) -> Path | None:
+    """The file that a pointer names, also after its folder was moved; None if there is none."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-    except Exception as error:  # a damaged archive can raise anything
-        return " ".join(str(error).split()) or type(error).__name__
-    return None if broken is None else f"the checksum of {broken} is wrong"
+        named = Path(pointer.read_text().strip())
+        places = [named, pointer.with_name(named.name)]
+        return next((path for path in places if path.is_file()), None)
+    except (OSError, ValueError):  # no pointer, no text, no name a file can have
+        return None
+
+
+def _further_on(found: list[Path], named: Path, pointer: Path, say: Say) -> Path | None:
+    """The newest whole one that is newer than the pointer and further on than what it names."""
+    for path in found:
+        newer = path.stat().st_mtime_ns > pointer.stat().st_mtime_ns
+        if newer and _is_whole(path, say) and _is_further_on(path, named):
+            return path
+    return None
+
+
+def _is_further_on(path: Path, named: Path) -> bool:
+    """By the numbers in names of one kind, else by the iterations in the files."""
+    step, other = _step(path), _step(named)
+    if step is None or other is None or _kind(path) != _kind(named):
+        step, other = _iteration(path), _iteration(named)
+    return step > other
+
+
+def _step(path: Path) -> int | None:
+    digits = re.findall("[0-9]+", path.stem)
+    return int(digits[-1]) if digits else None
+
+
+def _iteration(path: Path) -> int:
+    return int(load_local(str(path)).get("meta", {}).get("iter", 0))
+
+
+def _kind(path: Path) -> str:
+    return re.sub("[0-9]+", "#", path.name)
 
 
 def _checkpoints(cfg: Config) -> list[Path]:
@@ -65,5 +110,4 @@ def _checkpoints(cfg: Config) -> list[Path]:
 
 def _age(path: Path) -> tuple[int, int]:
     """Sorts the newest first; of files of one time, as copies have, that of the later step."""
-    digits = re.sub("[^0-9]", "", path.stem)
-    return -path.stat().st_mtime_ns, -int(digits or 0)
+    return -path.stat().st_mtime_ns, -(_step(path) or 0)

@@ -2,6 +2,7 @@
 
 import logging
 from bisect import bisect_right
+from contextlib import nullcontext
 from typing import Any
 
 from mmengine.dist import all_gather_object, get_rank
@@ -16,6 +17,7 @@ from agent_attention.openmmlab.survive.data_order import (
     placed,
     rebuilt,
 )
+from agent_attention.openmmlab.survive.explained import explained, explaining
 from agent_attention.openmmlab.survive.random_state import random_state, set_random_state
 
 KEY = "run_state"  # in a checkpoint
@@ -88,6 +90,11 @@ class ExactResumeHook(Hook):
 
     # ---- resuming
 
+    def before_run(self, runner: Any) -> None:
+        """Have a checkpoint that does not fit explained; it is loaded next."""
+        if runner.cfg.get("resume"):
+            runner.load_or_resume = explaining(runner, runner.load_or_resume)
+
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Keep what the checkpoint says until everything is built."""
         self.loaded = checkpoint.get(KEY)
@@ -98,15 +105,16 @@ class ExactResumeHook(Hook):
         self.loaded = None
         if runner.iter > 0 and state is None:
             _warn(runner, "the checkpoint holds no run state: random numbers begin anew")
-        sampler: Any = getattr(runner.train_dataloader.batch_sampler, "sampler", None)
-        self.seed = getattr(sampler, "seed", runner.seed) if state is None else state["seed"]
-        _order_data(runner, self.seed, state)
         if runner.val_loop is not None and runner.val_loop.dataloader.batch_sampler is not None:
             runner.val_loop.dataloader = rebuilt(runner.val_loop.dataloader)
-        if state is not None:
-            self._restore(runner, state)
-            if _owes_validation(runner, self.validated):
-                runner.val_loop.run()
+        with explained(runner) if state is not None else nullcontext():
+            sampler: Any = getattr(runner.train_dataloader.batch_sampler, "sampler", None)
+            self.seed = getattr(sampler, "seed", runner.seed) if state is None else state["seed"]
+            _order_data(runner, self.seed, state)
+            if state is not None:
+                self._restore(runner, state)
+        if state is not None and _owes_validation(runner, self.validated):
+            runner.val_loop.run()
 
     def _restore(self, runner: Any, state: dict[str, Any]) -> None:
         self.validated = state["validated"]
