@@ -64,6 +64,38 @@ def test_annotations_that_look_plain_have_no_faults(
     assert sum(map(bool, quick)) > len(files) / 4
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("id", 2),  # of another
+        ("id", True),
+        ("image_id", 9),
+        ("category_id", "1"),
+        ("iscrowd", 2),
+        ("iscrowd", False),
+        ("area", float("inf")),
+        ("area", None),
+        ("bbox", [1, 2, 3]),
+        ("bbox", [1, 2, 3, float("nan")]),
+        ("bbox", "1234"),
+        ("segmentation", []),
+        ("segmentation", [[1, 2, 3, 4, 5, float("nan")]]),
+        ("segmentation", [[1, 2, 3, 4, 5, "6"]]),
+        ("segmentation", [[1, 2, 3, 4, 5, 10**400]]),
+        ("segmentation", [[]]),
+        ("segmentation", [[[1, 2], [3, 4]]]),
+        ("segmentation", {"size": [9, 9], "counts": [81]}),
+    ],
+)
+def test_what_is_unusual_is_looked_at_thoroughly(key: str, value: Any) -> None:
+    context = coco.Context({1: (9, 9)}, {1}, {2})
+    note = {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": 4}
+    note |= {"bbox": [1, 1, 2, 2], "segmentation": [[1, 1, 3, 1, 3, 3]]}
+    assert checks.is_plain(note, context)
+    assert not checks.is_plain({**note, key: value}, context)
+    assert not checks.is_plain({name: note[name] for name in note if name != key}, context)
+
+
 def mutants(content: Any, count: int) -> Iterator[Any]:
     """Variants of the annotations that can still be read."""
     for number in range(count):

@@ -126,6 +126,11 @@ def test_an_option_that_comes_too_late_is_named() -> None:
         assert f"{name}: nothing reads it any more; what counts is {place}.{name}" in told
 
 
+def test_variables_of_a_file_are_no_slips() -> None:
+    options = {"val_evaluator_abs": {}, "train_pipeline": [], "max_epochs": 3}
+    assert list(unread_keys(read(CONFIGS / TASKS["detection"].config, options), {})) == []
+
+
 # ---- data and classes
 
 
