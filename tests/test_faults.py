@@ -1,15 +1,9 @@
 """The quick part of the fault test-bench: a few of each kind; ``make faults`` has them all."""
 
-import sys
-from pathlib import Path
-
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parent / "faults"))
-
 import checkpoints
 import kills
 import long_run
+import pytest
 import resume
 
 

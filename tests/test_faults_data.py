@@ -6,13 +6,13 @@ import json
 import random
 import shutil
 import struct
-import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import annotations as bench
 import make_demo_data
 import numpy as np
 import pytest
@@ -25,9 +25,6 @@ from agent_attention.openmmlab.errors import BadSample
 from agent_attention.openmmlab.guards import guard_loading
 from agent_attention.openmmlab.prepare import coco
 from agent_attention.openmmlab.startup import annotations as checks
-
-sys.path.insert(0, str(Path(__file__).parent / "faults"))
-import annotations as bench
 
 KINDS = ("coco", "ade")
 

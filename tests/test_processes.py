@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import torch
-from faults.processes import ROOT, bash, train, write_config
 from mmengine.config import Config
+from processes import ROOT, bash, train, write_config
 from tiny_runs import make_data
 from train import prepare
 

@@ -502,6 +502,21 @@ def test_a_config_is_made_resumable_once(tmp_path: Path) -> None:
     assert cfg.train_cfg.type == "ResumableEpochLoop"
 
 
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({}, {"type": "SafeCheckpointHook"}),
+        ({"default_hooks": {"timer": None}}, {"type": "SafeCheckpointHook"}),
+        ({"default_hooks": {"checkpoint": None}}, None),
+        ({"default_hooks": {"checkpoint": {"type": "Mine"}}}, {"type": "Mine"}),
+    ],
+)
+def test_a_config_with_other_checkpoint_hooks(given: Any, wanted: Any) -> None:
+    cfg = Config(given)
+    make_resumable(cfg)
+    assert cfg.default_hooks.checkpoint == wanted
+
+
 # ---- the order of the data
 
 

@@ -23,9 +23,11 @@ from agent_attention.openmmlab.data import is_coco, require_data
 from agent_attention.openmmlab.errors import UserError
 from agent_attention.openmmlab.failures import run_tool
 from agent_attention.openmmlab.files import write_whole
+from agent_attention.openmmlab.guards import guard_loading
 from agent_attention.openmmlab.predict.model import require_fit
 from agent_attention.openmmlab.report.record import add_record, write_record
 from agent_attention.openmmlab.runtime import add_common_flags, build_runner, load_config
+from agent_attention.openmmlab.startup.checks import require_sound
 from agent_attention.openmmlab.tta import set_tta
 
 
@@ -52,6 +54,8 @@ def main() -> None:
     if not Path(args.checkpoint).is_file():
         raise UserError(f"there is no checkpoint {args.checkpoint} (from {Path.cwd()})")
     require_data(cfg, "test")
+    require_sound(cfg)
+    guard_loading(cfg)
     drop_pretrained(cfg.model)
     cfg.load_from = args.checkpoint
     if args.show_dir:

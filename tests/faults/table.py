@@ -16,8 +16,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 # name: what is run
 RUNS = {
-    "kills": "kills.py --task detection --kills 100 --full 10",
-    "kills-segmentation": "kills.py --task segmentation --kills 100 --full 10",
+    "kills": "kills.py --kills 200 --full 20",
     "resume": "resume.py",
     "processes": "processes.py",
     "checkpoints": "checkpoints.py",

@@ -8,10 +8,11 @@ def make_resumable(cfg: Config) -> None:
 
     A checkpoint hook or a loop of another kind than mmengine's own stays as it is.
     """
-    hooks = cfg.setdefault("default_hooks", {})
-    checkpoint = hooks.setdefault("checkpoint", {"type": "CheckpointHook"})
-    if checkpoint.get("type", "CheckpointHook") == "CheckpointHook":
-        checkpoint["type"] = "SafeCheckpointHook"
+    hooks = cfg.get("default_hooks") or {}
+    checkpoint = hooks.get("checkpoint", {})
+    if checkpoint is not None and checkpoint.get("type", "CheckpointHook") == "CheckpointHook":
+        # assigned: what setdefault returns of a Config is a copy
+        cfg.default_hooks = {**hooks, "checkpoint": {**checkpoint, "type": "SafeCheckpointHook"}}
     custom = cfg.get("custom_hooks") or []
     kinds = [hook["type"] for hook in custom]
     ours = [{"type": kind} for kind in ("InterruptHook", "ExactResumeHook") if kind not in kinds]
