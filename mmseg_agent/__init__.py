@@ -6,8 +6,7 @@ require("mmengine", "mmcv", "mmseg")
 
 from mmseg.registry import DATASETS, MODELS  # noqa: E402
 
-import agent_attention.openmmlab.bad_losses  # noqa: E402  (registers hooks, as do the next)
-import agent_attention.openmmlab.bad_samples  # noqa: E402
+import agent_attention.openmmlab.guards  # noqa: E402  (registers hooks, as do the next)
 import agent_attention.openmmlab.hooks  # noqa: E402
 import agent_attention.openmmlab.survive  # noqa: E402, F401
 from agent_attention.openmmlab.backbones import AgentPVT, AgentSwinTransformer  # noqa: E402

@@ -24,11 +24,11 @@ from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader
 from toy_runs import ToyData, ToyModel, toy_config, toy_run
 
-from agent_attention.openmmlab.bad_samples import BadSamplesHook, log_of, summary
-from agent_attention.openmmlab.checked_loading import CheckedLoading, check_loading
 from agent_attention.openmmlab.checkpoints import load_local
 from agent_attention.openmmlab.errors import BadSample, UserError
 from agent_attention.openmmlab.guards import add_guard_flags, set_guards
+from agent_attention.openmmlab.guards.bad_samples import BadSamplesHook, log_of, summary
+from agent_attention.openmmlab.guards.checked_loading import CheckedLoading, check_loading
 from agent_attention.openmmlab.startup.keys import unread_keys
 from agent_attention.openmmlab.survive import newest_whole
 from agent_attention.openmmlab.training import add_training_flags

@@ -19,10 +19,10 @@ import pytest
 from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 
-from agent_attention.openmmlab.bad_samples import BadSamplesHook
 from agent_attention.openmmlab.data import DataFlags, point_at
 from agent_attention.openmmlab.errors import BadSample
 from agent_attention.openmmlab.guards import guard_loading
+from agent_attention.openmmlab.guards.bad_samples import BadSamplesHook
 from agent_attention.openmmlab.prepare import coco
 from agent_attention.openmmlab.startup import annotations as checks
 

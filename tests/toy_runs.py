@@ -20,12 +20,12 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from agent_attention.openmmlab import bad_losses, bad_samples, hooks
+from agent_attention.openmmlab import guards, hooks
 from agent_attention.openmmlab.failures import run_tool
 from agent_attention.openmmlab.runtime import build_runner
 from agent_attention.openmmlab.survive import make_resumable
 
-__all__ = ["bad_losses", "bad_samples", "hooks"]  # they register what runs name
+__all__ = ["guards", "hooks"]  # they register what runs name
 
 
 @MODELS.register_module(force=True)

@@ -14,9 +14,9 @@ from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from agent_attention.openmmlab.checked_loading import check_loading
 from agent_attention.openmmlab.data import is_coco
 from agent_attention.openmmlab.errors import UserError
+from agent_attention.openmmlab.guards.checked_loading import check_loading
 
 _SHOWN = 10
 

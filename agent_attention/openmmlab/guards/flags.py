@@ -5,8 +5,6 @@ from typing import Any
 
 from mmengine.config import Config
 
-import agent_attention.openmmlab.bad_losses
-import agent_attention.openmmlab.bad_samples  # noqa: F401  (both register what configs name)
 from agent_attention.openmmlab.errors import UserError
 
 
