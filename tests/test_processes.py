@@ -4,6 +4,7 @@ import argparse
 import os
 import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -103,7 +104,8 @@ def test_two_processes_of_which_one_dies_end_where_one_process_does(
 def test_two_machines_train_one_model(data: Path, tmp_path: Path, restarts: int) -> None:
     faults = [(4, 1, "kill")] if restarts else []
     config = write_config("segmentation", data, tmp_path, faults, **SHORT, **SAVED_OFTEN)
-    port = str(20000 + os.getpid() % 10000 + restarts)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
     ends: dict[str, Any] = {}
 
     def machine(number: str) -> None:

@@ -1,6 +1,5 @@
 """All checks, and their one list."""
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,6 +8,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from agent_attention.openmmlab.errors import UserError
+from agent_attention.openmmlab.failures import process_number
 from agent_attention.openmmlab.startup.data import data_problems
 from agent_attention.openmmlab.startup.keys import unread_keys
 from agent_attention.openmmlab.startup.model import class_problems, fit_problems, model_of
@@ -22,22 +22,18 @@ def require_ready(
 ) -> None:
     """Raise one UserError with everything that would stop a training, or spoil it in silence.
 
-    In a run of many processes the first one checks, and the others wait for it to join them.
-
     Args:
         cfg: the config as it will be run.
-        others: checks that raise UserError themselves.
+        others: checks that raise UserError themselves; they come first, and may change the config.
         options: what ``--cfg-options`` changed.
     """
-    if os.environ.get("RANK", "0") != "0":
-        return
     init_default_scope(cfg.get("default_scope") or "mmdet")
     _raise_all([*_raised(others), *problems(cfg, options or {})], "training")
 
 
 def require_sound(cfg: Config) -> None:
-    """Raise one UserError with what would stop a test for its data."""
-    if os.environ.get("RANK", "0") == "0":
+    """Raise one UserError with what would stop a test for its data; the first process looks."""
+    if process_number() == 0:
         _raise_all(list(data_problems(cfg, "test")), "testing")
 
 
