@@ -291,6 +291,9 @@ def test_room_for_the_checkpoints_is_wanted(
     cfg = read(OURS[0])
     cfg.work_dir = str(tmp_path)
     assert (list(run_checks.space_problems(cfg, 10**6)) == []) == fits
+    with (tmp_path / "epoch_1.pth").open("wb") as file:
+        file.truncate(10**10)  # of a run that goes on, which takes no room here
+    assert list(run_checks.space_problems(cfg, 10**6)) == []
 
 
 def test_checkpoints_are_counted_as_the_hook_keeps_them() -> None:

@@ -57,7 +57,9 @@ def space_problems(cfg: Config, weights: int) -> Iterator[str]:
         yield f"--work-dir {cfg.work_dir}: {there} cannot be written ({error.strerror})"
         return
     one, count = checkpoint_bytes(cfg, weights), checkpoints_to_come(cfg)
-    if one * count > free:
+    # those of a run that goes on have their room; another run's are replaced by name
+    there_already = sum(path.stat().st_size for path in folder.glob("*.pth"))
+    if one * count > free + there_already:
         yield (
             f"--work-dir {cfg.work_dir}: {free / 1e9:.1f} GB are free, and {count} checkpoints of "
             f"about {one / 1e9:.2f} GB are to come; --cfg-options "
