@@ -18,7 +18,7 @@ from agent_attention.safe_load import CheckpointError
 
 RESUME_ME = 75  # EX_TEMPFAIL of sysexits.h: a failure that passes, try again
 _PATIENCE = 3.0  # seconds in which a launcher ends the others, when one has failed
-_GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL Error 6")
+_GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "ncclRemoteError")
 _LATE = ("Timed out waiting", "Watchdog caught collective operation timeout")
 
 
