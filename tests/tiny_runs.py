@@ -166,6 +166,8 @@ def finish(cfg: Config, work_dir: Path) -> Config:
     """Make a config's runs resumable, and keep apart what mmengine keeps by name."""
     cfg.work_dir = str(work_dir)
     cfg.experiment_name = f"run{next(_NUMBERS)}"
+    if "visualizer" in cfg:  # else one of an earlier run writes on, where it began
+        cfg.visualizer.name = cfg.experiment_name
     make_resumable(cfg)
     install_safe_loader()
     return cfg
