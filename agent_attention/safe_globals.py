@@ -1,7 +1,9 @@
 """What a checkpoint may name: tensors, arrays, plain containers, and stand-ins for all else."""
 
 import collections
+import datetime
 import math
+import pathlib
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
@@ -9,6 +11,7 @@ from typing import Any, NoReturn
 import torch
 
 Globals = Mapping[tuple[str, str], Any]
+_FACTORIES = {kind.__name__: kind for kind in (dict, list, set, tuple, int, float, str, bool)}
 _EXPANDED = 2**26  # elements of a tensor that holds fewer: a copy of it, with them all, fits
 
 
@@ -17,8 +20,10 @@ class RefusedCall(Exception):
 
 
 class InertType(type):
+    """The type of all stand-ins; whoever calls one wants a function called."""
+
     def __call__(cls, *args: Any, **kwargs: Any) -> NoReturn:
-        # pickle makes plain objects with __new__; whoever comes here wants a function called
+        # pickle makes plain objects with __new__, and does not come here
         raise RefusedCall(f"it calls {cls.__module__}.{cls.__name__}")
 
 
@@ -41,26 +46,70 @@ class Inert(metaclass=InertType):
         pass
 
 
+def is_inert(value: Any) -> bool:
+    """Whether a value that was read is a stand-in: for an object, a class or a function."""
+    return isinstance(value, Inert | InertType)
+
+
 def allowed_globals() -> dict[tuple[str, str], Any]:
-    """Everything that tensors, arrays and plain containers are pickled with."""
-    plain: list[Callable[..., Any]] = [slice, complex, range]
-    found = {("builtins", kind.__name__): kind for kind in plain}
+    """Everything that tensors, arrays and what Python counts as data are pickled with."""
+    found: dict[tuple[str, str], Any] = {
+        ("builtins", "slice"): slice,
+        ("builtins", "complex"): complex,
+        ("builtins", "range"): range,
+        ("builtins", "getattr"): inert_attribute,
+        ("collections", "OrderedDict"): collections.OrderedDict,
+        ("collections", "defaultdict"): _default_dict,
+        ("_codecs", "encode"): _encode,
+        ("copyreg", "_reconstructor"): _reconstruct,
+    }
     # as calls, these make something of any size out of a number or a range
-    for kind in (set, frozenset, bytes, bytearray):
-        found["builtins", kind.__name__] = _of_what_is_there(kind)
-    found["collections", "OrderedDict"] = collections.OrderedDict
-    found["collections", "defaultdict"] = _default_dict
-    found["_codecs", "encode"] = _encode
-    found["copyreg", "_reconstructor"] = _reconstruct
-    found["torch._utils", "_rebuild_parameter"] = torch._utils._rebuild_parameter
-    for name in ("_rebuild_tensor", "_rebuild_tensor_v2"):
+    for kind in (set, frozenset, bytes, bytearray, collections.Counter, collections.deque):
+        found[kind.__module__, kind.__name__] = _of_what_is_there(kind)
+    for kind in (datetime.datetime, datetime.date, datetime.time):
+        found["datetime", kind.__name__] = kind
+    for kind in (datetime.timedelta, datetime.timezone):
+        found["datetime", kind.__name__] = kind
+    return found | _paths() | _torch_globals() | _numpy_globals()
+
+
+def inert_attribute(owner: Any, name: str) -> InertType:
+    """``getattr`` as pickle names a method with, of stand-ins alone: it stands for the method."""
+    kind = owner if isinstance(owner, InertType) else type(owner)
+    if not isinstance(kind, InertType):
+        raise RefusedCall(f"it looks up {name} in {getattr(owner, '__name__', owner)}")
+    return InertType(f"{kind.__name__}.{name}", (Inert,), {"__module__": kind.__module__})
+
+
+def _paths() -> dict[tuple[str, str], Any]:
+    """Paths, of this system or of another one, whose files cannot be looked for here."""
+    found: dict[str, Any] = {
+        name: getattr(pathlib, name) for name in ("PurePosixPath", "PureWindowsPath")
+    }
+    for name in ("PosixPath", "WindowsPath"):
+        here = type(pathlib.Path()).__name__ == name
+        found[name] = pathlib.Path if here else found[f"Pure{name}"]
+    modules = ("pathlib", "pathlib._local")  # the second is Python 3.13's
+    return {(module, name): kind for module in modules for name, kind in found.items()}
+
+
+def _torch_globals() -> dict[tuple[str, str], Any]:
+    found: dict[tuple[str, str], Any] = {
+        ("torch", "Size"): _of_what_is_there(torch.Size),
+        ("torch", "device"): torch.device,
+        ("torch.serialization", "_get_layout"): torch.serialization._get_layout,
+        ("torch.nn.parameter", "Parameter"): torch.nn.Parameter,
+        ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
+        # what its indices promise is checked by torch.load at the end
+        ("torch._utils", "_rebuild_sparse_tensor"): torch._utils._rebuild_sparse_tensor,
+    }
+    for name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_qtensor"):
         found["torch._utils", name] = _within_storage(getattr(torch._utils, name))
-    found["torch", "Size"] = _of_what_is_there(torch.Size)
-    found["torch", "device"] = torch.device
-    found["torch.nn.parameter", "Parameter"] = torch.nn.Parameter
+    for name in ("per_tensor_affine", "per_channel_affine"):  # schemes of quantized tensors
+        found["torch", name] = getattr(torch, name)
     storage = {"__module__": "torch.storage", "dtype": torch.uint8}  # of bytes, as torch takes it
     found["torch.storage", "UntypedStorage"] = InertType("UntypedStorage", (Inert,), storage)
-    return found | _numpy_globals()
+    return found
 
 
 def _numpy_globals() -> dict[tuple[str, str], Any]:
@@ -97,9 +146,10 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode(encoding)
 
 
-def _default_dict(*args: Any) -> dict[Any, Any]:
-    """A defaultdict loses its factory, which is a function of the file's choice."""
-    return dict(*args[1:])
+def _default_dict(factory: Any = None, *content: Any) -> dict[Any, Any]:
+    """A defaultdict of plain containers or numbers; one with another factory becomes a dict."""
+    kind = _FACTORIES.get(getattr(factory, "__name__", ""))
+    return dict(*content) if kind is None else collections.defaultdict(kind, *content)
 
 
 def _reconstruct(cls: Any, base: type, state: Any) -> Any:
@@ -113,10 +163,11 @@ def _of_what_is_there(kind: Callable[..., Any]) -> Callable[..., Any]:
     """A container made of what the file holds already."""
 
     def make(*args: Any) -> Any:
-        if args and not isinstance(args[0], list | tuple | set | frozenset | bytes | str):
+        if args and not isinstance(args[0], list | tuple | set | frozenset | bytes | str | dict):
             raise RefusedCall(f"it makes a {kind.__name__} of {type(args[0]).__name__}")
         return kind(*args)
 
+    make.__name__ = kind.__name__
     return make
 
 
@@ -124,11 +175,13 @@ def _within_storage(rebuild: Callable[..., torch.Tensor]) -> Callable[..., torch
     """A tensor inside its storage: some torch read on behind it, and some make room there."""
 
     def make(storage: Any, offset: int, size: Any, stride: Any, *rest: Any) -> torch.Tensor:
+        kinds = [each for each in rest if isinstance(each, torch.dtype)] or [storage.dtype]
+        room = storage._size() * storage.dtype.itemsize // kinds[0].itemsize
         spans = [(count - 1) * step for count, step in zip(size, stride, strict=True)]
         last = offset + sum(spans)
-        if min([offset, *size, *stride]) < 0 or (0 not in size and last >= storage._size()):
+        if min([offset, *size, *stride]) < 0 or (0 not in size and last >= room):
             raise RefusedCall("it makes a tensor that is larger than its data")
-        if math.prod(size) > max(storage._size(), _EXPANDED):
+        if math.prod(size) > max(room, _EXPANDED):
             raise RefusedCall(f"it expands a number to {math.prod(size)} of them")
         return rebuild(storage, offset, size, stride, *rest)
 

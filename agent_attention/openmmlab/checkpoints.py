@@ -19,7 +19,8 @@ from mmengine.runner.checkpoint import CheckpointLoader
 
 from agent_attention.checkpoint import unwrap
 from agent_attention.openmmlab.config_text import drop_code
-from agent_attention.safe_load import CheckpointError, RefusedCall, load_file
+from agent_attention.safe_globals import inert_attribute, is_inert
+from agent_attention.safe_load import CheckpointError, load_file
 
 
 def install_safe_loader() -> None:
@@ -33,14 +34,31 @@ def install_safe_loader() -> None:
 def load_local(filename: str, map_location: Any = None) -> Any:
     """Read a local checkpoint with tensors on the CPU, from where models and optimizers take them.
 
-    Of the configs in it, which mmengine would run, those that hold code are dropped.
+    Of the configs in it, which mmengine would run, those that hold code are dropped; and of the
+    states of schedulers the functions, which are no data: a scheduler that is built has its own.
 
     Raises:
         CheckpointError: if the file cannot be read safely; the message names it.
     """
     content = load_file(Path(filename).expanduser(), _RUN_STATE)
     drop_code(content)
+    if isinstance(content, dict) and "param_schedulers" in content:
+        content["param_schedulers"] = without_functions(content["param_schedulers"])
     return content
+
+
+def without_functions(state: Any) -> Any:
+    """States of schedulers without what is no data, such as the methods that ``OneCycleLR`` keeps.
+
+    Args:
+        state: the state of one, or a list or dict of states.
+    """
+    if isinstance(state, list):
+        return [without_functions(each) for each in state]
+    if type(state) is not dict:  # a Counter of milestones, too, is a value
+        return state
+    kept = {key: each for key, each in state.items() if not (callable(each) or is_inert(each))}
+    return {key: without_functions(each) for key, each in kept.items()}
 
 
 def load_address(filename: str, map_location: Any = None) -> Any:
@@ -116,10 +134,11 @@ class _History(HistoryBuffer):
         self.__class__ = HistoryBuffer  # what is saved again must be as mmengine's own
 
 
-def _history_method(owner: Any, name: str) -> None:
-    """``getattr`` as a run's state uses it, for functions that ``_History`` drops."""
+def _method(owner: Any, name: str) -> Any:
+    """``getattr`` as a run's state uses it: functions of ``_History``, which drops them."""
     if owner is not _History or name.startswith("_"):
-        raise RefusedCall(f"it looks up {name} in {getattr(owner, '__name__', owner)}")
+        return inert_attribute(owner, name)
+    return None
 
 
 # mmengine's lists of models, by the scheme of their names
@@ -133,5 +152,5 @@ _LISTS = {
 _STORES = ["pavi://", r"(\S+\:)?s3://", r"(\S+\:)?petrel://"]  # as mmengine spells them
 _RUN_STATE = {
     ("mmengine.logging.history_buffer", "HistoryBuffer"): _History,
-    ("builtins", "getattr"): _history_method,
+    ("builtins", "getattr"): _method,
 }

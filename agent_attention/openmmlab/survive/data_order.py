@@ -128,7 +128,8 @@ class DeafWorker:
     """Starts a worker that hears SIGTERM from the main process only, and SIGINT from nobody.
 
     Slurm and a terminal send them to every process of a job. A worker that dies of one takes the
-    run with it before it could save; without its main process a worker ends by itself.
+    run with it before it could save; without its main process a worker ends by itself. The main
+    process ends workers at its own end: that is no failure, so, like torch's, they exit with 0.
     """
 
     def __init__(self, start: Callable[[int], None] | None) -> None:
@@ -146,7 +147,7 @@ class DeafWorker:
 def _obey_parent() -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
-    os._exit(128 + signal.SIGTERM)
+    os._exit(0)
 
 
 def placed(loader: DataLoader, seed: int, rank: int) -> DataLoader:

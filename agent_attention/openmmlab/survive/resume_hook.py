@@ -11,6 +11,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
+from agent_attention.openmmlab.checkpoints import without_functions
 from agent_attention.openmmlab.survive.data_order import (
     EndlessBatches,
     PlacedBatches,
@@ -70,7 +71,12 @@ class ExactResumeHook(Hook):
         }
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Add it, in the main process; the best checkpoints, which none resumes, go without."""
+        """Add it, in the main process; the best checkpoints, which none resumes, go without.
+
+        Functions in the states of schedulers are no data, and would take the optimizer with them.
+        """
+        if "param_schedulers" in checkpoint:
+            checkpoint["param_schedulers"] = without_functions(checkpoint["param_schedulers"])
         if self.gathered is not None:
             checkpoint[KEY], self.gathered = self.gathered, None
 
