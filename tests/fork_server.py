@@ -8,9 +8,9 @@ for each script, so one starts in a fraction of a second:
     process.send_signal(signal.SIGTERM)
 
 To whoever looks, the child is a process of its own: it has its environment, folder, arguments and
-``__main__``, and ends as the interpreter does, with ``atexit`` and its exit code or signal; children
-of ``multiprocessing``'s own forkserver end without. Nothing of ours is imported beforehand, so an
-import that a tool lacks still fails.
+``__main__``, and ends as the interpreter does, with ``atexit`` and its exit code or signal
+(``multiprocessing``'s own forkserver ends children without). Nothing of ours is imported
+beforehand, so an import that a tool lacks still fails.
 """
 
 import atexit
