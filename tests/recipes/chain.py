@@ -1,8 +1,8 @@
 """What a user does with a recipe, from training to other people's tools, step by step.
 
 Every step runs tools in processes of their own, reads what they print, and raises ``Broken`` if the
-rest cannot be run or makes no sense. Signals come from outside, when the work directory shows that the
-training is in its middle, as a scheduler would send them.
+rest cannot be run or makes no sense. Signals come from outside, when the work directory shows that
+the training is in its middle, as a scheduler would send them.
 """
 
 import json
@@ -262,7 +262,7 @@ def inferred_by_stock(chain: Chain) -> None:
     """Predict one image with the package's Inferencer."""
     image = min(chain.images.iterdir())
     arguments = (chain.package, *chain.result(), str(image), "inferred")
-    chain.tool("inferred", Path(__file__).with_name("inferencer.py"), *arguments, last="inferred")
+    chain.tool("inferred", Path(__file__).with_name("inferencer.py"), *arguments, last="^Inference")
     require_files(chain.folder / "inferred/vis", 1)
 
 

@@ -19,6 +19,8 @@ THEIRS = (
     "`reduce_zero_label` will be deprecated",
     # true: the recipes ask for more workers than a small machine has cores
     "This DataLoader will create",
+    # of the stock Inferencers
+    "Failed to add <class 'mmengine.visualization.vis_backend.LocalVisBackend'>",
 )
 # Warnings in the log, which is on stdout.
 LOGGED = (
@@ -26,6 +28,8 @@ LOGGED = (
     '"FileClient" will be deprecated in future',
     '"HardDiskBackend" is the alias of "LocalBackend"',
     "The prefix is not set in metric class IoUMetric",
+    'Failed to search registry with scope "mmseg" in the "function" registry tree',
+    'Failed to search registry with scope "mmdet" in the "function" registry tree',
     "stopped by SIGTERM after iteration",
 )
 _NEVER = re.compile(r"Traceback|Exception ignored|Segmentation fault|terminate called|Error: ")
