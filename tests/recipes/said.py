@@ -30,6 +30,7 @@ LOGGED = (
     "The prefix is not set in metric class IoUMetric",
     'Failed to search registry with scope "mmseg" in the "function" registry tree',
     'Failed to search registry with scope "mmdet" in the "function" registry tree',
+    "Gradient accumulative may slightly decrease performance",
     "stopped by SIGTERM after iteration",
 )
 _NEVER = re.compile(r"Traceback|Exception ignored|Segmentation fault|terminate called|Error: ")
