@@ -9,6 +9,11 @@ import re
 MEANT = (
     r"--resume: \S+",
     r" *\d+%\|.*",  # a bar of tqdm
+    # torchrun, when a signal stops it
+    r"W\d+ .* Received 15 death signal, shutting down workers",
+    r"W\d+ .* Sending process \d+ closing signal SIGTERM",
+    # the warning of torch below, on
+    r"(grad|bucket_view)\.sizes\(\) = .*",
     r"",
 )
 # Python's warnings: the beginning of a message, from other people's code, and why it stays.
@@ -19,6 +24,8 @@ THEIRS = (
     "`reduce_zero_label` will be deprecated",
     # true: the recipes ask for more workers than a small machine has cores
     "This DataLoader will create",
+    # said of two strides of dimensions of size 1, in which nothing is copied
+    "Grad strides do not match bucket view strides",
     # of the stock Inferencers
     "Failed to add <class 'mmengine.visualization.vis_backend.LocalVisBackend'>",
 )
