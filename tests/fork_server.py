@@ -40,7 +40,16 @@ SETTINGS = {
     "OPENBLAS_NUM_THREADS": "1",
 }
 PACKAGES = (
-    *("numpy", "cv2", "torch", "torch.utils.data", "tqdm", "matplotlib.pyplot", "pycocotools.mask"),
+    *(
+        "numpy",
+        "cv2",
+        "torch",
+        "torch.utils.data",
+        "torch._dynamo",
+        "tqdm",
+        "matplotlib.pyplot",
+        "pycocotools.mask",
+    ),
     *("mmengine.runner", "mmengine.visualization", "mmengine.hooks", "mmcv.ops", "mmcv.transforms"),
     *(f"mmdet.{part}" for part in ("apis", "datasets", "engine", "evaluation", "models")),
     *(f"mmseg.{part}" for part in ("apis", "datasets", "engine", "evaluation", "models")),

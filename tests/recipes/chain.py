@@ -51,12 +51,13 @@ class Chain:
     """A case in a folder of its own."""
 
     def __init__(self, case: Case, folder: Path, data: Path) -> None:
-        self.case, self.folder, self.data = case, folder, data
+        self.case, self.folder = case, folder
         self.problems: list[str] = []  # that stop no step
         self.config = folder / f"{case.recipe.stem}.py"
         write_config(case.recipe, self.config, case.cut)
-        write_weights(self.config, folder)
         cfg = Config.fromfile(self.config, import_custom_modules=False)
+        write_weights(cfg, folder)
+        self.data_flags = data_flags(cfg, data)
         self.package: str = cfg.default_scope
         detects, epochs = self.package == "mmdet", case.cut.epochs
         self.first = "epoch_1.pth" if detects else f"iter_{epochs}.pth"
@@ -76,17 +77,15 @@ class Chain:
         return self.folder / _STOPPED
 
     def result(self) -> list[str]:
-        """Config and checkpoint of a finished training, as a user gives them to tools."""
-        done = self.whole if (self.whole / self.last).exists() else self.stopped
-        where = done.relative_to(self.folder)
-        return [str(where / self.config.name), str(where / self.last)]
+        """Config and checkpoint of the resumed training, as a user gives them to tools."""
+        return [f"{_STOPPED}/{self.config.name}", f"{_STOPPED}/{self.last}"]
 
     # ---- running
 
     def train(self, name: str, work_dir: str, *flags: str, **how: Any) -> None:
         """Train with the recipe's flags."""
         case = self.case
-        arguments = [str(self.config), *data_flags(self.config, self.data), *case.flags, *flags]
+        arguments = [str(self.config), *self.data_flags, *case.flags, *flags]
         arguments += ["--work-dir", work_dir]
         arguments += ["--cfg-options", *case.options] if case.options else []
         if case.processes > 1:
@@ -140,9 +139,8 @@ class Chain:
 
     def scores(self, work_dir: Path) -> dict[str, float]:
         """Those of the last validation that a training logged."""
-        newest = max(work_dir.glob("*/vis_data/scalars.json"))
-        lines = list(map(json.loads, newest.read_text().splitlines()))
-        return real_scores(next(line for line in reversed(lines) if "loss" not in line))
+        found = lines(max(logs(work_dir)))
+        return real_scores(next(line for line in reversed(found) if "loss" not in line))
 
 
 def clean(folder: Path, everything: bool) -> None:
@@ -218,7 +216,7 @@ def identical(chain: Chain) -> None:
 
 def tested(chain: Chain) -> None:
     """Test the checkpoint: the scores are those of the last validation."""
-    wanted = chain.scores(chain.folder / Path(chain.result()[0]).parent)
+    wanted = chain.scores(chain.stopped)
     flags = ("--show-dir", "pictures", "--work-dir", "tested")
     chain.tool("tested", TOOLS / "test.py", *chain.result(), *flags, last="^for tools/report.py: ")
     found = json.loads((chain.folder / "tested/metrics.json").read_text())["metrics"]
@@ -236,10 +234,9 @@ def predicted(chain: Chain) -> None:
 
 def reported(chain: Chain) -> None:
     """Make the report of the training and the test."""
-    done = Path(chain.result()[0]).parent
     for name in ("metrics.json", "evaluation.json"):
-        shutil.copy(chain.folder / "tested" / name, chain.folder / done)
-    chain.tool("reported", TOOLS / "report.py", str(done), last="^report: ")
+        shutil.copy(chain.folder / "tested" / name, chain.stopped)
+    chain.tool("reported", TOOLS / "report.py", _STOPPED, last="^report: ")
 
 
 def converted(chain: Chain) -> None:
@@ -291,3 +288,8 @@ def require_files(folder: Path, count: int) -> None:
 def logs(work_dir: Path) -> list[Path]:
     """The files with what each iteration logged, one a run."""
     return [*work_dir.glob("*/vis_data/scalars.json")]
+
+
+def lines(log: Path) -> list[dict[str, Any]]:
+    """What one of those files has."""
+    return list(map(json.loads, log.read_text().splitlines()))

@@ -24,6 +24,8 @@ THEIRS = (
     "`reduce_zero_label` will be deprecated",
     # true: the recipes ask for more workers than a small machine has cores
     "This DataLoader will create",
+    # mmdet's mask head, of its own code
+    "To copy construct from a tensor, it is recommended",
     # said of two strides of dimensions of size 1, in which nothing is copied
     "Grad strides do not match bucket view strides",
     # of the stock Inferencers

@@ -20,6 +20,10 @@ from agent_attention import AgentPVT, AgentSwinTransformer
 CONFIGS = Path(__file__).parents[2] / "configs"
 _SIZES = ("scale", "scales", "size", "crop_size")  # of images, in pipelines
 _COUNTS = ("num", "nms_pre", "max_per_img")  # of anchors and boxes an image, in a detector
+_WIDTHS = (
+    *("in_channels", "out_channels", "channels", "feat_channels"),
+    *("conv_out_channels", "fc_out_channels"),
+)
 _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 _FAMILIES = {"AgentPVT": AgentPVT, "AgentSwinTransformer": AgentSwinTransformer}
 _NARROW: dict[str, dict[str, Any]] = {
@@ -42,7 +46,7 @@ class Cut:
     epochs: int = 3
     sides: int = 8
     boxes: int = 16
-    narrow: bool = False  # a backbone with few channels and blocks, too
+    narrow: bool = False  # few channels, and few blocks in the backbone, too
 
 
 def recipes() -> dict[str, Path]:
@@ -114,25 +118,25 @@ def fewer(node: Any, names: tuple[str, ...], divisor: int) -> Any:
 
 
 def narrowed(model: Mapping[str, Any]) -> dict[str, Any]:
-    """A model with a tiny backbone, and all that takes its maps."""
-    kind = model["backbone"]["type"]
-    arch = dict(_NARROW[kind])
+    """A model with a tiny backbone, and a neck and heads of an eighth of the channels."""
+    arch = dict(_NARROW[model["backbone"]["type"]])
     dims = arch.get("embed_dims") or [arch["embed_dim"] * 2**stage for stage in range(4)]
-    new = {**model, "backbone": {**model["backbone"], "arch": arch}}
-    for key in ("neck", "decode_head", "auxiliary_head"):
-        old = model.get(key, {}).get("in_channels")
-        if key in model and not (key == "decode_head" and "neck" in model):
-            channels = list(dims) if isinstance(old, list) else dims[model[key]["in_index"]]
-            new[key] = {**model[key], "in_channels": channels}
+    new = fewer(model, _WIDTHS, 8)
+    new["backbone"] = {**model["backbone"], "arch": arch}
+    if "neck" in model:
+        new["neck"]["in_channels"] = list(dims)
+    else:
+        new["decode_head"]["in_channels"] = list(dims)
+        new["auxiliary_head"]["in_channels"] = dims[model["auxiliary_head"]["in_index"]]
     return new
 
 
-def write_weights(config: Path, folder: Path) -> Path:
+def write_weights(cfg: Config, folder: Path) -> Path:
     """Write the weights that a config begins with, where it says, from ``folder``.
 
     As in the authors' files of ImageNet: a classifier's, with its head, under 'model'.
     """
-    backbone = Config.fromfile(config, import_custom_modules=False).model.backbone.to_dict()
+    backbone = cfg.model.backbone.to_dict()
     out = folder / backbone["init_cfg"]["checkpoint"]
     if out.exists():
         return out
@@ -152,9 +156,9 @@ def write_weights(config: Path, folder: Path) -> Path:
     return out
 
 
-def data_flags(config: Path, data: Path) -> list[str]:
+def data_flags(cfg: Config, data: Path) -> list[str]:
     """The flags that point a training at a generated data set, as README says."""
-    if Config.fromfile(config, import_custom_modules=False).default_scope == "mmdet":
+    if cfg.default_scope == "mmdet":
         annotations = "annotations/instances_{}2017.json"
         names = [annotations.format("train"), "train2017", annotations.format("val"), "val2017"]
         flags = ["--data-root", str(data / "coco")]
