@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import fork_server
-from mmengine.config import Config
 from said import faults
-from small import Cut, data_flags, write_config, write_weights
+from small import Cut, data_flags, read, write_config, write_weights
 from tiny_runs import difference
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +28,7 @@ TOOLS = ROOT / "tools"
 SECONDS = 900  # that a step may take
 _WHOLE, _STOPPED = "work_dirs/whole", "work_dirs/stopped"
 _SCORES = r"(coco/bbox_mAP: \d|mIoU: \d)"
+_END = rf"({_SCORES}|the monitored metric did not improve in the last)"
 
 
 class Broken(Exception):
@@ -55,7 +55,7 @@ class Chain:
         self.problems: list[str] = []  # that stop no step
         self.config = folder / f"{case.recipe.stem}.py"
         write_config(case.recipe, self.config, case.cut)
-        cfg = Config.fromfile(self.config, import_custom_modules=False)
+        cfg = read(self.config)
         write_weights(cfg, folder)
         self.data_flags = data_flags(cfg, data)
         self.package: str = cfg.default_scope
@@ -181,7 +181,7 @@ def real_scores(line: dict[str, Any]) -> dict[str, float]:
 
 def uninterrupted(chain: Chain) -> None:
     """Train to the end, over a milestone of the schedule."""
-    chain.train("whole", _WHOLE, last=_SCORES)
+    chain.train("whole", _WHOLE, last=_END)
 
 
 def terminated(chain: Chain) -> None:
@@ -204,7 +204,7 @@ def killed(chain: Chain) -> None:
 
 def resumed(chain: Chain) -> None:
     """Go on to the end."""
-    chain.train("resumed", _STOPPED, "--resume", last=_SCORES)
+    chain.train("resumed", _STOPPED, "--resume", last=_END)
 
 
 def identical(chain: Chain) -> None:

@@ -14,6 +14,7 @@ MEANT = (
     r"W\d+ .* Sending process \d+ closing signal SIGTERM",
     # the warning of torch below, on
     r"(grad|bucket_view)\.sizes\(\) = .*",
+    r"  return Variable\._execution_engine\.run_backward\(.*",
     r"",
 )
 # Python's warnings: the beginning of a message, from other people's code, and why it stays.
@@ -24,8 +25,12 @@ THEIRS = (
     "`reduce_zero_label` will be deprecated",
     # true: the recipes ask for more workers than a small machine has cores
     "This DataLoader will create",
-    # mmdet's mask head, of its own code
+    # mmdet's mask head, of its own code; and pictures of what is predicted at the edge
     "To copy construct from a tensor, it is recommended",
+    "Warning: The bbox is out of bounds",
+    "Warning: The polygon is out of bounds",
+    # mmdet, when it is imported; in the other runs the fork server has done that
+    "faster_coco_eval is not installed",
     # said of two strides of dimensions of size 1, in which nothing is copied
     "Grad strides do not match bucket view strides",
     # of the stock Inferencers

@@ -5,6 +5,7 @@ the recipe and names nothing else. So optimizer, schedule, hooks, samplers, work
 drop path and ``init_cfg`` are the recipe's own.
 """
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -55,9 +56,15 @@ def recipes() -> dict[str, Path]:
     return {path.stem: path for path in sorted(paths)}
 
 
+@functools.cache
+def read(path: Path) -> Config:
+    """A config; not to be changed. mmdet's bases take most of a second."""
+    return Config.fromfile(path, import_custom_modules=False)
+
+
 def write_config(recipe: Path, out: Path, cut: Cut) -> Path:
     """Write the small config of a recipe."""
-    old = Config.fromfile(recipe, import_custom_modules=False).to_dict()
+    old = read(recipe).to_dict()
     new = {**old, **short(old, cut.epochs)}
     new |= {key: fewer(old[key], _SIZES, cut.sides) for key in _LOADERS}
     model = narrowed(old["model"]) if cut.narrow else dict(old["model"])
