@@ -5,8 +5,10 @@
 resize or flip at random and drop paths; the first of each keep averages.
 """
 
+import gc
 import itertools
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,15 @@ from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, METRICS, MODELS
 from mmengine.runner import Runner
-from tiny_tasks import CLASSES, DEMOS, TASKS, small_config
+from mmengine.runner import runner as runner_module
+from mmengine.utils.dl_utils import collect_env
+from tiny_tasks import CLASSES, DEMOS, TASKS, last_checkpoint, small_config
 from torch.utils.data import Dataset
 
 from agent_attention.openmmlab.checkpoints import install_safe_loader, load_local
 from agent_attention.openmmlab.survive import make_resumable
 
-LAST = {name: task.last for name, task in TASKS.items()}  # checkpoints of the runs as configured
+LAST = {name: last_checkpoint(name) for name in TASKS}  # of the runs as configured
 TIMES = ("time", "data_time", "memory")
 _NUMBERS = itertools.count()
 
@@ -192,6 +196,17 @@ def toy(work_dir: Path, by_epoch: bool = True, workers: int = 0, **settings: Any
 
 
 # ---- running and comparing
+
+
+def start_quickly() -> None:
+    """Have later runs of this process and of its forks start in less time; after a first run.
+
+    mmengine asks compilers and drivers for their versions, and has the garbage collector look at
+    all that was imported, for each data set.
+    """
+    gc.collect()
+    gc.freeze()
+    runner_module.collect_env = cache(collect_env)
 
 
 def train(cfg: Config, seed: int | None = None, resume: Path | None = None) -> Runner:

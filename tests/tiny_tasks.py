@@ -49,7 +49,6 @@ class Task:
         package: the adapter that registers its models.
         point_at: writes into a config where the data lies.
         length: iterations of the run.
-        last: name of the last checkpoint of that run.
         by_epoch: whether lengths are counted in epochs of ``EPOCH`` iterations.
         stops: iterations after which stopping is tried.
         workers: numbers of data loaders' workers that are tried; None leaves the config's.
@@ -65,7 +64,6 @@ class Task:
     package: str
     point_at: Callable[[Config, Path], None]
     length: int
-    last: str
     by_epoch: bool
     stops: tuple[int, ...]
     workers: tuple[int, ...]
@@ -117,7 +115,6 @@ TASKS = {
         package="mmdet_agent",
         point_at=_point_at_coco,
         length=8,
-        last="epoch_2.pth",
         by_epoch=True,
         stops=tuple(range(1, 8)),
         workers=(0, 2),
@@ -153,7 +150,6 @@ TASKS = {
         package="mmseg_agent",
         point_at=_point_at_ade,
         length=8,
-        last="iter_8.pth",
         by_epoch=False,
         stops=tuple(range(1, 8)),
         workers=(0, 2),
@@ -186,7 +182,6 @@ TASKS = {
         package="mmdet_agent",
         point_at=_point_at_coco,
         length=12 * EPOCH,
-        last="epoch_12.pth",
         by_epoch=True,
         # the warm-up ends after 6 iterations, the milestones are after 32 and 44
         stops=(5, 6, 7, 18, 31, 32, 33, 44),
@@ -209,7 +204,6 @@ TASKS = {
         package="mmseg_agent",
         point_at=_point_at_ade,
         length=20,
-        last="iter_20.pth",
         by_epoch=False,
         # the warm-up ends, and the decay begins, after 6 iterations
         stops=(5, 6, 7, 13, 18),
@@ -229,6 +223,12 @@ RECIPES = tuple(name for name, task in TASKS.items() if task.published is not No
 
 
 # ---- making a config small
+
+
+def last_checkpoint(name: str, length: int | None = None) -> str:
+    """Name of the last checkpoint of a task's run of ``length`` iterations; None: as configured."""
+    length = length or TASKS[name].length
+    return f"epoch_{length // EPOCH}.pth" if TASKS[name].by_epoch else f"iter_{length}.pth"
 
 
 def small_config(name: str, data: Path, length: int | None = None) -> Config:

@@ -38,7 +38,7 @@ from disk_faults import STEPS, die_in_a_save, fail_when_full, set_clock, small_d
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from tiny_runs import difference, make_data, tiny, toy, train
+from tiny_runs import difference, make_data, start_quickly, tiny, toy, train
 from tiny_tasks import EPOCH, RECIPES, TASKS
 from tqdm import tqdm
 
@@ -120,6 +120,7 @@ def run(task: str, kills: int, full: int, workers: int | None = None, seed: int 
 
         with redirect_stdout(sys.stderr):  # what is imported late need not be in each process
             train(long_config(task, data, place / "first", 0, 2 * INTERVAL))
+        start_quickly()
         seconds = seconds_per_iteration(config("run"), story)
         for number in tqdm(range(kills), desc=f"{task}: kills"):
             step = STEPS[number // 2 % len(STEPS)] if number % 2 else None

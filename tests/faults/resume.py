@@ -30,26 +30,30 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from mmengine.config import Config
 from mmengine.runner import Runner
 from stop_hooks import add_hook, scramble
-from tiny_runs import LAST, TIMES, difference, make_data, tiny, train
-from tiny_tasks import TASKS
+from tiny_runs import TIMES, difference, make_data, start_quickly, tiny, train
+from tiny_tasks import TASKS, last_checkpoint
 from tqdm import tqdm
 
 from agent_attention.openmmlab.survive import RESUME_ME, newest_whole
 
 
-def run(task: str, workers: Sequence[int], stops: Sequence[int]) -> list[str]:
-    """What differs after stopping after each of ``stops`` iterations."""
+def run(
+    task: str, workers: Sequence[int], stops: Sequence[int], length: int | None = None
+) -> list[str]:
+    """What differs after stopping after each of ``stops`` iterations, of ``length`` ones."""
+    last = last_checkpoint(task, length)
     problems = []
     with tempfile.TemporaryDirectory() as folder:
         data, whole = make_data(Path(folder, "data")), Path(folder, "whole")
-        metrics = metrics_of(train(config(task, data, whole, 0), seed=1))
+        metrics = metrics_of(train(config(task, data, whole, 0, length), seed=1))
+        start_quickly()
         assert any("mAP" in name or "mIoU" in name for name in metrics)
         for count in workers:
             for stop in tqdm(stops, desc=f"{task}, {count} workers"):
                 work_dir = Path(folder, f"{count}_{stop}")
-                make = partial(config, task, data, work_dir, count)
+                make = partial(config, task, data, work_dir, count, length)
                 runner = stop_and_go_on(make, stop)
-                found = difference(work_dir / LAST[task], whole / LAST[task])
+                found = difference(work_dir / last, whole / last)
                 if metrics_of(runner) != metrics:
                     found = found or "metrics"
                 if found:
@@ -57,8 +61,8 @@ def run(task: str, workers: Sequence[int], stops: Sequence[int]) -> list[str]:
     return problems
 
 
-def config(task: str, data: Path, work_dir: Path, workers: int) -> Config:
-    cfg = tiny(task, data, work_dir, workers, **TASKS[task].tried)
+def config(task: str, data: Path, work_dir: Path, workers: int, length: int | None) -> Config:
+    cfg = tiny(task, data, work_dir, workers, length, **TASKS[task].tried)
     cfg.log_level = "ERROR"
     return cfg
 
