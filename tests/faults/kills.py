@@ -6,11 +6,12 @@
 The tasks of tiny_tasks.py, two of the demo and two published recipes at small size, are trained
 through mmengine's Runner with the toolkit's hooks, the recipes with two worker processes for each
 data loader. SIGKILL ends the processes: every second one inside a save, at one of its steps, the
-others at a random moment. Each process sees a clock of its own, a day off or right. After each kill
-the newest checkpoint must be whole, the pointer must name one that is there, and the next process
-goes on with it. At the end the weights are compared with those of a run that was never killed. With
---full the disk is full during that many saves: a small one of memory where the system lets us mount
-one, else calls that fail.
+others at a random moment; half of them from the beginning of the run on, and half around the
+milestones of its learning rate. Each process sees a clock of its own, a day off or right. After
+each kill the newest checkpoint must be whole, the pointer must name one that is there, and the next
+process goes on with it. At the end the weights are compared with those of a run that was never
+killed. With --full the disk is full during that many saves: a small one of memory where the system
+lets us mount one, else calls that fail.
 
 Prints rows of a table; exit code 1 if a promise was broken.
 """
@@ -48,6 +49,7 @@ from agent_attention.openmmlab.files import describe_disk
 from agent_attention.openmmlab.survive import newest_whole
 
 INTERVAL = EPOCH  # iterations between checkpoints
+LATER = 0.6  # of a run: where the second half of the kills begins; 2/3 and 11/12 are milestones
 WORKERS = 2  # of each data loader of a recipe
 DAY = 86400
 
@@ -60,6 +62,7 @@ class Story:
     inside: dict[str, int] = field(default_factory=dict)  # kills inside a save, by step
     partial: int = 0  # kills that left a half-written file
     repeated: int = 0  # most iterations done twice after one kill
+    reached: float = 0.0  # of the run, at the last kill
     full: int = 0
     mounted: bool = False
     problems: list[str] = field(default_factory=list)
@@ -123,8 +126,11 @@ def run(task: str, kills: int, full: int, workers: int | None = None, seed: int 
         start_quickly()
         seconds = seconds_per_iteration(config("run"), story)
         for number in tqdm(range(kills), desc=f"{task}: kills"):
+            if number == kills // 2:
+                train_until(config("run"), story, int(LATER * length))
             step = STEPS[number // 2 % len(STEPS)] if number % 2 else None
             kill_once(config("run"), story, chances, step, 2 * INTERVAL * seconds)
+            story.reached = max(story.reached, progress(config("run")) / length)
         for number in tqdm(range(full), desc=f"{task}: full disks"):
             fill_once(config("run"), story, number, story.mounted)
         finish(config, story)
@@ -165,6 +171,15 @@ def seconds_per_iteration(cfg: Config, story: Story) -> float:
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return seconds / max(1, last - first)
+
+
+def train_until(cfg: Config, story: Story, iteration: int) -> None:
+    """Go on with the run until about an iteration."""
+    child = start(cfg, story)
+    wait_for_progress(cfg, child, iteration)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    inspect(cfg, story)
 
 
 def kill_once(cfg: Config, story: Story, chances: Random, step: str | None, longest: float) -> None:
@@ -314,8 +329,10 @@ def print_rows(tasks: Sequence[str], stories: list[Story], seconds: float) -> No
     )
     found += f", {sum(story.partial for story in stories)} half-written files, {seconds:.0f} s"
     kills = sum(story.kills for story in stories)
+    reached = "-".join(f"{100 * end(each.reached for each in stories):.0f}" for end in (min, max))
+    found += f", the last kills after {reached} % of the runs"
     steps = ", ".join(f"{step} {inside[step]}" for step in STEPS if inside[step])
-    what = f"{kills} SIGKILLs ({' and '.join(tasks)}), {sum(inside.values())} inside a save"
+    what = f"{kills} SIGKILLs ({', '.join(tasks)}), {sum(inside.values())} inside a save"
     print(f"| {what} ({steps}), the clock set each time | {wanted} | {found} |")
     if full := sum(story.full for story in stories):
         how = "a small disk in memory" if stories[0].mounted else "calls that fail"
