@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
-from agent_attention.openmmlab.data import DataFlags, point_at
+from agent_attention.openmmlab.data import DataFlags, is_coco, point_at
 from agent_attention.openmmlab.errors import UserError
 from agent_attention.openmmlab.failures import one_line
 from agent_attention.openmmlab.processes import fit_to_cpu, join_processes, name_ourselves
@@ -105,6 +105,10 @@ def build_runner(cfg: Config, dumped: Mapping[str, Any] | None = None) -> Runner
         runner = Runner.from_cfg(cfg)
     except (TypeError, ValueError, KeyError, ImportError) as error:
         raise UserError(f"cannot build what the config describes: {one_line(error)}") from error
+    if is_coco(cfg):
+        from mmdet_agent.no_detections import NoDetectionsHook  # mmseg may be there alone
+
+        runner.register_hook(NoDetectionsHook())
     used = {key: cfg.get(key) for key in dumped or {}}
     if used != (dumped or {}):
         runner.cfg.update(dumped)
