@@ -121,6 +121,7 @@ def test_so_small_a_recipe_is_the_one_that_is_run(name: str, configs: Path) -> N
         ("11/25 - mmengine - WARNING - something new\nthe end\n", ""),
         ("the end\n", "Exception ignored in: <function>\n"),
         ("the end\n", "a line\n"),
+        ("the end\n", "  0%|    | 0/2 [00:00<?, ?image/s]a line\n"),
         ("the end\n", "/home/me/agent_attention/pvt.py:3: UserWarning: The draw is False, it\n"),
         ("the end\n", "/x/site-packages/torch/a.py:3: UserWarning: something new\n  code()\n"),
     ],
@@ -130,6 +131,6 @@ def test_what_is_not_meant_is_found(out: str, err: str) -> None:
 
 
 def test_what_is_meant_is_no_fault() -> None:
-    err = "--resume: work_dirs/a.pth\n 50%|##  | 1/2\r100%|####| 2/2\n"
+    err = "--resume: work_dirs/a.pth\n 50%|##  | 1/2 [00:01<00:01, 1 image/s]"
     err += "/x/site-packages/torch/a.py:3: UserWarning: This DataLoader will create\n  code()\n"
     assert not faults("a line\nthe end\n\n", err, "^the end$")
