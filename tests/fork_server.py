@@ -48,6 +48,7 @@ PACKAGES = (
         "torch",
         "torch.utils.data",
         "torch._dynamo",
+        "yapf.yapflib.yapf_api",
         "tqdm",
         "matplotlib.pyplot",
         "pycocotools.mask",
@@ -261,7 +262,8 @@ def become(request: dict[str, Any], files: Sequence[int]) -> None:
     sys.path[:0] = [str(script.resolve().parent), *filter(None, paths)]
     sys.modules["numpy"].random.seed()  # else all children draw the same seeds
     if PLAIN_CONFIGS in os.environ:
-        sys.modules["mmengine.config.config"].FormatCode = lambda text, **_: (text, False)
+        for name in ("yapf.yapflib.yapf_api", "mmengine.config.config"):  # old ones import it early
+            sys.modules[name].__dict__["FormatCode"] = lambda text, **_: (text, False)
     main = types.ModuleType("__main__")
     main.__dict__.update(__file__=str(script), __builtins__=__builtins__)
     sys.modules["__main__"] = main
