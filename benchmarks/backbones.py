@@ -21,8 +21,8 @@ from candidates import setting as read_setting
 from matplotlib.patches import Patch
 from measure import matmul_peak, matmul_share, multiply_adds, times
 
-from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.failures import run_tool
+from mmengine_agent.errors import UserError
+from mmengine_agent.run.exit import run_tool
 
 RESNET = "resnet-50"
 PEAK = "matmul"  # the matrix product that is timed beside the candidates

@@ -16,7 +16,7 @@ from published import as_published
 from torch import Tensor, nn
 
 from agent_attention import AgentPVT, AgentSwinTransformer, pvt, swin
-from agent_attention.openmmlab.errors import UserError
+from mmengine_agent.errors import UserError
 
 MODELS = {
     **{f"pvt-{arch[0]}": (AgentPVT, arch) for arch in pvt.ARCHS},

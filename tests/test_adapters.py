@@ -19,8 +19,8 @@ from torch import nn
 import agent_attention
 import mmdet_agent
 import mmseg_agent
-from agent_attention.openmmlab import versions
-from agent_attention.openmmlab.errors import UserError
+from mmengine_agent import versions
+from mmengine_agent.errors import UserError
 
 ROOT = Path(agent_attention.__file__).parents[1]
 REGISTRIES = [mmdet.registry.MODELS, mmseg.registry.MODELS]
@@ -108,7 +108,7 @@ def test_the_core_imports_nothing_of_openmmlab() -> None:
     for path in files:
         for name in imported(path):
             assert name.partition(".")[0] not in (*MM, "mmdet_agent", "mmseg_agent"), path
-            assert not name.startswith("agent_attention.openmmlab"), path
+            assert not name.startswith("mmengine_agent"), path
 
 
 # --- versions

@@ -24,14 +24,14 @@ from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader
 from toy_runs import ToyData, ToyModel, toy_config, toy_run
 
-from agent_attention.openmmlab.checkpoints import load_local
-from agent_attention.openmmlab.errors import BadSample, UserError
-from agent_attention.openmmlab.guards import add_guard_flags, set_guards
-from agent_attention.openmmlab.guards.bad_samples import BadSamplesHook, log_of, summary
-from agent_attention.openmmlab.guards.checked_loading import CheckedLoading, check_loading
-from agent_attention.openmmlab.startup.keys import unread_keys
-from agent_attention.openmmlab.survive import newest_whole
-from agent_attention.openmmlab.training import add_training_flags
+from mmengine_agent.checkpoints import load_local
+from mmengine_agent.errors import BadSample, UserError
+from mmengine_agent.hooks import add_guard_flags, set_guards
+from mmengine_agent.hooks.samples import BadSamplesHook, log_of, summary
+from mmengine_agent.data.checked_loading import CheckedLoading, check_loading
+from mmengine_agent.preflight.keys import unread_keys
+from mmengine_agent.resume import newest_whole
+from mmengine_agent.run.flags import add_training_flags
 
 __all__ = ["data", "mmdet_hooks"]  # a fixture, shared with test_tools; hooks that runs name
 

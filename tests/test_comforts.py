@@ -11,8 +11,8 @@ from mmengine.config import Config
 from mmengine.hooks import EarlyStoppingHook
 from test_tools import CONFIGS, TASKS, Task, Trained, data, output, python, train_flags, trained
 
-from agent_attention.openmmlab import training, tta
-from agent_attention.openmmlab.errors import UserError
+from mmengine_agent import training, tta
+from mmengine_agent.errors import UserError
 
 __all__ = ["data", "trained"]  # fixtures, shared with test_tools
 

@@ -20,7 +20,7 @@ from torch import Tensor
 import mmdet_agent  # noqa: F401  (its import registers the backbones)
 from agent_attention import AgentPVT, AgentSwinTransformer
 from agent_attention.checkpoint import backbone_weights
-from agent_attention.openmmlab.errors import UserError
+from mmengine_agent.errors import UserError
 from agent_attention.safe_load import CheckpointError, load_file
 
 State = dict[str, Tensor]

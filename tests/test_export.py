@@ -28,10 +28,10 @@ from torch.nn import functional as F
 from torch.torch_version import TorchVersion
 
 from agent_attention.layers import _cell_means, in_strides
-from agent_attention.openmmlab import export_formats
-from agent_attention.openmmlab.data import is_coco
-from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.export import Normalise, exported, replace_layers
+from mmengine_agent import export_formats
+from mmengine_agent.data.user_data import is_coco
+from mmengine_agent.errors import UserError
+from mmengine_agent.export.modules import Normalise, exported, replace_layers
 from agent_attention.safe_load import CheckpointError
 from agent_attention.window import WindowAttention
 

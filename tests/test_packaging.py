@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import agent_attention
-from agent_attention.openmmlab.versions import SUPPORTED
+from mmengine_agent.versions import SUPPORTED
 
 ROOT = Path(__file__).parents[1]
 FAMILIES = {"maintained": "openmmlab", "upstream": "upstream"}  # and their extras and files

@@ -19,13 +19,13 @@ from processes import ROOT, bash, train, write_config
 from tiny_runs import make_data
 from train import prepare
 
-from agent_attention.openmmlab.checkpoints import load_local
-from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.failures import explained
-from agent_attention.openmmlab.lock import claim
-from agent_attention.openmmlab.processes import name_ourselves
-from agent_attention.openmmlab.runtime import build_runner
-from agent_attention.openmmlab.survive import POINTER
+from mmengine_agent.checkpoints import load_local
+from mmengine_agent.errors import UserError
+from mmengine_agent.run.exit import explained
+from mmengine_agent.run.lock import claim
+from mmengine_agent.run.processes import name_ourselves
+from mmengine_agent.run.setup import build_runner
+from mmengine_agent.resume import POINTER
 
 SHORT = {"train_cfg.max_iters": 6, "train_cfg.val_interval": 6}
 SAVED_OFTEN = {"default_hooks.checkpoint.interval": 2}
@@ -245,7 +245,7 @@ def test_outside_of_slurm_its_launcher_is_refused(monkeypatch: pytest.MonkeyPatc
 
 def test_one_training_at_a_time_in_a_work_directory(tmp_path: Path) -> None:
     hold = (
-        "import sys; from agent_attention.openmmlab.lock import claim; claim(sys.argv[1]);"
+        "import sys; from mmengine_agent.run.lock import claim; claim(sys.argv[1]);"
         "print('claimed', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(

@@ -33,8 +33,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 import mmdet_agent  # noqa: F401  (its import makes mmengine read safely)
-from agent_attention.openmmlab.checkpoints import load_local
-from agent_attention.openmmlab.errors import UserError
+from mmengine_agent.checkpoints import load_local
+from mmengine_agent.errors import UserError
 from agent_attention.safe_load import CheckpointError, Inert, load_file
 
 FORMATS = {"zip": True, "old": False}
@@ -731,7 +731,7 @@ def test_every_way_to_a_file_is_safe(
 @pytest.mark.parametrize("scheme", CheckpointLoader._schemes)
 def test_every_kind_of_name_is_read_by_the_safe_loader(scheme: str) -> None:
     loader = CheckpointLoader._schemes[scheme]
-    assert loader.__module__ == "agent_attention.openmmlab.checkpoints"
+    assert loader.__module__ == "mmengine_agent.checkpoints"
 
 
 def test_a_home_folder_may_be_written_as_a_tilde(

@@ -20,13 +20,13 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from test_tools import CONFIGS, TASKS, data, python, refusal
 
-from agent_attention.openmmlab.data import DataFlags, point_at
-from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.startup import run as run_checks
-from agent_attention.openmmlab.startup.checks import require_ready
-from agent_attention.openmmlab.startup.data import data_problems
-from agent_attention.openmmlab.startup.keys import unread_keys
-from agent_attention.openmmlab.startup.model import class_problems
+from mmengine_agent.data.user_data import DataFlags, point_at
+from mmengine_agent.errors import UserError
+from mmengine_agent.preflight import run as run_checks
+from mmengine_agent.preflight.checks import require_ready
+from mmengine_agent.preflight.data import data_problems
+from mmengine_agent.preflight.keys import unread_keys
+from mmengine_agent.preflight.model import class_problems
 
 __all__ = ["data"]  # a fixture, shared with test_tools
 

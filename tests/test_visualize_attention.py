@@ -14,7 +14,7 @@ from test_tools import CONFIGS, TASKS
 from torch.nn import functional as F
 
 from agent_attention.attention_maps import attention_maps, recorded_maps
-from agent_attention.openmmlab.agent_picture import View, _cell, draw
+from mmengine_agent.agent_picture import View, _cell, draw
 from agent_attention.pvt import AgentPVT
 
 close = torch.testing.assert_close

@@ -21,8 +21,8 @@ from mmengine.registry import DATASETS, METRICS, MODELS
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
-from agent_attention.openmmlab.checkpoints import install_safe_loader, load_local
-from agent_attention.openmmlab.survive import make_resumable
+from mmengine_agent.checkpoints import install_safe_loader, load_local
+from mmengine_agent.resume import make_resumable
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 CLASSES = ("ellipse", "rectangle", "triangle", "star", "cross")

@@ -18,9 +18,9 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
 from agent_attention.checkpoint import backbone_weights, build_like, looks_like, unwrap
-from agent_attention.openmmlab.checkpoints import install_safe_loader
-from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.failures import run_tool
+from mmengine_agent.checkpoints import install_safe_loader
+from mmengine_agent.errors import UserError
+from mmengine_agent.run.exit import run_tool
 
 
 def parse_args() -> argparse.Namespace:

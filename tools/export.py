@@ -27,9 +27,9 @@ from mmengine.config import Config
 from torch import nn
 from tqdm import tqdm
 
-from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.export import STRIDE, Exported, Normalise, exported
-from agent_attention.openmmlab.export_formats import (
+from mmengine_agent.errors import UserError
+from mmengine_agent.export.modules import STRIDE, Exported, Normalise, exported
+from mmengine_agent.export.formats import (
     FORMATS,
     Facts,
     Format,
@@ -37,9 +37,9 @@ from agent_attention.openmmlab.export_formats import (
     difference,
     record,
 )
-from agent_attention.openmmlab.failures import run_tool
-from agent_attention.openmmlab.predict.model import build_model, load_model
-from agent_attention.openmmlab.runtime import KeyValues, read_config
+from mmengine_agent.run.exit import run_tool
+from mmengine_agent.predict.model import build_model, load_model
+from mmengine_agent.run.setup import KeyValues, read_config
 
 VERIFIED = (1, 3, 150, 230)  # another shape than the recorded one, and padded too
 INPUTS = {

@@ -26,10 +26,10 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.flop_counter import FlopCounterMode
 
 from agent_attention import attention
-from agent_attention.openmmlab.data import is_coco
-from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.failures import run_tool
-from agent_attention.openmmlab.runtime import KeyValues, read_config
+from mmengine_agent.data.user_data import is_coco
+from mmengine_agent.errors import UserError
+from mmengine_agent.run.exit import run_tool
+from mmengine_agent.run.setup import KeyValues, read_config
 
 SHAPES = {"detection": (800, 1280), "segmentation": (512, 2048)}  # (H, W), as published
 PROPOSALS, MASKS = 1000, 100

@@ -23,21 +23,21 @@ import numpy as np
 from mmengine.config import Config
 from tqdm import tqdm
 
-from agent_attention.openmmlab.data import is_coco
-from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.failures import run_tool
-from agent_attention.openmmlab.predict.classes import classes_of
-from agent_attention.openmmlab.predict.inputs import count, find, read
-from agent_attention.openmmlab.predict.model import (
+from mmengine_agent.data.user_data import is_coco
+from mmengine_agent.errors import UserError
+from mmengine_agent.run.exit import run_tool
+from mmengine_agent.predict.classes import classes_of
+from mmengine_agent.predict.inputs import count, find, read
+from mmengine_agent.predict.model import (
     Predictor,
     choose_device,
     dataset_of,
     load_model,
 )
-from agent_attention.openmmlab.predict.output import Output
-from agent_attention.openmmlab.predict.run import predict
-from agent_attention.openmmlab.predict.tasks import Detection, Segmentation, Task
-from agent_attention.openmmlab.runtime import KeyValues, read_config
+from mmengine_agent.predict.output import Output
+from mmengine_agent.predict.run import predict
+from mmengine_agent.tasks import Detection, Segmentation, Task
+from mmengine_agent.run.setup import KeyValues, read_config
 
 
 def parse_args() -> argparse.Namespace:

@@ -21,16 +21,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from agent_attention.openmmlab.data import DataFlags
-from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.failures import run_tool
-from agent_attention.openmmlab.prepare.check import AdeSet, CocoSet, Place, check_ade, check_coco
-from agent_attention.openmmlab.prepare.clean import is_free, link_pairs, new_folder, write_coco
-from agent_attention.openmmlab.prepare.download import download
-from agent_attention.openmmlab.prepare.report import text, write_json
-from agent_attention.openmmlab.prepare.sheet import SUFFIXES, write_sheet
-from agent_attention.openmmlab.prepare.sources import ARCHIVES, Archive, lacking
-from agent_attention.openmmlab.prepare.unpack import staging_of, unpack
+from mmengine_agent.data.user_data import DataFlags
+from mmengine_agent.errors import UserError
+from mmengine_agent.run.exit import run_tool
+from mmengine_agent.data.check import AdeSet, CocoSet, Place, check_ade, check_coco
+from mmdet_agent.data.clean import is_free, link_pairs, new_folder, write_coco
+from mmengine_agent.data.download import download
+from mmengine_agent.data.findings_text import text, write_json
+from mmengine_agent.data.sheet import SUFFIXES, write_sheet
+from mmengine_agent.data.sources import ARCHIVES, Archive, lacking
+from mmengine_agent.data.unpack import staging_of, unpack
 
 Parser = argparse.ArgumentParser
 Sets = list[CocoSet] | list[AdeSet]

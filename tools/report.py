@@ -8,8 +8,8 @@
 from functools import partial
 from pathlib import Path
 
-from agent_attention.openmmlab.failures import run_tool
-from agent_attention.openmmlab.report.cli import main
+from mmengine_agent.run.exit import run_tool
+from mmengine_agent.report.cli import main
 
 if __name__ == "__main__":
     run_tool(partial(main, Path(__file__).resolve().parent))

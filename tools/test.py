@@ -19,16 +19,16 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from agent_attention.checkpoint import unwrap
-from agent_attention.openmmlab.data import is_coco, require_data
-from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.failures import run_tool
-from agent_attention.openmmlab.files import write_whole
-from agent_attention.openmmlab.guards import guard_loading
-from agent_attention.openmmlab.predict.model import require_fit
-from agent_attention.openmmlab.report.record import add_record, write_record
-from agent_attention.openmmlab.runtime import add_common_flags, build_runner, load_config
-from agent_attention.openmmlab.startup.checks import require_sound
-from agent_attention.openmmlab.tta import set_tta
+from mmengine_agent.data.user_data import is_coco, require_data
+from mmengine_agent.errors import UserError
+from mmengine_agent.run.exit import run_tool
+from mmengine_agent.files import write_whole
+from mmengine_agent.hooks import guard_loading
+from mmengine_agent.predict.model import require_fit
+from mmengine_agent.report.record import add_record, write_record
+from mmengine_agent.run.setup import add_common_flags, build_runner, load_config
+from mmengine_agent.preflight.checks import require_sound
+from mmengine_agent.run.tta import set_tta
 
 
 def parse_args() -> argparse.Namespace:

@@ -24,18 +24,18 @@ from torch import Tensor, nn
 
 from agent_attention import AgentAttention
 from agent_attention.attention_maps import AttentionMaps, recorded_maps
-from agent_attention.openmmlab.agent_picture import View, draw
-from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.failures import run_tool
-from agent_attention.openmmlab.predict.inputs import read as read_frames
-from agent_attention.openmmlab.predict.model import (
+from mmengine_agent.agent_picture import View, draw
+from mmengine_agent.errors import UserError
+from mmengine_agent.run.exit import run_tool
+from mmengine_agent.predict.inputs import read as read_frames
+from mmengine_agent.predict.model import (
     Predictor,
     build_model,
     choose_device,
     dataset_of,
     load_model,
 )
-from agent_attention.openmmlab.runtime import KeyValues, read_config
+from mmengine_agent.run.setup import KeyValues, read_config
 from agent_attention.pyramid import Pyramid
 
 STRIDES = {1: 4, 2: 8, 3: 16, 4: 32}  # of each stage's map, in pixels

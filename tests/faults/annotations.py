@@ -37,11 +37,11 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from PIL import Image
 from tqdm import tqdm
 
-from agent_attention.openmmlab.data import DataFlags, datasets, point_at, set_num_classes
-from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.guards.checked_loading import check_loading
-from agent_attention.openmmlab.startup.checks import WARNING
-from agent_attention.openmmlab.startup.data import data_problems
+from mmengine_agent.data.user_data import DataFlags, datasets, point_at, set_num_classes
+from mmengine_agent.errors import UserError
+from mmengine_agent.data.checked_loading import check_loading
+from mmengine_agent.preflight.checks import WARNING
+from mmengine_agent.preflight.data import data_problems
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = {

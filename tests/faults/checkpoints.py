@@ -44,9 +44,9 @@ from mmengine.runner import CheckpointLoader
 from tiny_runs import toy, train
 from tqdm import tqdm
 
-from agent_attention.openmmlab.checkpoints import load_local
-from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.survive import newest_whole
+from mmengine_agent.checkpoints import load_local
+from mmengine_agent.errors import UserError
+from mmengine_agent.resume import newest_whole
 from agent_attention.safe_load import CheckpointError
 
 SECONDS = 20  # for one file: more is a hang

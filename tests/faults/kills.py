@@ -42,10 +42,10 @@ from mmengine.registry import HOOKS
 from tiny_runs import difference, make_data, tiny, toy, train
 from tqdm import tqdm
 
-from agent_attention.openmmlab.checkpoints import load_local
-from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.files import describe_disk
-from agent_attention.openmmlab.survive import newest_whole
+from mmengine_agent.checkpoints import load_local
+from mmengine_agent.errors import UserError
+from mmengine_agent.files import describe_disk
+from mmengine_agent.resume import newest_whole
 
 INTERVAL = 4  # iterations between checkpoints: one epoch of the detector
 TASKS = ("detection", "segmentation")

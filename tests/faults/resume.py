@@ -32,7 +32,7 @@ from stop_hooks import add_hook, scramble
 from tiny_runs import LAST, TIMES, difference, make_data, tiny, train
 from tqdm import tqdm
 
-from agent_attention.openmmlab.survive import RESUME_ME, newest_whole
+from mmengine_agent.resume import RESUME_ME, newest_whole
 
 TASKS = ("detection", "segmentation")
 LENGTH = 8  # iterations of both
