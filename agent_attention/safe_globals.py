@@ -57,7 +57,6 @@ def allowed_globals() -> dict[tuple[str, str], Any]:
         ("builtins", "slice"): slice,
         ("builtins", "complex"): complex,
         ("builtins", "range"): range,
-        ("builtins", "getattr"): inert_attribute,
         ("collections", "OrderedDict"): collections.OrderedDict,
         ("collections", "defaultdict"): _default_dict,
         ("_codecs", "encode"): _encode,
@@ -66,17 +65,19 @@ def allowed_globals() -> dict[tuple[str, str], Any]:
     # as calls, these make something of any size out of a number or a range
     for kind in (set, frozenset, bytes, bytearray, collections.Counter, collections.deque):
         found[kind.__module__, kind.__name__] = _of_what_is_there(kind)
-    for kind in (datetime.datetime, datetime.date, datetime.time):
-        found["datetime", kind.__name__] = kind
-    for kind in (datetime.timedelta, datetime.timezone):
-        found["datetime", kind.__name__] = kind
+    for name in ("datetime", "date", "time", "timedelta", "timezone"):
+        found["datetime", name] = getattr(datetime, name)
     return found | _paths() | _torch_globals() | _numpy_globals()
 
 
 def inert_attribute(owner: Any, name: str) -> InertType:
-    """``getattr`` as pickle names a method with, of stand-ins alone: it stands for the method."""
+    """A stand-in for a method, for frameworks whose objects keep some: pickle names one by getattr.
+
+    Raises:
+        RefusedCall: unless the owner is a stand-in itself.
+    """
     kind = owner if isinstance(owner, InertType) else type(owner)
-    if not isinstance(kind, InertType):
+    if not isinstance(kind, InertType) or name.startswith("__"):
         raise RefusedCall(f"it looks up {name} in {getattr(owner, '__name__', owner)}")
     return InertType(f"{kind.__name__}.{name}", (Inert,), {"__module__": kind.__module__})
 

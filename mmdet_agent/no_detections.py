@@ -49,7 +49,7 @@ def score_names(metric: Any) -> list[str]:
     """The names under which a ``CocoMetric`` gives its scores; of any other metric, none."""
     if type(metric) is not CocoMetric or metric.format_only:
         return []
-    names = []
+    names: list[str] = []
     for kind in metric.metrics:
         if kind == "proposal":
             names += metric.metric_items or _AVERAGE_RECALL
