@@ -6,15 +6,9 @@ require("mmengine", "mmcv", "mmdet")
 
 from mmdet.registry import MODELS  # noqa: E402
 
-import mmengine_agent.hooks  # noqa: E402  (registers hooks, as do the next)
-import mmengine_agent.hooks.mean_loss  # noqa: E402
-import mmengine_agent.resume  # noqa: E402, F401
 from mmengine_agent.backbones import AgentPVT, AgentSwinTransformer  # noqa: E402
-from mmengine_agent.checkpoints import install_safe_loader  # noqa: E402
+from mmengine_agent.register import register  # noqa: E402
 
-# force: a second import under another path, as custom_imports may cause, must not fail.
-for backbone in (AgentPVT, AgentSwinTransformer):
-    MODELS.register_module(module=backbone, force=True)
-install_safe_loader()
+register(MODELS)
 
 __all__ = ["AgentPVT", "AgentSwinTransformer"]

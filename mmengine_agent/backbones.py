@@ -8,8 +8,8 @@ from mmengine.runner.checkpoint import CheckpointLoader
 
 import agent_attention
 from agent_attention.checkpoint import backbone_weights
-from mmengine_agent.errors import UserError
 from agent_attention.pyramid import Pyramid
+from mmengine_agent.errors import UserError
 
 _DOC = """{doc}
     In its registered form it also takes ``init_cfg``, None or a dict such as

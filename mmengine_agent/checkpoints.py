@@ -18,9 +18,9 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from agent_attention.checkpoint import unwrap
-from mmengine_agent.config_text import drop_code
 from agent_attention.safe_globals import inert_attribute, is_inert
 from agent_attention.safe_load import CheckpointError, load_file
+from mmengine_agent.config_text import drop_code
 
 
 def install_safe_loader() -> None:

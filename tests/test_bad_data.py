@@ -25,13 +25,13 @@ from torch.utils.data import DataLoader
 from toy_runs import ToyData, ToyModel, toy_config, toy_run
 
 from mmengine_agent.checkpoints import load_local
-from mmengine_agent.errors import BadSample, UserError
-from mmengine_agent.hooks import add_guard_flags, set_guards
-from mmengine_agent.hooks.samples import BadSamplesHook, log_of, summary
 from mmengine_agent.data.checked_loading import CheckedLoading, check_loading
+from mmengine_agent.errors import BadSample, UserError
+from mmengine_agent.hooks.samples import BadSamplesHook, log_of, summary
 from mmengine_agent.preflight.keys import unread_keys
-from mmengine_agent.resume import newest_whole
+from mmengine_agent.resume.newest import newest_whole
 from mmengine_agent.run.flags import add_training_flags
+from mmengine_agent.run.guard_flags import add_guard_flags, set_guards
 
 __all__ = ["data", "mmdet_hooks"]  # a fixture, shared with test_tools; hooks that runs name
 

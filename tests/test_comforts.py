@@ -11,8 +11,9 @@ from mmengine.config import Config
 from mmengine.hooks import EarlyStoppingHook
 from test_tools import CONFIGS, TASKS, Task, Trained, data, output, python, train_flags, trained
 
-from mmengine_agent import training, tta
 from mmengine_agent.errors import UserError
+from mmengine_agent.run import flags as training
+from mmengine_agent.run import tta
 
 __all__ = ["data", "trained"]  # fixtures, shared with test_tools
 

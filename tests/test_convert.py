@@ -20,8 +20,8 @@ from torch import Tensor
 import mmdet_agent  # noqa: F401  (its import registers the backbones)
 from agent_attention import AgentPVT, AgentSwinTransformer
 from agent_attention.checkpoint import backbone_weights
-from mmengine_agent.errors import UserError
 from agent_attention.safe_load import CheckpointError, load_file
+from mmengine_agent.errors import UserError
 
 State = dict[str, Tensor]
 Convert = Callable[..., State]

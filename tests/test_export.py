@@ -28,12 +28,11 @@ from torch.nn import functional as F
 from torch.torch_version import TorchVersion
 
 from agent_attention.layers import _cell_means, in_strides
-from mmengine_agent import export_formats
-from mmengine_agent.data.user_data import is_coco
-from mmengine_agent.errors import UserError
-from mmengine_agent.export.modules import Normalise, exported, replace_layers
 from agent_attention.safe_load import CheckpointError
 from agent_attention.window import WindowAttention
+from mmengine_agent.errors import UserError
+from mmengine_agent.export import formats as export_formats
+from mmengine_agent.export.modules import Normalise, replace_layers
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 # batch, height, width: none is the recorded one; smaller than a stride, multiples of it, larger
@@ -200,10 +199,7 @@ def build(config: Path) -> Any:
     """The model of a config, with seeded weights."""
     cfg = Config.fromfile(config)
     init_default_scope(cfg.default_scope)
-    if is_coco(cfg):
-        from mmdet.registry import MODELS as REGISTRY
-    else:
-        from mmseg.registry import MODELS as REGISTRY
+    task_of(cfg)  # its import registers the backbones
     return seed_weights(REGISTRY.build(cfg.model)).eval()
 
 
@@ -331,7 +327,7 @@ def test_other_models_in_another_order_of_channels(name: str, tmp_path: Path) ->
     image = photo(2, 70, 90)
     wanted = predict(made.model, image)
     settings = Config.fromfile(made.config).model.data_preprocessor
-    model = exported(made.model, Normalise(settings, "bgr"))
+    model = SEGMENTATION.exported(made.model, Normalise(settings, "bgr"), labels=False)
     close(model(image.flip(1)), wanted, **CLOSE)
 
 
@@ -344,7 +340,7 @@ def test_labels_are_those_that_mmseg_predicts(classes: int, tmp_path: Path) -> N
     image = photo(2, 64, 96)
     logits = model.encode_decode(image, [{"img_shape": (64, 96)}])
     wanted = [each.pred_sem_seg.data[0] for each in model.postprocess_result(logits)]
-    found = exported(model, nn.Identity(), labels=True)(image)["labels"]
+    found = SEGMENTATION.exported(model, nn.Identity(), labels=True)(image)["labels"]
     assert torch.equal(found, torch.stack(wanted)) and found.unique().numel() > 1
 
 

@@ -19,12 +19,12 @@ import pytest
 from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 
+from mmdet_agent.data import coco
+from mmdet_agent.data import preflight as checks
 from mmengine_agent.data.user_data import DataFlags, point_at
 from mmengine_agent.errors import BadSample
-from mmengine_agent.hooks import guard_loading
 from mmengine_agent.hooks.samples import BadSamplesHook
-from mmengine_agent.data import coco
-from mmengine_agent.preflight import annotations as checks
+from mmengine_agent.run.guard_flags import guard_loading
 
 KINDS = ("coco", "ade")
 

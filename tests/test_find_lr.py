@@ -16,8 +16,8 @@ from mmengine.registry import DATASETS, HOOKS, MODELS
 from test_tools import CONFIGS, TASKS, data, output, python
 from torch import Tensor, nn
 
-from mmengine_agent import find_lr
 from mmengine_agent.errors import UserError
+from mmengine_agent.run import find_lr
 from mmengine_agent.run.find_lr import HIGHEST, LOWEST, fall
 from mmengine_agent.run.flags import add_training_flags
 

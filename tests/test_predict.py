@@ -18,15 +18,15 @@ from mmengine.structures import InstanceData, PixelData
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from mmengine_agent.errors import UserError
 from mmdet_agent.predict.gather import DetectionGather, records
+from mmdet_agent.predict.masks import encode, place
+from mmengine_agent.errors import UserError
 from mmengine_agent.predict.files import VideoFile
 from mmengine_agent.predict.inputs import find
-from mmdet_agent.predict.masks import encode, place
 from mmengine_agent.predict.model import Predictor, build_model, dataset_of
-from mmseg_agent.predict.gather import SegmentationGather
 from mmengine_agent.predict.tiles import Axis, Grid, Tile
 from mmengine_agent.run.setup import read_config
+from mmseg_agent.predict.gather import SegmentationGather
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = {

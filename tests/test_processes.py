@@ -21,11 +21,11 @@ from train import prepare
 
 from mmengine_agent.checkpoints import load_local
 from mmengine_agent.errors import UserError
+from mmengine_agent.resume.newest import POINTER
 from mmengine_agent.run.exit import explained
 from mmengine_agent.run.lock import claim
 from mmengine_agent.run.processes import name_ourselves
 from mmengine_agent.run.setup import build_runner
-from mmengine_agent.resume import POINTER
 
 SHORT = {"train_cfg.max_iters": 6, "train_cfg.val_interval": 6}
 SAVED_OFTEN = {"default_hooks.checkpoint.interval": 2}

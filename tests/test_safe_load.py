@@ -33,9 +33,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 import mmdet_agent  # noqa: F401  (its import makes mmengine read safely)
+from agent_attention.safe_load import CheckpointError, Inert, load_file
 from mmengine_agent.checkpoints import load_local
 from mmengine_agent.errors import UserError
-from agent_attention.safe_load import CheckpointError, Inert, load_file
 
 FORMATS = {"zip": True, "old": False}
 LOADERS = {"core": load_file, "mmengine": load_local}

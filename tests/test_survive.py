@@ -26,17 +26,15 @@ from torch.utils.data import BatchSampler, DataLoader
 
 from mmengine_agent import files
 from mmengine_agent.errors import UserError
-from mmengine_agent.resume import (
-    RESUME_ME,
-    make_resumable,
-    newest_whole,
-)
 from mmengine_agent.resume.data_order import (
     Batch,
     EndlessBatches,
     PlacedBatches,
     placed,
 )
+from mmengine_agent.resume.newest import newest_whole
+from mmengine_agent.resume.switch_on import make_resumable
+from mmengine_agent.run.exit import RESUME_ME
 
 TASKS = ("detection", "segmentation")
 

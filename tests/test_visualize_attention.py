@@ -14,8 +14,8 @@ from test_tools import CONFIGS, TASKS
 from torch.nn import functional as F
 
 from agent_attention.attention_maps import attention_maps, recorded_maps
-from mmengine_agent.agent_picture import View, _cell, draw
 from agent_attention.pvt import AgentPVT
+from mmengine_agent.agent_picture import View, _cell, draw
 
 close = torch.testing.assert_close
 tasks = pytest.mark.parametrize("task", TASKS)

@@ -22,7 +22,7 @@ from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
 from mmengine_agent.checkpoints import install_safe_loader, load_local
-from mmengine_agent.resume import make_resumable
+from mmengine_agent.resume.switch_on import make_resumable
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 CLASSES = ("ellipse", "rectangle", "triangle", "star", "cross")

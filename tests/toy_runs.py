@@ -20,12 +20,10 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from mmengine_agent import guards, hooks
+import mmengine_agent.register  # noqa: F401  (registers what runs name)
+from mmengine_agent.resume.switch_on import make_resumable
 from mmengine_agent.run.exit import run_tool
 from mmengine_agent.run.setup import build_runner
-from mmengine_agent.resume import make_resumable
-
-__all__ = ["guards", "hooks"]  # they register what runs name
 
 
 @MODELS.register_module(force=True)

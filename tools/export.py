@@ -4,7 +4,7 @@
     python tools/export.py configs/agent_pvt_semantic_fpn.py iter_40000.pth --out fpn.pt2 --labels
 
 The input is `image`, float32 (B, 3, H, W), of any batch and size, RGB of 0 to 255 (see --input).
-The normalisation of the config is part of what is exported, and so is padding, right and bottom, to
+The normalisation of the config is part of what is and so is padding, right and bottom, to
 multiples of 32; resizing is yours. (A .pt2 file refuses sides below 33, of detectors below 129.)
 The outputs:
 
@@ -28,7 +28,6 @@ from torch import nn
 from tqdm import tqdm
 
 from mmengine_agent.errors import UserError
-from mmengine_agent.export.modules import STRIDE, Exported, Normalise, exported
 from mmengine_agent.export.formats import (
     FORMATS,
     Facts,
@@ -37,9 +36,11 @@ from mmengine_agent.export.formats import (
     difference,
     record,
 )
-from mmengine_agent.run.exit import run_tool
+from mmengine_agent.export.modules import STRIDE, Exported, Normalise
 from mmengine_agent.predict.model import build_model, load_model
+from mmengine_agent.run.exit import run_tool
 from mmengine_agent.run.setup import KeyValues, read_config
+from mmengine_agent.task import task_of
 
 VERIFIED = (1, 3, 150, 230)  # another shape than the recorded one, and padded too
 INPUTS = {
@@ -109,7 +110,7 @@ def prepare(cfg: Config, args: argparse.Namespace) -> tuple[Exported, Facts]:
     settings = cfg.model.get("data_preprocessor") or {}
     plain = args.input == "normalised"
     normalise = nn.Identity() if plain else Normalise(settings, args.input)
-    made = exported(model, normalise, args.labels)
+    made = task_of(cfg).exported(model, normalise, args.labels)
     return made, {**facts, "classes": json.dumps([str(name) for name in classes])}
 
 

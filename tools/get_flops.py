@@ -20,19 +20,17 @@ from unittest import mock
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.flop_counter import FlopCounterMode
 
 from agent_attention import attention
-from mmengine_agent.data.user_data import is_coco
 from mmengine_agent.errors import UserError
 from mmengine_agent.run.exit import run_tool
 from mmengine_agent.run.setup import KeyValues, read_config
+from mmengine_agent.task import task_of
 
-SHAPES = {"detection": (800, 1280), "segmentation": (512, 2048)}  # (H, W), as published
-PROPOSALS, MASKS = 1000, 100
 STRIDE = 32  # the smallest image side
 
 
@@ -59,7 +57,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     cfg = read_config(args.config, args.cfg_options)
-    shape = tuple(args.shape or SHAPES["detection" if is_coco(cfg) else "segmentation"])
+    shape = tuple(args.shape or task_of(cfg).flops_shape)
     if min(shape) < STRIDE:
         raise UserError(f"--shape: sides must be at least {STRIDE} pixels, got {shape}")
     counts = count(cfg, (shape[0], shape[1]))
@@ -78,7 +76,7 @@ def count(cfg: Config, shape: tuple[int, int]) -> dict[str, Count]:
         shape: image size (H, W) in pixels.
     """
     model = build(cfg)
-    counted = count_run(model, functools.partial(RUNS[is_coco(cfg)], model, shape))
+    counted = count_run(model, functools.partial(task_of(cfg).run_for_flops, model, shape))
     parts = {
         name: Count(sum(p.numel() for p in module.parameters()), counted[name])
         for name, module in model.named_modules()
@@ -90,10 +88,6 @@ def count(cfg: Config, shape: tuple[int, int]) -> dict[str, Count]:
 def build(cfg: Config) -> nn.Module:
     """The model of a config, in evaluation mode on the meta device: shapes without numbers."""
     init_default_scope(cfg.default_scope)
-    if is_coco(cfg):
-        from mmdet.registry import MODELS
-    else:
-        from mmseg.registry import MODELS
     return MODELS.build(cfg.model).eval().to("meta")
 
 
@@ -140,41 +134,6 @@ def within(model: nn.Module, name: str, counted: dict[str, int]) -> int:
     prefix = f"{name}." if name else ""
     children = model.get_submodule(name).named_children()
     return sum(within(model, f"{prefix}{child}", counted) for child, _ in children)
-
-
-def run_segmentor(model: Any, shape: tuple[int, int]) -> None:
-    image = torch.empty(1, 3, *shape, device="meta")
-    model.decode_head(model.extract_feat(image))
-
-
-def run_detector(model: Any, shape: tuple[int, int]) -> None:
-    """Backbone, neck, dense head, and RoI heads on a fixed number of regions."""
-    features = model.extract_feat(torch.empty(1, 3, *shape, device="meta"))
-    roi = getattr(model, "roi_head", None)
-    if roi is None:
-        model.bbox_head(features)
-        return
-    model.rpn_head(features)
-    for head in as_list(roi.bbox_head):
-        head(torch.empty(PROPOSALS, *region(head), device="meta"))
-    if roi.with_mask:
-        # in testing a cascade uses the mask heads of all its stages
-        extractors = as_list(roi.mask_roi_extractor)
-        for head, extractor in zip(as_list(roi.mask_head), extractors, strict=True):
-            size = extractor.roi_layers[0].output_size
-            head(torch.empty(MASKS, head.in_channels, *size, device="meta"))
-
-
-RUNS = {True: run_detector, False: run_segmentor}  # by is_coco
-
-
-def region(head: Any) -> tuple[int, int, int]:
-    """Shape (C, H, W) of the features a box head takes."""
-    return (head.in_channels, *head.roi_feat_size)
-
-
-def as_list(heads: Any) -> list[Any]:
-    return list(heads) if isinstance(heads, nn.ModuleList) else [heads]
 
 
 def table(counts: dict[str, Count]) -> str:

@@ -22,15 +22,16 @@ from mmengine.config import Config
 
 from mmengine_agent.data.user_data import require_data
 from mmengine_agent.errors import UserError
+from mmengine_agent.preflight.checks import require_ready
+from mmengine_agent.resume.newest import POINTER, newest_whole, point_at
+from mmengine_agent.resume.switch_on import make_resumable
 from mmengine_agent.run.exit import run_tool
 from mmengine_agent.run.find_lr import find_lr
-from mmengine_agent.hooks import add_guard_flags, set_guards
+from mmengine_agent.run.flags import add_training_flags, apply_training_flags
+from mmengine_agent.run.guard_flags import add_guard_flags, set_guards
 from mmengine_agent.run.lock import claim
 from mmengine_agent.run.processes import agree, join_processes, was_restarted
 from mmengine_agent.run.setup import add_common_flags, build_runner, load_config
-from mmengine_agent.preflight.checks import require_ready
-from mmengine_agent.resume import POINTER, make_resumable, newest_whole, point_at
-from mmengine_agent.run.flags import add_training_flags, apply_training_flags
 
 
 def parse_args() -> argparse.Namespace:

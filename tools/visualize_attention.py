@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 from agent_attention import AgentAttention
 from agent_attention.attention_maps import AttentionMaps, recorded_maps
+from agent_attention.pyramid import Pyramid
 from mmengine_agent.agent_picture import View, draw
 from mmengine_agent.errors import UserError
-from mmengine_agent.run.exit import run_tool
 from mmengine_agent.predict.inputs import read as read_frames
 from mmengine_agent.predict.model import (
     Predictor,
@@ -35,8 +35,8 @@ from mmengine_agent.predict.model import (
     dataset_of,
     load_model,
 )
+from mmengine_agent.run.exit import run_tool
 from mmengine_agent.run.setup import KeyValues, read_config
-from agent_attention.pyramid import Pyramid
 
 STRIDES = {1: 4, 2: 8, 3: 16, 4: 32}  # of each stage's map, in pixels
 

@@ -1,74 +1,40 @@
-"""A copy of a set without its faults; the original is read only.
+"""A COCO file without its faults; the original is read only.
 
-What can be mended for certain is mended; what cannot is left out. Of a COCO file the lists are
-written anew, and images stay where they are; of ADE20K-like folders the good pairs are linked.
+What can be mended for certain is mended; what cannot is left out. The lists are written anew, and
+images stay where they are.
 """
 
 import json
 import os
-import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mmengine_agent.errors import UserError
-from mmseg_agent.data.label_maps import main_suffix
-from mmengine_agent.data.check import AdeSet, CocoSet
 from mmdet_agent.data.coco import Context, annotation_faults, is_whole
-from mmengine_agent.data.faults import FAULT, KINDS, Findings
 from mmdet_agent.data.mend import mend
+from mmengine_agent.data.check import Place
+from mmengine_agent.data.faults import KINDS, Findings
+from mmengine_agent.data.new_folder import require_some
+from mmengine_agent.errors import UserError
 
 _LOST_IMAGES = ("keys", "path", "missing", "unreadable", "truncated", "format", "size")
 
 
-def is_free(folder: Path) -> bool:
-    """Whether a folder is not there, or empty."""
-    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
-
-
-@contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """A folder to write into, which takes its name, new or empty, when all is written."""
-    final = folder.resolve()
-    final.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=final.parent, prefix=f".{final.name}.") as work:
-        new = Path(work, "new")
-        new.mkdir()
-        yield new
-        new.rename(final)
-
-
-def write_coco(found: CocoSet, folder: Path) -> str:
-    """Write the cleaned annotation file into a folder; returns what was done, in words."""
-    if found.content is None:
-        raise UserError(f"--fix: {found.place.ann} is no COCO file; there is nothing to clean")
-    content = cleaned(found.content, found.findings)
-    _require_some(content["images"], found.place.name)
-    path = folder / found.place.ann.name
-    path.write_text(json.dumps(content) + "\n")
+def write_coco(
+    place: Place, content: dict[str, Any] | None, findings: Findings, folder: Path
+) -> str:
+    """Write the cleaned annotation file into a folder; what was kept, in one line."""
+    if content is None:
+        raise UserError(f"--fix: {place.ann} is no COCO file; there is nothing to clean")
+    good = cleaned(content, findings)
+    require_some(good["images"], place.name)
+    path = folder / place.ann.name
+    path.write_text(json.dumps(good) + "\n")
     kept = (
-        f"{len(content[name])} of {len(found.content[name])} {name}"
+        f"{len(good[name])} of {len(content[name])} {name}"
         for name in ("images", "annotations", "categories")
     )
     return f"{path.name}: {', '.join(kept)}"
-
-
-def link_pairs(found: AdeSet, folder: Path) -> str:
-    """Link the good pairs below a folder; returns what was done, in words.
-
-    Links of images get the ending that most images have: OpenCV reads what is in a file, whatever
-    its ending.
-    """
-    bad = found.findings.at(*found.findings.kinds(FAULT))
-    good = [pair for pair in found.pairs if pair.name not in bad]
-    _require_some(good, found.place.name)
-    ending = main_suffix([pair.image for pair in found.pairs])
-    for pair in good:
-        _link(folder / "images" / found.place.name / f"{pair.name}{ending}", pair.image)
-        _link(folder / "annotations" / found.place.name / f"{pair.name}.png", pair.label)
-    return f"{found.place.name}: {len(good)} of {len(found.pairs)} pairs"
 
 
 def cleaned(content: dict[str, Any], findings: Findings) -> dict[str, Any]:
@@ -129,17 +95,6 @@ def _ambiguous(entries: list[Any], again: set[int | str], key: str) -> set[int |
         for index, entry in enumerate(entries)
         if _has_whole_id(entry) and entry["id"] in unclear
     }
-
-
-def _require_some(good: list[Any], name: str) -> None:
-    if not good:
-        raise UserError(f"--fix: nothing of {name} is without faults; nothing was written")
-
-
-def _link(link: Path, target: Path) -> None:
-    link.parent.mkdir(parents=True, exist_ok=True)
-    if not link.exists():
-        link.symlink_to(target.resolve())
 
 
 def _moved(ids: dict[Any, Any], number: Any) -> Any:

@@ -18,9 +18,9 @@ from mmdet_agent.data.boxes import (
     is_number,
     overlap,
 )
+from mmdet_agent.data.masks import bounds, mask_faults
 from mmengine_agent.data.faults import Fault
 from mmengine_agent.data.images import Probe
-from mmdet_agent.data.masks import bounds, mask_faults
 
 LISTS = ("images", "annotations", "categories")
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from mmengine_agent.data import coco
+from mmdet_agent.data import coco
 from mmengine_agent.data.faults import KINDS, Fault
 
 # mmdet and pycocotools fail at these, or train on something else than what is meant

@@ -12,8 +12,9 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from mmengine_agent.report.record import BACKGROUND
+
 SCORE = 0.3  # what counts as a detection in the confusion matrix, in F1 and in the pictures
-BACKGROUND = "background"  # the confusion matrix's last label
 _KINDS = {"bbox": "box", "segm": "mask"}
 _ALL_SIZES = [[0, 1e10]]
 

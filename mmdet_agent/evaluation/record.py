@@ -5,11 +5,15 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from mmdet.evaluation import CocoMetric
+from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
+from mmengine.runner import Runner
 from tqdm import tqdm
 
 from mmdet_agent.evaluation.coco import SCORE, Evaluation
-from mmengine_agent.report.pictures import draw_detection, palette_of
+from mmdet_agent.evaluation.pictures import draw_detection
+from mmengine_agent.report.pictures import palette_of
 from mmengine_agent.report.record import Record, best_and_worst
 
 
@@ -55,7 +59,19 @@ class DetectionRecord(Record):
             drawn = draw_detection(
                 places[image], evaluation.truth_of(image), found[image], *colors, SCORE
             )
-            told = "F1 {score:.2f}: {found} found, {missed} missed, {wrong} wrong".format(**row)
+            caption = "F1 {score:.2f}: {found} found, {missed} missed, {wrong} wrong".format(**row)
             about = {"image": places[image], "group": group, "score": row["score"]}
-            pictures.append({**about, "told": told, **drawn})
+            pictures.append({**about, "told": caption, **drawn})
         return pictures
+
+
+def record_of(metric: BaseMetric, runner: Runner, cfg: Config) -> Record | None:
+    """The record that goes with a ``CocoMetric`` of boxes; None with any other metric."""
+    evaluators = (
+        cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+    )
+    files = [each.ann_file for each in evaluators if each.get("ann_file")]
+    # its subclasses score in ways of their own
+    if not files or type(metric) is not CocoMetric or "bbox" not in metric.metrics:
+        return None
+    return DetectionRecord(metric, runner.test_loop.dataloader.dataset, files[0])

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from mmengine_agent.errors import UserError
 from mmdet_agent.predict.masks import encode, place
 from mmdet_agent.predict.merge import Found, merge
+from mmengine_agent.errors import UserError
 from mmengine_agent.predict.tiles import Grid, Tile
 
 

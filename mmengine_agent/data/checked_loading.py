@@ -1,32 +1,39 @@
 """Loading with checks: what decoders fill up, cut off or turn without a word is found here."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from mmengine_agent.errors import BadSample
-from mmseg_agent.data.label_maps import read_label
 from mmengine_agent.data.images import Trouble, probe
+from mmengine_agent.errors import BadSample
 
+LabelCheck = Callable[[Path, int], None]
 _TOLD = {"missing": "there is no such file", "truncated": "truncated, {}"}
 _PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6  # Pillow's limit: a small file may hold them
 _ROW = 100  # bad samples one after the other: then it is no longer a matter of single files
 
 
-def check_loading(dataset: Any, log: Path | None, classes: int | None) -> None:
+def check_loading(
+    dataset: Any,
+    log: Path | None,
+    classes: int | None = None,
+    check_labels: LabelCheck | None = None,
+) -> None:
     """Put ``CheckedLoading`` in place of the loading steps of a data set; twice changes nothing.
 
     Args:
         dataset: of mmengine's kind; sets within it are looked for.
         log: as ``CheckedLoading`` has it.
         classes: likewise.
+        check_labels: likewise.
     """
     inner = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
     for each in inner:
         if each is not None:
-            check_loading(each, log, classes)
+            check_loading(each, log, classes, check_labels)
     pipeline = getattr(getattr(dataset, "pipeline", None), "transforms", [])
     if any(isinstance(step, CheckedLoading) for step in pipeline):
         return
@@ -37,7 +44,7 @@ def check_loading(dataset: Any, log: Path | None, classes: int | None) -> None:
         elif checked and isinstance(checked[-1], CheckedLoading):
             checked[-1].steps.append(step)
         else:  # mmseg validates with labels that are loaded after the image is resized
-            checked.append(CheckedLoading([step], log, classes, files=not checked))
+            checked.append(CheckedLoading([step], log, classes, check_labels, not checked))
     pipeline[:] = checked
 
 
@@ -52,6 +59,7 @@ class CheckedLoading:
         log: file for bad samples, one a line: file, tab, what is wrong; None raises BadSample at
             once, which is for validation, where another sample cannot stand in.
         classes: number of classes of label maps, None if they are not checked.
+        check_labels: looks at the file of a label map, and raises Trouble.
         files: whether to look at the files before.
     """
 
@@ -60,11 +68,13 @@ class CheckedLoading:
         steps: list[Any],
         log: Path | None = None,
         classes: int | None = None,
+        check_labels: LabelCheck | None = None,
         files: bool = True,
     ) -> None:
         self.steps = steps
         self.log = log
         self.classes = classes
+        self.check_labels = check_labels
         self.files = files
         self.in_a_row = 0
 
@@ -86,7 +96,7 @@ class CheckedLoading:
 
     def _load(self, results: dict[str, Any]) -> dict[str, Any] | None:
         if self.files:
-            require_files(results, self.classes)
+            require_files(results, self.classes, self.check_labels)
         for step in self.steps:
             loaded = step(results)
             if loaded is None:
@@ -111,7 +121,9 @@ class CheckedLoading:
             ) from error
 
 
-def require_files(results: dict[str, Any], classes: int | None) -> None:
+def require_files(
+    results: dict[str, Any], classes: int | None, check_labels: LabelCheck | None
+) -> None:
     """Raise Trouble if a local image or label map of a sample is missing, cut short or no image."""
     for key in ("img_path", "seg_map_path"):
         path = results.get(key)
@@ -122,8 +134,8 @@ def require_files(results: dict[str, Any], classes: int | None) -> None:
             which = f"{path}: " * (key == "seg_map_path")  # the image is named anyway
             told = _TOLD.get(found.trouble, "{}").format(found.message)
             raise Trouble(found.trouble, which + told)
-        if key == "seg_map_path" and classes is not None:
-            _require_plain(Path(path), classes)
+        if key == "seg_map_path" and classes is not None and check_labels is not None:
+            check_labels(Path(path), classes)
 
 
 def require_size(results: dict[str, Any]) -> None:
@@ -154,16 +166,6 @@ def require_labels(results: dict[str, Any], classes: int | None) -> None:
             f"{path} has {numbers}, but classes are {first}..{classes - 1 + first} and 255 is "
             "ignored" + (", as is 0" if first else ""),
         )
-
-
-def _require_plain(path: Path, classes: int) -> None:
-    """Raise Trouble if labels are colours or deeper than 8 bits."""
-    with Image.open(path) as image:
-        if image.mode in {"L", "P", "1"}:
-            return
-    for kind, message in read_label(path, classes).faults:
-        if kind != "label-empty":
-            raise Trouble(kind, f"{path}: {message}")
 
 
 def _words(error: Exception) -> str:

@@ -2,23 +2,23 @@
 
 import json
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmengine_agent.files import write_whole
-from mmengine_agent.data.check import AdeSet, CocoSet, Figures
+from mmengine_agent.data.check import CheckedSet, Figures
 from mmengine_agent.data.faults import FAULT, KINDS, WARNING, Findings
+from mmengine_agent.files import write_whole
 
 _CLASSES, _PLACES = 30, 3  # lines of text, for classes and for the places of a kind
 
 
-def text(found: CocoSet | AdeSet) -> str:
+def text(found: CheckedSet) -> str:
     """The figures of a set, then its faults by kind, then its warnings."""
     lines = [f"{found.place.name}: {found.place.ann} with {found.place.images}"]
-    lines += [f"  {line}" for line in _figures(found.figures, isinstance(found, CocoSet))]
+    lines += [f"  {line}" for line in _figures(found.figures, found.counts_boxes)]
     for fails, word in ((FAULT, "fault"), (WARNING, "warning")):
         kinds = found.findings.kinds(fails)
         total = sum(found.findings.counts[kind] for kind in kinds)
@@ -28,7 +28,7 @@ def text(found: CocoSet | AdeSet) -> str:
     return "\n".join(lines)
 
 
-def as_json(found: CocoSet | AdeSet) -> dict[str, Any]:
+def as_json(found: CheckedSet) -> dict[str, Any]:
     """The same as plain data; of each kind the first 1000 places."""
     findings = found.findings
     return {
@@ -36,14 +36,14 @@ def as_json(found: CocoSet | AdeSet) -> dict[str, Any]:
         "annotations": str(found.place.ann),
         "images": str(found.place.images),
         "clean": findings.clean,
-        "figures": _figures_json(found.figures, isinstance(found, CocoSet)),
+        "figures": _figures_json(found.figures, found.counts_boxes),
         "faults": [_kind_json(findings, kind) for kind in findings.kinds(FAULT)],
         "warnings": [_kind_json(findings, kind) for kind in findings.kinds(WARNING)],
     }
 
 
-def write_json(path: Path, sets: list[CocoSet] | list[AdeSet], form: str, seconds: float) -> None:
-    """Write the report, whole or not at all."""
+def write_json(path: Path, sets: Sequence[CheckedSet], form: str, seconds: float) -> None:
+    """Write the report as one file."""
     content = {
         "format": form,
         "clean": all(found.findings.clean for found in sets),

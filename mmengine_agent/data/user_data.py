@@ -5,9 +5,8 @@ counts in more. ``point_at`` moves them all; ``require_data`` says what is missi
 is built.
 """
 
-import json
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,19 +15,9 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 
 from mmengine_agent.errors import UserError
+from mmengine_agent.task import task_of
 
-_IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
-_LAYOUTS = {
-    "coco": """
-    {root}/
-        annotations/instances_train2017.json, instances_val2017.json
-        train2017/*.jpg
-        val2017/*.jpg""",
-    "ade": """
-    {root}/
-        images/training/*.jpg, images/validation/*.jpg
-        annotations/training/*.png, annotations/validation/*.png  (0 = ignore, 1 = first class)""",
-}
+IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 
 
 @dataclass(frozen=True)
@@ -96,14 +85,7 @@ def point_at(cfg: Config, flags: DataFlags) -> list[str] | None:
     """
     if not flags:
         return None
-    move = _move_coco if is_coco(cfg) else _move_ade
-    for split, dataset in datasets(cfg):
-        move(dataset, flags, split)
-    if not is_coco(cfg):
-        return _rename(cfg, flags.classes)
-    _move_evaluators(cfg)
-    found = _coco_classes(cfg, flags.classes)
-    return _rename(cfg, None if found == _known_classes(cfg) else found)
+    return _rename(cfg, task_of(cfg).point_at(cfg, flags))
 
 
 def require_data(cfg: Config, *splits: str) -> None:
@@ -118,7 +100,7 @@ def require_data(cfg: Config, *splits: str) -> None:
     if not missing:
         return
     root = next(datasets(cfg))[1].get("data_root") or "DIR"
-    layout = _LAYOUTS["coco" if is_coco(cfg) else "ade"].format(root=str(root).rstrip("/"))
+    layout = task_of(cfg).layout.format(root=str(root).rstrip("/"))
     raise UserError(
         f"no data: looked for {', '.join(missing)} (from {Path.cwd()}).\n"
         f"The layout wanted:{layout}\n"
@@ -126,11 +108,6 @@ def require_data(cfg: Config, *splits: str) -> None:
         "No data at hand: `make demo` trains on a generated set; `python tools/make_demo_data.py` "
         "makes it for configs/demo/."
     )
-
-
-def is_coco(cfg: Config) -> bool:
-    """Whether a config reads COCO JSON (mmdet) rather than label maps (mmseg)."""
-    return cfg.get("default_scope") != "mmseg"
 
 
 def datasets(cfg: Config) -> Iterator[tuple[str, Any]]:
@@ -147,42 +124,7 @@ def datasets(cfg: Config) -> Iterator[tuple[str, Any]]:
                 todo += inner if isinstance(inner, list) else [inner]
 
 
-def _move_coco(dataset: Any, flags: DataFlags, split: str) -> None:
-    dataset.data_root = flags.root or dataset.get("data_root") or ""
-    train = split == "train"
-    dataset.ann_file = (flags.train_ann if train else flags.val_ann) or dataset.ann_file
-    images = flags.train_images if train else flags.val_images
-    if images is not None:
-        dataset.data_prefix = {"img": images}
-
-
-def _move_ade(dataset: Any, flags: DataFlags, split: str) -> None:
-    dataset.data_root = flags.root or dataset.get("data_root") or ""
-    train = split == "train"
-    images = (flags.train_images if train else flags.val_images) or dataset.data_prefix.img_path
-    labels = (flags.train_ann if train else flags.val_ann) or dataset.data_prefix.seg_map_path
-    dataset.data_prefix = {"img_path": images, "seg_map_path": labels}
-    files = _children(Path(dataset.data_root, images))
-    suffixes = {path.suffix for path in files if path.suffix.lower() in _IMAGES}
-    if len(suffixes) == 1:
-        dataset.img_suffix = suffixes.pop()
-    if flags.classes:
-        # ADE20KDataset knows its own 150 names only; this takes any, with the same zero label.
-        dataset.type = "NamedSegDataset"
-        dataset.reduce_zero_label = True
-        dataset.setdefault("img_suffix", ".jpg")
-        dataset.setdefault("seg_map_suffix", ".png")
-
-
-def _move_evaluators(cfg: Config) -> None:
-    for split, dataset in datasets(cfg):
-        evaluators = cfg.get(f"{split}_evaluator") or []
-        for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
-            if "ann_file" in evaluator:
-                evaluator.ann_file = str(Path(dataset.data_root, dataset.ann_file))
-
-
-def _rename(cfg: Config, classes: tuple[str, ...] | list[str] | None) -> list[str] | None:
+def _rename(cfg: Config, classes: Sequence[str] | None) -> list[str] | None:
     """Give datasets and heads the class names; None leaves the config's own."""
     if classes is None:
         return None
@@ -204,44 +146,7 @@ def set_num_classes(node: Any, count: int) -> None:
             set_num_classes(child, count)
 
 
-def _coco_classes(cfg: Config, chosen: tuple[str, ...] | None) -> tuple[str, ...]:
-    """The annotated class names, or those ``chosen`` among them, in the order of mmdet's labels.
-
-    mmdet numbers labels by the order of the categories in each file, whatever order it is given, so
-    the files of all splits must have the same.
-    """
-    orders: dict[Path, tuple[str, ...]] = {}
-    for _, dataset in datasets(cfg):
-        path = Path(dataset.data_root, dataset.ann_file)
-        if path not in orders and path.exists():
-            names = _categories(path)
-            absent = [name for name in chosen or () if name not in names]
-            if absent:
-                raise UserError(
-                    f"--classes: {path} has no {', '.join(absent)}; it has {', '.join(names)}"
-                )
-            orders[path] = tuple(name for name in names if chosen is None or name in chosen)
-    if len(set(orders.values())) > 1:
-        told = "; ".join(f"{path}: {', '.join(names)}" for path, names in orders.items())
-        raise UserError(f"the annotation files number their classes differently ({told})")
-    # without any file require_data says what is missing
-    return next(iter(orders.values()), chosen or _known_classes(cfg))
-
-
-def _categories(path: Path) -> tuple[str, ...]:
-    try:
-        return tuple(
-            str(category["name"]) for category in json.loads(path.read_text())["categories"]
-        )
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{path} is no COCO annotation file: {error!r}") from error
-
-
-def _known_classes(cfg: Config) -> tuple[str, ...]:
-    return class_names(next(datasets(cfg))[1], "mmdet")  # only a detection config comes here
-
-
-def class_names(dataset: Any, scope: str = "mmseg") -> tuple[str, ...]:
+def class_names(dataset: Any, scope: str) -> tuple[str, ...]:
     """The class names of a data set's config: its own, or those of its type; empty if unknown."""
     found = (dataset.get("metainfo") or {}).get("classes")
     if found is None:
@@ -257,10 +162,6 @@ def _paths(dataset: Any) -> Iterator[Path]:
         yield Path(root, dataset.ann_file)
     for folder in dataset.get("data_prefix", {}).values():
         yield Path(root, folder)
-
-
-def _children(folder: Path) -> Iterator[Path]:
-    return folder.iterdir() if folder.is_dir() else iter(())
 
 
 def _lines(path: Path) -> list[str]:

@@ -1,6 +1,6 @@
 """What ``tools/export.py`` records of a model: images in, the outputs of its dense heads out."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -8,11 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from agent_attention.checks import Pair
-from agent_attention.layers import crop, pool
-from mmengine_agent.errors import UserError
+from agent_attention.layers import pool
 
 STRIDE = 32  # of the backbone's coarsest map; images are padded to multiples of it
-_KINDS = ("cls_score", "bbox_pred", "output2", "output3")  # of what a dense head returns
 
 
 class Exported(nn.Module):
@@ -47,75 +45,6 @@ class Exported(nn.Module):
 
 def _rounded_up(side: int) -> int:
     return (side + STRIDE - 1) // STRIDE * STRIDE
-
-
-class Segmentor(Exported):
-    """mmseg's ``EncoderDecoder``, as it tests whole images of one size."""
-
-    least = STRIDE + 1
-
-    def __init__(self, model: Any, normalise: nn.Module, labels: bool = False) -> None:
-        super().__init__(model, normalise)
-        self.labels = labels
-
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """(B, 3, H, W) to logits (B, classes, H, W), or to labels (B, H, W) of int64."""
-        x = self.prepare(image)
-        logits = self.model.encode_decode(x, [{"img_shape": x.shape[2:]}])
-        logits = crop(logits, (image.shape[2], image.shape[3]))
-        if not self.labels:
-            return {"logits": logits}
-        if logits.shape[1] > 1:
-            return {"labels": logits.argmax(1)}
-        return {"labels": (logits[:, 0].sigmoid() > self.model.decode_head.threshold).long()}
-
-
-class OneStage(Exported):
-    """mmdet's one-stage detectors up to what ``bbox_head`` says of each place."""
-
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """(B, 3, H, W) to ``cls_score_0``, ..., ``bbox_pred_0``, ...: (B, C, H_i, W_i)."""
-        return by_level(self.model.bbox_head(self.model.extract_feat(self.prepare(image))))
-
-
-class TwoStage(Exported):
-    """mmdet's two-stage detectors up to the proposals: the neck's maps, and the RPN's outputs."""
-
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """(B, 3, H, W) to ``map_0``, ..., ``rpn_cls_score_0``, ..., ``rpn_bbox_pred_0``, ...."""
-        maps = self.model.extract_feat(self.prepare(image))
-        rpn = by_level(self.model.rpn_head(maps))
-        features = {f"map_{level}": each for level, each in enumerate(maps)}
-        return features | {f"rpn_{name}": each for name, each in rpn.items()}
-
-
-def by_level(outputs: Iterable[Iterable[Tensor]]) -> dict[str, Tensor]:
-    """Names for what a dense head returns: of each kind of output a tensor a level."""
-    return {
-        f"{kind}_{level}": each
-        for kind, levels in zip(_KINDS, outputs, strict=False)
-        for level, each in enumerate(levels)
-    }
-
-
-def exported(model: Any, normalise: nn.Module, labels: bool = False) -> Exported:
-    """The part of a model that can be recorded.
-
-    Raises:
-        UserError: if it is no segmentor and no one- or two-stage detector.
-    """
-    if hasattr(model, "encode_decode"):
-        return Segmentor(model, normalise, labels)
-    if labels:
-        raise UserError("--labels is for segmentors; the config is of a detector")
-    if hasattr(model, "rpn_head"):
-        return TwoStage(model, normalise)
-    if hasattr(model, "bbox_head"):
-        return OneStage(model, normalise)
-    raise UserError(
-        f"cannot export a {type(model).__name__}: segmentors with an encode_decode and detectors "
-        "with an rpn_head or a bbox_head can be exported"
-    )
 
 
 class Normalise(nn.Module):

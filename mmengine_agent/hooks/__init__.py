@@ -1,18 +1,24 @@
-"""Data and losses that misbehave while a run goes.
+"""The hooks of this toolkit; their import registers them in mmengine's registry.
 
-- ``checked_loading``: what decoders would let pass is found; ``bad_samples``: what becomes of it.
-- ``bad_losses``: losses that are NaN or infinite.
-- ``flags``: what ``tools/train.py`` offers, and puts into a config.
+- ``checkpoint``: checkpoints and the pointer to the newest, each written as one file or not at all.
+- ``resume``: a resumed run computes what an uninterrupted one does. ``interrupt``: SIGTERM and
+  SIGINT save, and stop.
+- ``losses``: losses that are NaN or infinite. ``samples``: images that cannot be loaded.
+- ``mean_loss``: losses in the log are means over all processes.
 """
 
+from mmengine_agent.hooks.checkpoint import SafeCheckpointHook
+from mmengine_agent.hooks.interrupt import InterruptHook
 from mmengine_agent.hooks.losses import BadLossesHook
+from mmengine_agent.hooks.mean_loss import MeanLossHook
+from mmengine_agent.hooks.resume import ExactResumeHook
 from mmengine_agent.hooks.samples import BadSamplesHook
-from mmengine_agent.run.guard_flags import add_guard_flags, guard_loading, set_guards
 
 __all__ = [
     "BadLossesHook",
     "BadSamplesHook",
-    "add_guard_flags",
-    "guard_loading",
-    "set_guards",
+    "ExactResumeHook",
+    "InterruptHook",
+    "MeanLossHook",
+    "SafeCheckpointHook",
 ]

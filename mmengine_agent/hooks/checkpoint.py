@@ -10,9 +10,8 @@ from mmengine.registry import HOOKS
 from mmengine_agent.errors import UserError
 from mmengine_agent.files import describe_disk, disk_is_full, write_whole
 from mmengine_agent.resume.backends import WHOLE, RemoveLater
+from mmengine_agent.resume.newest import INTERRUPTED, POINTER, point_at
 
-INTERRUPTED = "interrupted.pth"
-POINTER = "last_checkpoint"  # in a work directory: where mmengine looks for the newest one's name
 OBSOLETE = "obsolete_checkpoints"  # in the message hub: to be removed once the next one is safe
 
 
@@ -190,16 +189,3 @@ class SafeCheckpointHook(CheckpointHook):
                 backend.remove(path)
             elif backend.isdir(path):
                 backend.rmtree(path)
-
-
-def point_at(work_dir: str | Path, checkpoint: str | None) -> None:
-    """Have the pointer of a work directory name a checkpoint, or remove it.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
-    pointer = Path(work_dir, POINTER)
-    if checkpoint is None or "://" in checkpoint:
-        pointer.unlink(missing_ok=True)
-    else:
-        write_whole(pointer, checkpoint)

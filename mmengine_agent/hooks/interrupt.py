@@ -13,8 +13,8 @@ from mmengine.dist import all_reduce, barrier, get_world_size
 from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import HOOKS
 
-from mmengine_agent.run.exit import RESUME_ME
 from mmengine_agent.hooks.checkpoint import SafeCheckpointHook
+from mmengine_agent.run.exit import RESUME_ME
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _HANGS = 20.0  # seconds of an iteration or a save, from a signal on

@@ -14,9 +14,9 @@ from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from mmengine_agent.data.user_data import is_coco
-from mmengine_agent.errors import UserError
 from mmengine_agent.data.checked_loading import check_loading
+from mmengine_agent.errors import UserError
+from mmengine_agent.task import task_of
 
 _SHOWN = 10
 
@@ -80,7 +80,8 @@ class BadSamplesHook(Hook):
     def _check(self, runner: Any, loop: Any, log: Path | None = None) -> None:
         dataset = loop.dataloader.dataset
         names = getattr(dataset, "metainfo", {}).get("classes")
-        check_loading(dataset, log, len(names) if names and not is_coco(runner.cfg) else None)
+        check = task_of(runner.cfg).label_check()
+        check_loading(dataset, log, len(names) if names and check else None, check)
 
     def _look(self, runner: Any) -> None:
         if self.policy == "error":

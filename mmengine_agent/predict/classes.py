@@ -1,6 +1,5 @@
 """What the labels of a model mean: names, colours, and the data set's own numbers for them."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,9 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 from torch import nn
 
-from mmengine_agent.data.user_data import is_coco
 from mmengine_agent.errors import UserError
 from mmengine_agent.predict.model import dataset_of
-
-# COCO numbers its 80 classes from 1 to 90 and leaves these out (instances_val2017.json)
-_COCO_GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+from mmengine_agent.task import task_of
 
 
 @dataclass(frozen=True)
@@ -53,8 +49,9 @@ def classes_of(
             "give theirs with --classes, or the config that training wrote"
         )
     names = tuple(str(name) for name in fitting[0])
-    number = _coco_ids if is_coco(cfg) else _map_numbers
-    return Classes(names, _colours(_sources(cfg, meta), wanted), number(cfg, names))
+    return Classes(
+        names, _colours(_sources(cfg, meta), wanted), task_of(cfg).label_numbers(cfg, names)
+    )
 
 
 def _head(model: nn.Module) -> Any:
@@ -71,12 +68,12 @@ def _sources(cfg: Config, meta: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """What is known of classes ('classes') and colours ('palette'), best first."""
     dataset = dataset_of(cfg)
     own = meta.get("dataset_meta") or meta  # OpenMMLab 1 and 2 had it in the open, in capitals
-    for source in (own, dataset.get("metainfo"), _meta_of_type(cfg, dataset.type)):
+    for source in (own, dataset.get("metainfo"), meta_of_type(cfg, dataset.type)):
         lower = {str(key).lower(): value for key, value in (source or {}).items()}
         yield {key: value for key, value in lower.items() if isinstance(value, list | tuple)}
 
 
-def _meta_of_type(cfg: Config, name: str) -> dict[str, Any]:
+def meta_of_type(cfg: Config, name: str) -> dict[str, Any]:
     with DATASETS.switch_scope_and_registry(cfg.get("default_scope") or "mmdet") as registry:
         try:
             return getattr(registry.get(name), "METAINFO", {})
@@ -97,28 +94,3 @@ def _colours(sources: Iterator[dict[str, Any]], count: int) -> tuple[tuple[int, 
     drawn = np.random.RandomState(42).randint(0, 256, (count, 3)).tolist()
     palettes = [each["palette"] for each in sources if len(each.get("palette") or ()) >= count]
     return tuple((int(r), int(g), int(b)) for r, g, b in [*palettes, drawn][0][:count])
-
-
-def _coco_ids(cfg: Config, names: tuple[str, ...]) -> tuple[int, ...]:
-    """Those of the annotation file that the config names; else COCO's own; else label + 1."""
-    dataset = dataset_of(cfg)
-    path = Path(dataset.get("data_root") or "", dataset.get("ann_file") or "")
-    if path.is_file():
-        try:
-            listed = {
-                each["name"]: each["id"] for each in json.loads(path.read_text())["categories"]
-            }
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is no COCO annotation file: {error!r}") from error
-        if set(names) <= listed.keys():
-            return tuple(listed[name] for name in names)
-    if names == tuple(_meta_of_type(cfg, "mmdet.CocoDataset")["classes"]):
-        return tuple(number for number in range(1, 91) if number not in _COCO_GAPS)
-    return tuple(range(1, len(names) + 1))
-
-
-def _map_numbers(cfg: Config, names: tuple[str, ...]) -> tuple[int, ...]:
-    """Those that label maps have which the config trains on: from 1 with reduce_zero_label."""
-    dataset = dataset_of(cfg)
-    first = any(each.get("reduce_zero_label") for each in (dataset, *dataset.pipeline))
-    return tuple(range(int(first), int(first) + len(names)))

@@ -16,7 +16,7 @@ from mmengine_agent.errors import UserError
 from mmengine_agent.predict.draw import write_legend
 from mmengine_agent.predict.files import VideoFile, write_image, write_json
 from mmengine_agent.predict.inputs import Frame
-from mmengine_agent.tasks import Task
+from mmengine_agent.predict.writer import Writer
 
 _KEPT = {".jpg", ".jpeg", ".png"}  # other images are drawn as PNG
 
@@ -24,9 +24,11 @@ _KEPT = {".jpg", ".jpeg", ".png"}  # other images are drawn as PNG
 class Output:
     """A context: what is written within it stays if it ends well; unfinished files never do."""
 
-    def __init__(self, folder: Path, task: Task, info: dict[str, Any], draw: bool = True) -> None:
+    def __init__(
+        self, folder: Path, writer: Writer, info: dict[str, Any], draw: bool = True
+    ) -> None:
         """``info``: how the predictions were made, for images.json."""
-        self.folder, self.task, self.info, self.draw = folder, task, info, draw
+        self.folder, self.writer, self.info, self.draw = folder, writer, info, draw
         self.images: list[dict[str, Any]] = []
         self.names: dict[str, Path] = {}
         self.video: VideoFile | None = None
@@ -38,7 +40,7 @@ class Output:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"--out {self.folder}: {error.strerror}") from error
-        self.task.open(self.folder)
+        self.writer.open(self.folder)
         return self
 
     def __exit__(
@@ -49,15 +51,17 @@ class Output:
     ) -> None:
         keep = kind is None and bool(self.images)
         self._close_video(kind is None)
-        self.task.close(keep)
+        self.writer.close(keep)
         if self.made and not self.images:
             with contextlib.suppress(OSError):  # not empty
                 self.folder.rmdir()
         if keep:
             listing = {"info": self.info, "images": self.images, "annotations": []}
-            write_json(self.folder / "images.json", {**listing, "categories": self.task.categories})
-            if self.draw and self.task.needs_legend:
-                write_legend(self.folder / "legend.png", self.task.classes)
+            write_json(
+                self.folder / "images.json", {**listing, "categories": self.writer.categories}
+            )
+            if self.draw and self.writer.needs_legend:
+                write_legend(self.folder / "legend.png", self.writer.classes)
 
     def add(self, frame: Frame, result: Any) -> None:
         """Write what was predicted for a frame; its image is drawn over."""
@@ -68,10 +72,10 @@ class Output:
             entry["frame"] = frame.number
         stem = self._stem(frame.path)
         number = "" if frame.number is None else f"/{frame.number:06d}"
-        self.task.save(image_id, f"{stem}{number}", (height, width), result)
+        self.writer.save(image_id, f"{stem}{number}", (height, width), result)
         self.images.append(entry)
         if self.draw:
-            self.task.draw(frame.image, result)
+            self.writer.draw(frame.image, result)
             self._picture(frame, stem)
 
     def _picture(self, frame: Frame, stem: str) -> None:

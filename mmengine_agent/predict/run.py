@@ -6,8 +6,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from mmengine_agent.predict.inputs import Frame
 from mmengine_agent.predict.model import Predictor
-from mmengine_agent.tasks import Gather, Task
 from mmengine_agent.predict.tiles import Grid, Tile
+from mmengine_agent.predict.writer import Gather, Writer
 
 Item = TypeVar("Item")
 
@@ -25,7 +25,7 @@ class Cut(NamedTuple):
 def predict(
     frames: Iterator[Frame],
     predictor: Predictor,
-    task: Task,
+    writer: Writer,
     tile: int | None = None,
     overlap: int = 0,
     batch_size: int = 1,
@@ -36,16 +36,16 @@ def predict(
     Args:
         frames: the images, read one by one.
         predictor: the model.
-        task: of the model.
+        writer: of the model's task.
         tile: side of the tiles that images are cut into, in pixels; None takes them whole.
         overlap: of neighbouring tiles, in pixels.
         batch_size: how many tiles, or whole images, go through the model together.
         tick: called after each tile.
 
     Yields:
-        The frame, and what the task's gather makes of its tiles.
+        The frame, and what the writer's gather makes of its tiles.
     """
-    for batch in _batches(_cuts(frames, task, tile, overlap), batch_size):
+    for batch in _batches(_cuts(frames, writer, tile, overlap), batch_size):
         samples = predictor([cut.frame.image[cut.tile.area] for cut in batch])
         while batch:  # dropped one by one, so that nothing is kept of what is done
             cut = batch.pop(0)
@@ -55,11 +55,11 @@ def predict(
                 yield cut.frame, cut.gather.result()
 
 
-def _cuts(frames: Iterator[Frame], task: Task, tile: int | None, overlap: int) -> Iterator[Cut]:
+def _cuts(frames: Iterator[Frame], writer: Writer, tile: int | None, overlap: int) -> Iterator[Cut]:
     for frame in frames:
         height, width = frame.image.shape[:2]
         grid = Grid.cover(height, width, tile, overlap)
-        gather = task.gather(grid)
+        gather = writer.gather(grid)
         for number, each in enumerate(grid, 1):
             yield Cut(frame, each, gather, number, len(grid))
 

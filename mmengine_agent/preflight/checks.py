@@ -8,11 +8,11 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mmengine_agent.errors import UserError
-from mmengine_agent.run.exit import process_number
-from mmengine_agent.preflight.data import data_problems
 from mmengine_agent.preflight.keys import unread_keys
-from mmengine_agent.preflight.model import class_problems, fit_problems, model_of
 from mmengine_agent.preflight.machine import loader_problems, process_problems, space_problems
+from mmengine_agent.preflight.model import class_problems, fit_problems, model_of
+from mmengine_agent.run.exit import process_number
+from mmengine_agent.task import task_of
 
 WARNING = "warning: "  # what a check says begins so if training can go on
 
@@ -34,13 +34,14 @@ def require_ready(
 def require_sound(cfg: Config) -> None:
     """Raise one UserError with what would stop a test for its data; the first process looks."""
     if process_number() == 0:
-        _raise_all(list(data_problems(cfg, "test")), "testing")
+        _raise_all(list(task_of(cfg).data_problems(cfg, ("test",))), "testing")
 
 
 def problems(cfg: Config, options: dict[str, Any]) -> Iterator[str]:
     """What is wrong, and warnings."""
     yield from unread_keys(cfg, options)
-    yield from data_problems(cfg)
+    splits = ("train", "val") if cfg.get("val_cfg") is not None else ("train",)
+    yield from task_of(cfg).data_problems(cfg, splits)
     yield from class_problems(cfg)
     yield from loader_problems(cfg)
     yield from process_problems(cfg)

@@ -10,9 +10,10 @@ from mmengine.runner.checkpoint import CheckpointLoader, find_latest_checkpoint
 from torch import Tensor, nn
 
 from agent_attention.checkpoint import unwrap
-from mmengine_agent.data.user_data import class_names, datasets, is_coco
+from mmengine_agent.data.user_data import class_names, datasets
 from mmengine_agent.errors import UserError
 from mmengine_agent.predict.model import build_model, require_fit
+from mmengine_agent.task import task_of
 
 # they have num_classes of their own: object or not, ImageNet's, stuff's
 _OTHER = {"rpn_head", "backbone", "teacher", "text_encoder", "semantic_head"}
@@ -43,7 +44,7 @@ def class_problems(cfg: Config) -> Iterator[str]:
 
 def _class_counts(cfg: Config) -> dict[str, set[int]]:
     """How many classes the sets name that training and validation read."""
-    scope = "mmdet" if is_coco(cfg) else "mmseg"
+    scope = task_of(cfg).scope
     found: dict[str, set[int]] = {"train": set(), "val": set()}
     for split, dataset in datasets(cfg):
         names = class_names(dataset, scope) if split in found else ()

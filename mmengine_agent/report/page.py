@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from mmengine_agent.report import charts
-from mmdet_agent.evaluation.coco import BACKGROUND
+from mmengine_agent.report.record import BACKGROUND
 from mmengine_agent.report.workdir import WorkDir
 
 _HERE = Path(__file__).parent

@@ -16,11 +16,12 @@ from mmengine.dist import collect_results
 from mmengine.evaluator import BaseMetric
 from mmengine.runner import Runner
 
-from mmengine_agent.data.user_data import is_coco
 from mmengine_agent.files import write_whole
+from mmengine_agent.task import task_of
 
 FILE = "evaluation.json"
 VERSION = 1  # of the file's layout
+BACKGROUND = "background"  # of a confusion matrix: the last label, where no object is
 SHOWN = 6  # best, and as many worst predictions
 
 Item = TypeVar("Item")
@@ -63,7 +64,7 @@ def add_record(runner: Runner, cfg: Config) -> Record | None:
         The record, or None if no metric of the config has what it needs: ``CocoMetric`` with an
         annotation file, or ``IoUMetric``, not only formatting results.
     """
-    make = _of_detection if is_coco(cfg) else _of_segmentation
+    make = task_of(cfg).record
     metrics = runner.test_loop.evaluator.metrics
     for place, metric in enumerate(metrics):
         record = None if getattr(metric, "format_only", False) else make(metric, runner, cfg)
@@ -93,26 +94,3 @@ def best_and_worst(
     rest = sorted(order[len(worst) :], key=lambda i: (-score[i], -size[i]))
     groups = {"best": rest[:SHOWN], "worst": worst}
     return [(name, items[i]) for name, chosen in groups.items() for i in chosen]
-
-
-def _of_detection(metric: BaseMetric, runner: Runner, cfg: Config) -> Record | None:
-    from mmdet.evaluation import CocoMetric  # only here: a segmentation run may lack mmdet
-
-    from mmdet_agent.evaluation.record import DetectionRecord
-
-    evaluators = (
-        cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
-    )
-    files = [each.ann_file for each in evaluators if each.get("ann_file")]
-    # its subclasses score in ways of their own
-    if not files or type(metric) is not CocoMetric or "bbox" not in metric.metrics:
-        return None
-    return DetectionRecord(metric, runner.test_loop.dataloader.dataset, files[0])
-
-
-def _of_segmentation(metric: BaseMetric, runner: Runner, cfg: Config) -> Record | None:
-    from mmseg.evaluation import IoUMetric
-
-    from mmseg_agent.evaluation.record import SegmentationRecord
-
-    return SegmentationRecord(metric) if isinstance(metric, IoUMetric) else None

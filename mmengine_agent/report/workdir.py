@@ -11,9 +11,9 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmengine_agent.data.user_data import is_coco
 from mmengine_agent.errors import UserError
 from mmengine_agent.report.record import FILE, VERSION
+from mmengine_agent.task import task_of
 
 Line = dict[str, Any]  # of scalars.json
 _ENVIRONMENT = re.compile(r"System environment:\n(.*?)\n-{20,}", re.DOTALL)
@@ -150,11 +150,7 @@ def _task(config: Path | None) -> str:
     if config is None:
         return ""
     try:  # without what it imports: nothing is built here
-        return (
-            "detection"
-            if is_coco(Config.fromfile(config, import_custom_modules=False))
-            else ("segmentation")
-        )
+        return task_of(Config.fromfile(config, import_custom_modules=False)).name
     except Exception as error:  # a config is the user's own code, and may raise anything
         raise UserError(f"cannot read the config {config}: {error}") from error
 

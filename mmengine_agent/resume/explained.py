@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from operator import index
 from typing import Any
 
-from mmengine_agent.errors import UserError
 from agent_attention.safe_load import CheckpointError
+from mmengine_agent.errors import UserError
 
 
 @contextmanager

@@ -6,11 +6,13 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from agent_attention.safe_archive import archive_damage
 from mmengine_agent.checkpoints import load_local
 from mmengine_agent.errors import UserError
-from mmengine_agent.hooks.checkpoint import INTERRUPTED, POINTER
-from agent_attention.safe_archive import archive_damage
+from mmengine_agent.files import write_whole
 
+POINTER = "last_checkpoint"  # in a work directory: where mmengine looks for the newest one's name
+INTERRUPTED = "interrupted.pth"
 Say = Callable[[str], None]
 
 
@@ -111,3 +113,16 @@ def _checkpoints(cfg: Config) -> list[Path]:
 def _age(path: Path) -> tuple[int, int]:
     """Sorts the newest first; of files of one time, as copies have, that of the later step."""
     return -path.stat().st_mtime_ns, -(_step(path) or 0)
+
+
+def point_at(work_dir: str | Path, checkpoint: str | None) -> None:
+    """Have the pointer of a work directory name a checkpoint, or remove it.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    pointer = Path(work_dir, POINTER)
+    if checkpoint is None or "://" in checkpoint:
+        pointer.unlink(missing_ok=True)
+    else:
+        write_whole(pointer, checkpoint)

@@ -12,9 +12,9 @@ from typing import NoReturn
 
 from torch import distributed
 
+from agent_attention.safe_load import CheckpointError
 from mmengine_agent.errors import ToldError, UserError
 from mmengine_agent.files import describe_disk, disk_is_full
-from agent_attention.safe_load import CheckpointError
 
 RESUME_ME = 75  # EX_TEMPFAIL of sysexits.h: a failure that passes, try again
 _PATIENCE = 3.0  # seconds in which a launcher ends the others, when one has failed

@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 import torch
 from mmengine.config import Config
 
-from mmengine_agent.data.user_data import is_coco
 from mmengine_agent.errors import UserError
+from mmengine_agent.task import task_of
 
 Number = TypeVar("Number", int, float)
 LOGGERS = {
@@ -112,13 +112,9 @@ def set_ema(cfg: Config, decay: float) -> None:
 def set_early_stop(cfg: Config, patience: int) -> None:
     """Stop when the main score has not grown by 0.001 in ``patience`` validations."""
     hook = {"type": "EarlyStoppingHook", "patience": patience, "rule": "greater"}
-    points = 1.0 if is_coco(cfg) else 100.0  # COCO's scores end at 1, mmseg's at 100
-    _add_hook(cfg, {**hook, "monitor": main_score(cfg), "min_delta": 0.001 * points})
-
-
-def main_score(cfg: Config) -> str:
-    """The name of a model's main validation score."""
-    return "coco/bbox_mAP" if is_coco(cfg) else "mIoU"
+    task = task_of(cfg)
+    least = 0.001 * task.perfect_score
+    _add_hook(cfg, {**hook, "monitor": task.main_score, "min_delta": least})
 
 
 def add_logger(cfg: Config, name: str) -> None:

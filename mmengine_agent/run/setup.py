@@ -9,10 +9,11 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
-from mmengine_agent.data.user_data import DataFlags, is_coco, point_at
+from mmengine_agent.data.user_data import DataFlags, point_at
 from mmengine_agent.errors import UserError
 from mmengine_agent.run.exit import one_line
 from mmengine_agent.run.processes import fit_to_cpu, join_processes, name_ourselves
+from mmengine_agent.task import task_of
 
 
 class KeyValues(DictAction):
@@ -100,8 +101,6 @@ def build_runner(cfg: Config) -> Runner:
         runner = Runner.from_cfg(cfg)
     except (TypeError, ValueError, KeyError, ImportError) as error:
         raise UserError(f"cannot build what the config describes: {one_line(error)}") from error
-    if is_coco(cfg):
-        from mmdet_agent.no_detections import NoDetectionsHook  # mmseg may be there alone
-
-        runner.register_hook(NoDetectionsHook())
+    for hook in task_of(cfg).hooks():
+        runner.register_hook(hook)
     return runner

@@ -1,15 +1,14 @@
 """Test-time augmentation: several scales, each mirrored too, from a config's own test pipeline."""
 
+from collections.abc import Callable
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from mmengine_agent.data.user_data import is_coco
 from mmengine_agent.errors import UserError
+from mmengine_agent.task import task_of
 
 SCALES = (0.75, 1.0, 1.25)  # of the size a config tests at
-_META = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "flip", "flip_direction")
-_NMS = {"type": "nms", "iou_threshold": 0.5}
 
 
 def set_tta(cfg: Config) -> None:
@@ -21,16 +20,20 @@ def set_tta(cfg: Config) -> None:
         UserError: if the test pipeline is none that can be augmented.
     """
     dataset = cfg.test_dataloader.dataset
-    pipeline = cfg.get("tta_pipeline") or augmented(dataset.pipeline, is_coco(cfg))
-    model = cfg.get("tta_model") or tta_model(cfg)
+    task = task_of(cfg)
+    pipeline = cfg.get("tta_pipeline") or augmented(dataset.pipeline, task.tta_step)
+    model = cfg.get("tta_model") or task.tta_model(cfg)
     dataset.pipeline = pipeline
     cfg.model = ConfigDict(**model, module=cfg.model)
-    if is_coco(cfg):
-        _drop_masks(cfg, cfg.model.module)
+    task.before_tta(cfg)
 
 
-def augmented(pipeline: list[Any], detection: bool) -> list[Any]:
+def augmented(pipeline: list[Any], step_of: Callable[[Any], Any]) -> list[Any]:
     """A test pipeline with all scales and mirrored copies, at its Resize or right after loading.
+
+    Args:
+        pipeline: of a config.
+        step_of: what becomes of each step after the Resize.
 
     Raises:
         UserError: if it has more than one Resize, or one without a scale.
@@ -47,17 +50,8 @@ def augmented(pipeline: list[Any], detection: bool) -> list[Any]:
         )
     resizes = [_scaled(resize, factor) for factor in SCALES]
     flips = [{"type": "RandomFlip", "prob": float(flip)} for flip in (False, True)]
-    rest = [[_with_flip(step, detection)] for step in after]
+    rest = [[step_of(step)] for step in after]
     return [*before, {"type": "TestTimeAug", "transforms": [resizes, flips, *rest]}]
-
-
-def tta_model(cfg: Config) -> dict[str, Any]:
-    """The wrapper that merges the results of all views of an image."""
-    if not is_coco(cfg):
-        return {"type": "SegTTAModel"}
-    test = cfg.model.get("test_cfg", {})
-    most = test.get("rcnn", test).get("max_per_img", 100)
-    return {"type": "DetTTAModel", "tta_cfg": {"nms": _NMS, "max_per_img": most}}
 
 
 def _scaled(resize: Any, factor: float) -> Any:
@@ -65,20 +59,3 @@ def _scaled(resize: Any, factor: float) -> Any:
     if "scale" in resize:
         return {**resize, "scale": tuple(round(side * factor) for side in resize["scale"])}
     return {**resize, "scale_factor": resize["scale_factor"] * factor}
-
-
-def _with_flip(step: Any, detection: bool) -> Any:
-    """What packs the views of a detector must say how each was flipped; mmseg's says so anyway."""
-    return {**step, "meta_keys": _META} if detection and step["type"] == "PackDetInputs" else step
-
-
-def _drop_masks(cfg: Config, model: Any) -> None:
-    """No mask head and no mask AP: mmdet's wrapper refuses predictions with masks."""
-    for part in ("mask_head", "mask_roi_extractor"):
-        model.get("roi_head", {}).pop(part, None)
-    evaluators = cfg.test_evaluator
-    for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
-        metric = evaluator.get("metric")
-        if isinstance(metric, list | tuple) and "segm" in metric:
-            evaluator.metric = [name for name in metric if name != "segm"]
-            print("--tta: masks are not merged, boxes alone are evaluated")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from mmengine_agent.data.faults import Fault
 from mmengine_agent.data.images import (
@@ -101,6 +102,16 @@ def read_label(path: Path, classes: int) -> Label:
         return Label(image.size, faults=channels)
     pixels = _count(values)
     return Label(image.size, pixels, tuple(_value_faults(pixels, classes)))
+
+
+def require_plain(path: Path, classes: int) -> None:
+    """Raise Trouble if labels are colours or deeper than 8 bits."""
+    with Image.open(path) as image:
+        if image.mode in {"L", "P", "1"}:
+            return
+    for kind, message in read_label(path, classes).faults:
+        if kind != "label-empty":
+            raise Trouble(kind, f"{path}: {message}")
 
 
 def unused_classes(pixels: Counter[int], names: list[str]) -> Iterator[Fault]:

@@ -10,16 +10,17 @@ import cv2
 import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
+from mmseg.evaluation import IoUMetric
 from torch import Tensor
 from tqdm import tqdm
 
 from mmengine_agent.report.pictures import (
     SIDE,
-    draw_segmentation,
     hexadecimal,
     palette_of,
 )
 from mmengine_agent.report.record import Record, best_and_worst
+from mmseg_agent.evaluation.pictures import draw_segmentation
 
 _NO_CLASS = 65535  # in the maps kept for pictures
 
@@ -157,3 +158,8 @@ def _unpacked(png: bytes) -> np.ndarray:
     labels = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
     assert labels is not None  # it is our own
     return labels.astype(np.int64)
+
+
+def record_of(metric: BaseMetric) -> Record | None:
+    """The record that goes with an ``IoUMetric``; None with any other metric."""
+    return SegmentationRecord(metric) if isinstance(metric, IoUMetric) else None

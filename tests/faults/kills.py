@@ -45,7 +45,7 @@ from tqdm import tqdm
 from mmengine_agent.checkpoints import load_local
 from mmengine_agent.errors import UserError
 from mmengine_agent.files import describe_disk
-from mmengine_agent.resume import newest_whole
+from mmengine_agent.resume.newest import newest_whole
 
 INTERVAL = 4  # iterations between checkpoints: one epoch of the detector
 TASKS = ("detection", "segmentation")

@@ -32,7 +32,8 @@ from stop_hooks import add_hook, scramble
 from tiny_runs import LAST, TIMES, difference, make_data, tiny, train
 from tqdm import tqdm
 
-from mmengine_agent.resume import RESUME_ME, newest_whole
+from mmengine_agent.resume.newest import newest_whole
+from mmengine_agent.run.exit import RESUME_ME
 
 TASKS = ("detection", "segmentation")
 LENGTH = 8  # iterations of both

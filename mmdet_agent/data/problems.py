@@ -1,35 +1,25 @@
-"""The data set of a config: can it be loaded, and is it what the classes say?"""
+"""A detection config's data: can mmdet load it, and is it what the classes say?"""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.fileio import list_dir_or_file
 
-from mmengine_agent.data.user_data import class_names, datasets, is_coco
-from mmengine_agent.preflight import annotations
-from mmengine_agent.preflight.signatures import default_of
+from mmdet_agent.data import preflight as annotations
+from mmengine_agent.data.user_data import class_names, datasets
 
 _LOOKED = 100  # images whose files are looked for
 
 
-def data_problems(cfg: Config, *splits: str) -> Iterator[str]:
-    """What is wrong with the sets of some splits, as far as their files are there.
-
-    Without splits: with those to train and to validate on.
-    """
-    wanted = splits or ("train", *(["val"] if cfg.get("val_cfg") is not None else []))
-    look = _coco_problems if is_coco(cfg) else _ade_problems
+def data_problems(cfg: Config, splits: Sequence[str]) -> Iterator[str]:
+    """What is wrong with the sets of some splits, as far as their files are there."""
     for split, dataset in datasets(cfg):
-        if split in wanted:
-            yield from look(dataset, split)
-    for split in wanted if is_coco(cfg) else ():
+        if split in splits:
+            yield from _coco_problems(dataset, split)
+    for split in splits:
         yield from _evaluator_problems(cfg, split)
-
-
-# ---- COCO-like
 
 
 def _coco_problems(dataset: Any, split: str) -> Iterator[str]:
@@ -123,46 +113,3 @@ def _evaluator_problems(cfg: Config, split: str) -> Iterator[str]:
         path = evaluator.get("ann_file")
         if path and not Path(path).exists():
             yield f"{split}_evaluator.ann_file: there is no {path} (from {Path.cwd()})"
-
-
-# ---- ADE20K-like
-
-
-def _ade_problems(dataset: Any, split: str) -> Iterator[str]:
-    root, places = dataset.get("data_root") or "", dataset.get("data_prefix") or {}
-    images, labels = (Path(root, places.get(key) or "") for key in ("img_path", "seg_map_path"))
-    if dataset.get("ann_file") or not (images.is_dir() and labels.is_dir()):
-        return
-    endings = _ending(dataset, "img_suffix", ".jpg"), _ending(dataset, "seg_map_suffix", ".png")
-    try:
-        names, labelled = _names(images, endings[0]), _names(labels, endings[1])
-    except OSError as error:  # such as a link to itself, at which mmseg ends too
-        yield f"{error.filename or images}: {error.strerror}"
-        return
-    if not names:
-        others = Counter(path.suffix for path in images.rglob("*") if path.is_file())
-        there = ", ".join(f"{count} {ending}" for ending, count in others.most_common(3))
-        yield (
-            f"{images}: no image ends in {endings[0]} (there: {there or 'nothing'}); "
-            f"--cfg-options {split}_dataloader.dataset.img_suffix=.png changes what is looked for"
-        )
-        return
-    absent = sorted(names - labelled)
-    if absent:
-        yield (
-            f"{labels}: {len(absent)} of {len(names)} images have no label map, such as "
-            f"{absent[0]}{endings[1]}"
-        )
-
-
-def _ending(dataset: Any, key: str, default: str) -> str:
-    """File endings of a set: its own, or those its type was written with."""
-    if dataset.get(key):
-        return str(dataset[key])
-    return str(default_of(dataset.type, "mmseg", key) or default)
-
-
-def _names(folder: Path, ending: str) -> set[str]:
-    """Paths of files in a folder and those within, as mmseg lists them, without their ending."""
-    found = list_dir_or_file(str(folder), list_dir=False, suffix=ending, recursive=True)
-    return {name.removesuffix(ending) for name in found}
