@@ -17,6 +17,7 @@ import pytest
 import torch
 from helpers import SMALL, SMALL_GRIDS, normal, seed_weights, small_pvt
 from mmengine.config import Config
+from mmengine.registry import MODELS as REGISTRY
 from mmengine.registry import init_default_scope
 from mmengine.structures import BaseDataElement
 from mmseg.models.utils import Upsample
@@ -33,6 +34,8 @@ from agent_attention.window import WindowAttention
 from mmengine_agent.errors import UserError
 from mmengine_agent.export import formats as export_formats
 from mmengine_agent.export.modules import Normalise, replace_layers
+from mmengine_agent.task import task_of
+from mmseg_agent.task import TASK as SEGMENTATION
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 # batch, height, width: none is the recorded one; smaller than a stride, multiples of it, larger
@@ -199,7 +202,7 @@ def build(config: Path) -> Any:
     """The model of a config, with seeded weights."""
     cfg = Config.fromfile(config)
     init_default_scope(cfg.default_scope)
-    task_of(cfg)  # its import registers the backbones
+    task_of(cfg)  # registers the backbones
     return seed_weights(REGISTRY.build(cfg.model)).eval()
 
 

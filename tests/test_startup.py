@@ -26,6 +26,7 @@ from mmengine_agent.preflight import machine as run_checks
 from mmengine_agent.preflight.checks import require_ready
 from mmengine_agent.preflight.keys import unread_keys
 from mmengine_agent.preflight.model import class_problems
+from mmengine_agent.task import task_of
 
 __all__ = ["data"]  # a fixture, shared with test_tools
 

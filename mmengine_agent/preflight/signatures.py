@@ -11,7 +11,7 @@ from typing import Any
 
 from mmengine.registry import Registry
 
-PACKAGES = ("mmengine", "mmcv", "mmdet", "mmseg", "agent_attention")
+PACKAGES = ("mmengine", "mmcv", "mmdet", "mmseg", "agent_attention", "mmengine_agent")
 
 
 def find(registry: Registry, kind: Any, scope: str) -> Any:

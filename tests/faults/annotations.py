@@ -34,7 +34,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
-from mmengine_agent.preflight.data import data_problems
+from mmengine_agent.task import task_of
 from PIL import Image
 from tqdm import tqdm
 
@@ -159,7 +159,11 @@ def outcome(kind: str, cfg: Config, step: bool) -> str:
     try:
         if kind == "coco":
             point_at(cfg, flags)
-        told += [each for each in data_problems(cfg) if not each.startswith(WARNING)]
+        told += [
+            each
+            for each in task_of(cfg).data_problems(cfg, ("train", "val"))
+            if not each.startswith(WARNING)
+        ]
     except UserError as error:
         told.append(str(error))
     if told:
@@ -173,7 +177,7 @@ def train_on(kind: str, cfg: Config, step: bool) -> str:
     dataset_cfg = cfg.train_dataloader.dataset
     classes = None if kind == "coco" else len(dataset_cfg.metainfo.classes)
     dataset = DATASETS.build(dataset_cfg)
-    check_loading(dataset, None, classes)
+    check_loading(dataset, None, classes, task_of(cfg).label_check())
     try:
         samples = [dataset[index] for index in range(len(dataset))]
     except UserError:
