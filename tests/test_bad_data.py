@@ -31,8 +31,8 @@ from mmengine_agent.hooks.samples import BadSamplesHook, log_of, summary
 from mmengine_agent.preflight.keys import unread_keys
 from mmengine_agent.resume.newest import newest_whole
 from mmengine_agent.run.flags import add_training_flags
-from mmseg_agent.data.label_maps import require_plain
 from mmengine_agent.run.guard_flags import add_guard_flags, set_guards
+from mmseg_agent.data.label_maps import require_plain
 
 __all__ = ["data", "mmdet_hooks"]  # a fixture, shared with test_tools; hooks that runs name
 

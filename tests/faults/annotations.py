@@ -34,7 +34,6 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
-from mmengine_agent.task import task_of
 from PIL import Image
 from tqdm import tqdm
 
@@ -42,6 +41,7 @@ from mmengine_agent.data.checked_loading import check_loading
 from mmengine_agent.data.user_data import DataFlags, datasets, point_at, set_num_classes
 from mmengine_agent.errors import UserError
 from mmengine_agent.preflight.checks import WARNING
+from mmengine_agent.task import task_of
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = {
