@@ -5,7 +5,10 @@ cannot read back its own runs' state. Both read files through ``CheckpointLoader
 registered there serves ``init_cfg``, ``load_from``, ``--resume``, testing and the Inferencers.
 """
 
+import functools
 import hashlib
+import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -13,7 +16,7 @@ from urllib.parse import urlparse
 import torch
 from mmengine.dist import barrier as wait_for_all
 from mmengine.dist import get_rank, is_distributed, master_only
-from mmengine.logging import HistoryBuffer
+from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
@@ -24,11 +27,18 @@ from mmengine_agent.config_text import drop_code
 
 
 def install_safe_loader() -> None:
-    """Make mmengine read every kind of checkpoint name through ``load_file``."""
+    """Make mmengine read files, addresses and its lists of models through ``load_file``.
+
+    Object stores keep their loaders, which hand out bytes that nothing here has checked: each use
+    is a warning.
+    """
     CheckpointLoader.register_scheme("", load_local, force=True)
     CheckpointLoader.register_scheme(["http://", "https://"], load_address, force=True)
     CheckpointLoader.register_scheme([f"{name}://" for name in _LISTS], load_named, force=True)
-    CheckpointLoader.register_scheme(_STORES, refuse_store, force=True)
+    for prefix in _STORES:
+        load = CheckpointLoader._schemes.get(prefix)
+        if load is not None and not hasattr(load, "__wrapped__"):
+            CheckpointLoader.register_scheme(prefix, _with_warning(load), force=True)
 
 
 def load_local(filename: str, map_location: Any = None) -> Any:
@@ -98,9 +108,20 @@ def load_named(filename: str, map_location: Any = None) -> Any:
     return checkpoint
 
 
-def refuse_store(filename: str, map_location: Any = None) -> Any:
-    """Raise CheckpointError: an object store hands out bytes that nothing here has checked."""
-    raise CheckpointError(f"{filename} is in an object store: download it, and give the file")
+def _with_warning(load: Callable[..., Any]) -> Callable[..., Any]:
+    """The loader of an object store, with a warning."""
+
+    @functools.wraps(load)
+    def load_unchecked(filename: str, *args: Any, **kwargs: Any) -> Any:
+        print_log(
+            f"{filename} is in an object store: what it holds is not checked here, and may run "
+            "code. Download a file that you do not trust, and give its path",
+            logger="current",
+            level=logging.WARNING,
+        )
+        return load(filename, *args, **kwargs)
+
+    return load_unchecked
 
 
 @master_only

@@ -5,7 +5,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmdet.datasets import CocoDataset
 from mmengine.config import Config
+from mmengine.registry import DATASETS
 
 from mmdet_agent.data import preflight as annotations
 from mmengine_agent.data.user_data import class_names, datasets
@@ -16,10 +18,20 @@ _LOOKED = 100  # images whose files are looked for
 def data_problems(cfg: Config, splits: Sequence[str]) -> Iterator[str]:
     """What is wrong with the sets of some splits, as far as their files are there."""
     for split, dataset in datasets(cfg):
-        if split in splits:
+        if split in splits and reads_coco(dataset):
             yield from _coco_problems(dataset, split)
     for split in splits:
         yield from _evaluator_problems(cfg, split)
+
+
+def reads_coco(dataset: Any) -> bool:
+    """Whether a data set reads its annotations as mmdet's ``CocoDataset`` does.
+
+    Those of Pascal VOC, LVIS, panoptic COCO and others have layouts of their own.
+    """
+    with DATASETS.switch_scope_and_registry("mmdet") as registry:
+        kind = registry.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
+    return getattr(kind, "load_data_list", None) is CocoDataset.load_data_list
 
 
 def _coco_problems(dataset: Any, split: str) -> Iterator[str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from mmdet_agent.data.problems import reads_coco
 from mmengine_agent.errors import UserError
 from mmengine_agent.predict.classes import meta_of_type
 from mmengine_agent.predict.model import dataset_of
@@ -17,7 +18,7 @@ def category_ids(cfg: Config, names: tuple[str, ...]) -> tuple[int, ...]:
     """Those of the annotation file that the config names; else COCO's own; else label + 1."""
     dataset = dataset_of(cfg)
     path = Path(dataset.get("data_root") or "", dataset.get("ann_file") or "")
-    if path.is_file():
+    if path.is_file() and reads_coco(dataset):
         try:
             listed = {
                 each["name"]: each["id"] for each in json.loads(path.read_text())["categories"]

@@ -14,6 +14,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
+from mmengine_agent.class_counts import set_class_count
 from mmengine_agent.errors import UserError
 from mmengine_agent.task import task_of
 
@@ -130,20 +131,8 @@ def _rename(cfg: Config, classes: Sequence[str] | None) -> list[str] | None:
         return None
     for _, dataset in datasets(cfg):
         dataset.metainfo = {"classes": tuple(classes)}
-    set_num_classes(cfg.model, len(classes))
+    set_class_count(cfg.model, len(classes))
     return list(classes)
-
-
-def set_num_classes(node: Any, count: int) -> None:
-    """Give every head of a model's config a number of classes, in place."""
-    if isinstance(node, dict):
-        if "num_classes" in node:
-            node["num_classes"] = count
-        for child in node.values():
-            set_num_classes(child, count)
-    elif isinstance(node, list):
-        for child in node:
-            set_num_classes(child, count)
 
 
 def class_names(dataset: Any, scope: str) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from mmengine.registry import Registry
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+from mmengine_agent.config_walk import walk as walk_paths
 from mmengine_agent.preflight.signatures import (
     arguments,
     find,
@@ -65,6 +66,7 @@ def unread_keys(cfg: Config, options: dict[str, Any]) -> Iterator[str]:
     """What of a config, or of ``--cfg-options``, nothing reads, with the nearest known name."""
     scope = cfg.get("default_scope") or "mmengine"
     yield from _top_keys(cfg, options)
+    yield from _new_keys(cfg, options)
     hooks = cfg.get("default_hooks") or {}
     for name in hooks.keys() - _HOOKS:
         if get_close_matches(name, _HOOKS, 1, 0.8):
@@ -93,6 +95,20 @@ def _top_keys(cfg: Config, options: dict[str, Any]) -> Iterator[str]:
             yield _unread(given[name], why, name, () if inside else known)
         elif get_close_matches(name, known, 1, 0.85) and not _varies(name, known):
             yield _unread(name, "nothing reads it", name, known)
+
+
+def _new_keys(cfg: Config, options: dict[str, Any]) -> Iterator[str]:
+    """Options that add a key to a part without a type, next to one with almost the same name."""
+    if not options or not cfg.filename:
+        return
+    before = dict(walk_paths(Config.fromfile(cfg.filename).get("model") or {}, "model"))
+    for path in options:
+        parent, _, name = path.rpartition(".")
+        node = before.get(parent, {})
+        if "type" not in node and name not in node:
+            near = get_close_matches(name, node, 1, 0.7)
+            if near and not name.isdigit():
+                yield _unread(path, "the config has no such key there", name, near)
 
 
 def _places(cfg: Config, name: str) -> str:

@@ -10,16 +10,14 @@ from mmengine.runner.checkpoint import CheckpointLoader, find_latest_checkpoint
 from torch import Tensor, nn
 
 from agent_attention.checkpoint import unwrap
+from mmengine_agent.class_counts import class_counts
 from mmengine_agent.data.user_data import class_names, datasets
 from mmengine_agent.errors import UserError
 from mmengine_agent.predict.model import build_model, require_fit
 from mmengine_agent.task import task_of
 
-# they have num_classes of their own: object or not, ImageNet's, stuff's
-_OTHER = {"rpn_head", "backbone", "teacher", "text_encoder", "semantic_head"}
 # models that know their classes by words, number things and stuff apart, or follow objects
 _FREE_CLASSES = {"language_model", "panoptic_fusion_head", "detector", "reid"}
-_BOUNDARY = (1, 2)  # classes of an auxiliary head that only tells edges
 
 
 def class_problems(cfg: Config) -> Iterator[str]:
@@ -33,12 +31,12 @@ def class_problems(cfg: Config) -> Iterator[str]:
     told = [f"{split}_dataloader names {number} classes" for number, split in wanted.items()]
     if len(wanted) > 1:
         yield f"training and validation differ in their classes: {'; '.join(told)}"
-    for path, number in heads(cfg.model, "model"):
-        edges = "auxiliary_head" in path and number in _BOUNDARY
-        if len(wanted) == 1 and number not in wanted and not edges:
+    for found in class_counts(cfg.model):
+        if len(wanted) == 1 and found.number not in wanted:
             yield (
-                f"{path} is {number}, but {told[0]}; --cfg-options "
-                f"{path}={next(iter(wanted))}, or --train-ann / --classes, which set all of them"
+                f"{found.path} is {found.number}, but {told[0]}; --cfg-options "
+                f"{found.path}={next(iter(wanted))}, or --train-ann / --classes, which set all "
+                "of them"
             )
 
 
@@ -51,19 +49,6 @@ def _class_counts(cfg: Config) -> dict[str, set[int]]:
         if names:
             found[split].add(len(names))
     return found
-
-
-def heads(node: Any, path: str) -> Iterator[tuple[str, int]]:
-    """(where, number) of each ``num_classes`` of a model's config."""
-    if isinstance(node, dict):
-        if isinstance(node.get("num_classes"), int):
-            yield f"{path}.num_classes", node["num_classes"]
-        for key, child in node.items():
-            if key not in _OTHER:
-                yield from heads(child, f"{path}.{key}")
-    elif isinstance(node, list | tuple):
-        for index, child in enumerate(node):
-            yield from heads(child, f"{path}.{index}")
 
 
 def model_of(cfg: Config) -> nn.Module:

@@ -16,6 +16,7 @@ from mmengine.dist import (
     is_main_process,
 )
 
+from mmengine_agent.config_walk import walk
 from mmengine_agent.errors import ToldError, UserError
 
 Value = TypeVar("Value")
@@ -59,16 +60,12 @@ def fit_to_cpu(cfg: Config) -> None:
         print("SyncBN needs GPUs: on the CPU each process normalises its own part (BN)")
 
 
-def replace_sync_bn(node: Any) -> int:
+def replace_sync_bn(model: Any) -> int:
     """Make every SyncBN of a model config a BN, in place; the number replaced."""
-    if isinstance(node, list):
-        return sum(map(replace_sync_bn, node))
-    if not isinstance(node, dict):
-        return 0
-    replaced = int(node.get("type") == "SyncBN")
-    if replaced:
+    found = [node for _, node in walk(model) if node.get("type") == "SyncBN"]
+    for node in found:
         node["type"] = "BN"
-    return replaced + sum(map(replace_sync_bn, node.values()))
+    return len(found)
 
 
 def agree(decide: Callable[[], Value]) -> Value:

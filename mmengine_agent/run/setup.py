@@ -74,6 +74,7 @@ def load_config(args: Namespace) -> Config:
         name_ourselves()  # before anything can fail: one process tells of it
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     cfg = read_config(args.config, args.cfg_options)
+    task_of(cfg)  # registers what the tools put into configs, whether or not the config imports it
     classes = point_at(cfg, DataFlags.of(args))
     if classes:
         print(f"{len(classes)} classes: {', '.join(classes)}")

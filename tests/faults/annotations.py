@@ -37,8 +37,9 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from PIL import Image
 from tqdm import tqdm
 
+from mmengine_agent.class_counts import set_class_count
 from mmengine_agent.data.checked_loading import check_loading
-from mmengine_agent.data.user_data import DataFlags, datasets, point_at, set_num_classes
+from mmengine_agent.data.user_data import DataFlags, datasets, point_at
 from mmengine_agent.errors import UserError
 from mmengine_agent.preflight.checks import WARNING
 from mmengine_agent.task import task_of
@@ -217,7 +218,7 @@ def read(kind: str) -> Config:
 def model_for(kind: str, classes: int) -> Any:
     """The model of a demo config, for a number of classes that a mutation may have changed."""
     cfg = copy.deepcopy(read(kind))
-    set_num_classes(cfg.model, classes)
+    set_class_count(cfg.model, classes)
     return MODELS.build(cfg.model)
 
 
