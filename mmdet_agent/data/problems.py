@@ -31,7 +31,8 @@ def reads_coco(dataset: Any) -> bool:
     """
     with DATASETS.switch_scope_and_registry("mmdet") as registry:
         kind = registry.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
-    return getattr(kind, "load_data_list", None) is CocoDataset.load_data_list
+    own = ("load_data_list", "parse_data_info", "COCOAPI")
+    return all(getattr(kind, name, None) is getattr(CocoDataset, name) for name in own)
 
 
 def _coco_problems(dataset: Any, split: str) -> Iterator[str]:
