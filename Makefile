@@ -1,7 +1,7 @@
 # make demo   install, train and test both demo models, show a table and a picture
 # make test   install, run the tests        STACK=upstream: with upstream's OpenMMLab
 # make check  ruff and mypy
-# make faults  install, then kill, fill, break and fuzz for 20 minutes; prints a table
+# make faults  install, then kill, fill, break and fuzz for half an hour; prints a table
 # make docs   install, build the pages of docs/ into site/
 STACK ?= maintained
 VENV ?= $(if $(filter upstream,$(STACK)),.venv-upstream,.venv)

@@ -1,6 +1,7 @@
 """Training flags and test-time augmentation, on configs and in short runs."""
 
 import json
+import warnings
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,16 @@ def test_gradients_are_clipped_and_accumulated(task: str) -> None:
     cfg = with_flags(task, "--clip-grad", "0.5", "--accumulate", "4")
     assert cfg.optim_wrapper.clip_grad == {"max_norm": 0.5}
     assert cfg.optim_wrapper.accumulative_counts == 4
+
+
+def test_an_iteration_without_a_step_is_no_reason_to_warn() -> None:
+    text = "Detected call of `scheduler.step()` before `optimizer.step()`. In PyTorch"
+    with pytest.warns(UserWarning, match="Detected call"):
+        warnings.warn(text, stacklevel=1)
+    with_flags("detection", "--accumulate", "2")
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.warn(text, stacklevel=1)
+    assert not seen
 
 
 @pytest.mark.parametrize(("task", "gain"), [("detection", 0.0011), ("segmentation", 0.11)])

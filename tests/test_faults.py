@@ -14,6 +14,22 @@ def test_a_run_that_is_killed_and_whose_disk_is_full_ends_as_any_other() -> None
     assert story.partial > 0  # some died while they wrote
 
 
+def test_a_recipe_with_workers_that_is_killed_ends_as_any_other() -> None:
+    story = kills.run("upernet-recipe", kills=4, full=0)
+    assert story.problems == []
+    assert story.kills == 4 and sum(story.inside.values()) == 2
+
+
+# the warm-up ends after 6 iterations, the milestone is after 8
+@pytest.mark.parametrize(
+    ("recipe", "stop", "length"), [("mask-rcnn-recipe", 7, 12), ("upernet-recipe", 5, 10)]
+)
+def test_a_stopped_recipe_goes_on_exactly_over_a_change_of_its_learning_rate(
+    recipe: str, stop: int, length: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert resume.run(recipe, workers=[2], stops=[stop], length=length) == []
+
+
 def test_mutated_checkpoints_do_nothing() -> None:
     found = checkpoints.run(60)
     assert sum(found.values()) == 60

@@ -1,32 +1,35 @@
-"""Trainings of seconds: both tasks with everything random that real ones have, and a toy.
+"""Trainings of seconds: tasks with everything random that real ones have, and a toy.
 
-``detection`` is by epochs with mmdet's AspectRatioBatchSampler, ``segmentation`` by iterations with
-mmengine's InfiniteSampler. Both crop, resize or flip at random and drop paths, and keep averages.
+``detection`` and the Mask R-CNN recipe are by epochs with mmdet's AspectRatioBatchSampler,
+``segmentation`` and the UPerNet recipe by iterations with mmengine's InfiniteSampler. All crop,
+resize or flip at random and drop paths; the first of each keep averages.
 """
 
+import gc
 import itertools
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from helpers import SMALL, SMALL_GRIDS
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, METRICS, MODELS
 from mmengine.runner import Runner
+from mmengine.runner import runner as runner_module
+from mmengine.utils.dl_utils import collect_env
+from tiny_tasks import CLASSES, DEMOS, TASKS, last_checkpoint, small_config
 from torch.utils.data import Dataset
 
 from mmengine_agent.checkpoints import install_safe_loader, load_local
 from mmengine_agent.resume.switch_on import make_resumable
 
-CONFIGS = Path(__file__).parents[1] / "configs"
-CLASSES = ("ellipse", "rectangle", "triangle", "star", "cross")
-LAST = {"detection": "epoch_2.pth", "segmentation": "iter_8.pth"}  # of the runs as configured
+LAST = {name: last_checkpoint(name) for name in TASKS}  # of the runs as configured
 TIMES = ("time", "data_time", "memory")
 _NUMBERS = itertools.count()
 
@@ -74,92 +77,33 @@ def make_data(folder: Path) -> Path:
 # ---- configs
 
 
-def tiny(task: str, data: Path, work_dir: Path, workers: int = 0, **settings: Any) -> Config:
-    """Two epochs of four iterations, or eight iterations; validation after four and after eight."""
-    cfg = (_detection if task == "detection" else _segmentation)(data)
-    cfg.merge_from_dict(
-        {
-            "model.backbone.agent_shapes": SMALL_GRIDS,
-            "model.backbone.drop_path_rate": 0.3,
-            "model.neck.in_channels": list(SMALL["embed_dims"]),
-            "train_dataloader.num_workers": workers,
-            "train_dataloader.persistent_workers": workers > 0,
-            "train_dataloader.batch_size": 2,
-            "val_dataloader.num_workers": workers,
-            "val_dataloader.persistent_workers": workers > 0,
-            "default_hooks.logger.interval": 1,
-            "optim_wrapper.optimizer.lr": 0.01,
-            "visualizer.vis_backends": [{"type": "LocalVisBackend"}],
-        }
-    )
-    cfg.model.backbone.arch = dict(SMALL)
-    cfg.custom_hooks = [{"type": "EMAHook", "momentum": 0.1}]
-    cfg.pop("auto_scale_lr", None)
+def tiny(
+    task: str,
+    data: Path,
+    work_dir: Path,
+    workers: int | None = None,
+    length: int | None = None,
+    **settings: Any,
+) -> Config:
+    """A task of ``tiny_tasks``; of the demo's, two epochs or eight iterations, validated twice.
+
+    Args:
+        task: its name.
+        data: of ``make_data``.
+        work_dir: where the run writes.
+        workers: of each data loader; None: none for the demo's, as many as published for a recipe.
+        length: iterations, if not the task's own.
+        settings: further changes, by their dotted names.
+    """
+    cfg = small_config(task, data, length)
+    if workers is None and task in DEMOS:
+        workers = 0
+    if workers is not None:
+        for loader in (cfg.train_dataloader, cfg.val_dataloader):
+            loader.num_workers, loader.persistent_workers = workers, workers > 0
+    cfg.visualizer.vis_backends = [{"type": "LocalVisBackend"}]
     cfg.merge_from_dict(settings)
     return finish(cfg, work_dir)
-
-
-def _detection(data: Path) -> Config:
-    cfg = Config.fromfile(CONFIGS / "demo/agent_pvt_maskrcnn_demo.py")
-    flip = {"type": "RandomFlip", "prob": 0.5}
-    sizes = [(64, 64), (80, 80), (96, 96)]
-    load, notes, _, pack = cfg.train_dataloader.dataset.pipeline
-    resize = {"type": "RandomChoiceResize", "scales": sizes, "keep_ratio": True}
-    cfg.train_dataloader.dataset.pipeline = [load, notes, resize, flip, pack]
-    cfg.train_dataloader.batch_sampler = {"type": "AspectRatioBatchSampler"}
-    for part, loader in (("train", cfg.train_dataloader), ("val", cfg.val_dataloader)):
-        place = {"data_root": str(data), "ann_file": f"{part}.json", "data_prefix": {"img": part}}
-        loader.dataset.update(place)
-    cfg.val_evaluator.ann_file = str(data / "val.json")
-    norm = {"type": "GN", "num_groups": 4}
-    cfg.merge_from_dict(
-        {
-            "model.neck.out_channels": 16,
-            "model.neck.norm_cfg": norm,
-            "model.rpn_head.in_channels": 16,
-            "model.rpn_head.feat_channels": 16,
-            "model.roi_head.bbox_roi_extractor.out_channels": 16,
-            "model.roi_head.bbox_head.in_channels": 16,
-            "model.roi_head.bbox_head.fc_out_channels": 16,
-            "model.roi_head.mask_roi_extractor.out_channels": 16,
-            "model.roi_head.mask_head.in_channels": 16,
-            "model.roi_head.mask_head.conv_out_channels": 16,
-            "model.roi_head.mask_head.norm_cfg": norm,
-            "model.test_cfg.rpn.max_per_img": 20,
-            "model.train_cfg.rpn_proposal.max_per_img": 20,
-            "train_cfg.max_epochs": 2,
-            "train_cfg.val_interval": 1,
-        }
-    )
-    cfg.param_scheduler = [{"type": "LinearLR", "start_factor": 0.1, "by_epoch": False, "end": 20}]
-    return cfg
-
-
-def _segmentation(data: Path) -> Config:
-    cfg = Config.fromfile(CONFIGS / "demo/agent_pvt_semantic_fpn_demo.py")
-    load, notes, pack = cfg.train_dataloader.dataset.pipeline
-    resize = {"type": "RandomResize", "scale": (96, 48), "ratio_range": (0.7, 2.0)}
-    crop = {"type": "RandomCrop", "crop_size": (32, 32), "cat_max_ratio": 0.9}
-    more = [{**resize, "keep_ratio": True}, crop, {"type": "RandomFlip", "prob": 0.5}]
-    colours = {"type": "PhotoMetricDistortion"}
-    cfg.train_dataloader.dataset.pipeline = [load, notes, *more, colours, pack]
-    for part, loader in (("train", cfg.train_dataloader), ("val", cfg.val_dataloader)):
-        prefix = {"img_path": part, "seg_map_path": f"{part}_labels"}
-        loader.dataset.update({"data_root": str(data), "data_prefix": prefix})
-    cfg.merge_from_dict(
-        {
-            "model.data_preprocessor.size": (32, 32),
-            "model.neck.out_channels": 16,
-            "model.decode_head.in_channels": [16] * 4,
-            "model.decode_head.channels": 16,
-            "model.decode_head.dropout_ratio": 0.2,
-            "train_cfg.max_iters": 8,
-            "train_cfg.val_interval": 4,
-            "default_hooks.checkpoint.interval": 4,
-        }
-    )
-    cfg.param_scheduler = [{"type": "PolyLR", "power": 0.9, "end": 8, "by_epoch": False}]
-    return cfg
 
 
 def finish(cfg: Config, work_dir: Path) -> Config:
@@ -252,6 +196,17 @@ def toy(work_dir: Path, by_epoch: bool = True, workers: int = 0, **settings: Any
 
 
 # ---- running and comparing
+
+
+def start_quickly() -> None:
+    """Have later runs of this process and of its forks start in less time; after a first run.
+
+    mmengine asks compilers and drivers for their versions, and has the garbage collector look at
+    all that was imported, for each data set.
+    """
+    gc.collect()
+    gc.freeze()
+    runner_module.collect_env = cache(collect_env)
 
 
 def train(cfg: Config, seed: int | None = None, resume: Path | None = None) -> Runner:

@@ -58,7 +58,7 @@ def main() -> None:
     require_sound(cfg)
     guard_loading(cfg)
     drop_pretrained(cfg.model)
-    cfg.load_from = args.checkpoint
+    cfg.load_from, cfg.resume = args.checkpoint, False  # resuming takes training data, too
     if args.show_dir:
         set_show_dir(cfg, args.show_dir)
     if args.tta:

@@ -57,6 +57,8 @@ def main() -> None:
     cfg = load_config(args)
     join_processes(cfg)
     apply_training_flags(cfg, args)
+    # whoever takes the config of the work directory later does not go on from where this run did
+    own = {"resume": bool(cfg.get("resume")), "load_from": cfg.get("load_from")}
     cfg.resume, cfg.load_from = agree(partial(prepare, cfg, args, was_restarted()))
     require_seen(cfg)
     hooks = cfg.get("custom_hooks", [])
@@ -67,7 +69,7 @@ def main() -> None:
     else:
         make_resumable(cfg)
         set_guards(cfg, args)
-        build_runner(cfg).train()
+        build_runner(cfg, dumped=own).train()
 
 
 def prepare(cfg: Config, args: argparse.Namespace, restarted: bool) -> tuple[bool, str | None]:

@@ -104,11 +104,14 @@ class ExactResumeHook(Hook):
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Keep what the checkpoint says until everything is built."""
         self.loaded = checkpoint.get(KEY)
+        if self.loaded is not None and len(self.loaded["processes"]) == runner.world_size:
+            runner.logger.addFilter(_gradients_are_kept)
 
     def before_train(self, runner: Any) -> None:
         """Put the data in order, and go back to what was saved, where the run is a resumed one."""
         state = self.loaded if runner.iter > 0 else None
         self.loaded = None
+        runner.logger.removeFilter(_gradients_are_kept)
         if runner.iter > 0 and state is None:
             _warn(runner, "the checkpoint holds no run state: random numbers begin anew")
         if runner.val_loop is not None and runner.val_loop.dataloader.batch_sampler is not None:
@@ -190,6 +193,11 @@ def _gradients(runner: Any) -> dict[str, Any]:
     """Gradients that wait for more iterations, by parameter: none, unless they are accumulated."""
     named = _model(runner).named_parameters()
     return {name: each.grad.cpu() for name, each in named if each.grad is not None}
+
+
+def _gradients_are_kept(record: logging.LogRecord) -> bool:
+    """Keep mmengine from saying that the gradients of a step that is not complete are lost."""
+    return "gradient of some iterations is lost" not in record.getMessage()
 
 
 def _model(runner: Any) -> Any:

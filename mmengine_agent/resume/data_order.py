@@ -11,6 +11,7 @@ import signal
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -124,27 +125,27 @@ class EndlessBatches:
         return iter(self._loader)
 
 
-class DeafWorker:
-    """Starts a worker that hears SIGTERM from the main process only, and SIGINT from nobody.
+def start_worker(then: Callable[[int], None] | None, worker: int) -> None:
+    """Have a worker ignore SIGINT, and SIGTERM unless its main process sends it.
 
     Slurm and a terminal send them to every process of a job. A worker that dies of one takes the
-    run with it before it could save; without its main process a worker ends by itself. The main
-    process ends workers at its own end: that is no failure, so, like torch's, they exit with 0.
+    run with it before it could save; without its main process a worker ends by itself. SIGTERM
+    cannot be ignored altogether: the main process sends it at its own end, and waits.
+
+    Args:
+        then: what else is to be done when a worker starts.
+        worker: its number.
     """
-
-    def __init__(self, start: Callable[[int], None] | None) -> None:
-        self.start = start
-
-    def __call__(self, worker: int) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if hasattr(signal, "sigwaitinfo"):  # only there is known who sent it
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-            threading.Thread(target=_obey_parent, daemon=True).start()
-        if self.start is not None:
-            self.start(worker)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # only there is known who sent it
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_for_parent, daemon=True).start()
+    if then is not None:
+        then(worker)
 
 
-def _obey_parent() -> None:
+def _end_for_parent() -> None:
+    """Wait for SIGTERM from the main process, and exit; with 0, or torch reports a failure."""
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(0)
@@ -167,7 +168,7 @@ def placed(loader: DataLoader, seed: int, rank: int) -> DataLoader:
 
 
 def rebuilt(loader: DataLoader, batches: Any = None) -> DataLoader:
-    """The same loader with deaf workers, and a generator of its own.
+    """The same loader with workers that ignore signals, and a generator of its own.
 
     Each start of a loader draws a seed; from the common generator, it would change what the model
     draws. With workers that persist, a resumed run starts loaders more often.
@@ -180,7 +181,7 @@ def rebuilt(loader: DataLoader, batches: Any = None) -> DataLoader:
         collate_fn=loader.collate_fn,
         pin_memory=loader.pin_memory,
         timeout=loader.timeout,
-        worker_init_fn=DeafWorker(loader.worker_init_fn),
+        worker_init_fn=partial(start_worker, loader.worker_init_fn),
         multiprocessing_context=loader.multiprocessing_context,
         generator=own,
         prefetch_factor=loader.prefetch_factor,

@@ -39,8 +39,6 @@ def run_tool(main: Callable[[], None]) -> NoReturn:
         text = explained(error)
         if text is None:
             raise
-        if hasattr(signal, "SIGCHLD"):  # torch takes workers that end with the run for failed
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         print(f"error: {text}", file=sys.stderr)
         sys.exit(1)
     except SystemExit as stop:

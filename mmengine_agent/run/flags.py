@@ -1,5 +1,6 @@
 """Training comforts by flag: what a user would otherwise look up and write into a config."""
 
+import warnings
 from argparse import ArgumentParser, Namespace
 from typing import Any, TypeVar
 
@@ -74,6 +75,9 @@ def apply_training_flags(cfg: Config, args: Namespace) -> None:
         cfg.optim_wrapper.clip_grad = {"max_norm": _positive("--clip-grad", args.clip_grad)}
     if args.accumulate is not None:
         cfg.optim_wrapper.accumulative_counts = _positive("--accumulate", args.accumulate)
+    if cfg.optim_wrapper.get("accumulative_counts", 1) > 1:
+        # mmengine warns in the first iteration of each such run, which takes no step as it should
+        warnings.filterwarnings("ignore", r"Detected call of `scheduler\.step\(\)` before")
     if args.early_stop is not None:
         set_early_stop(cfg, _positive("--early-stop", args.early_stop))
     for name in args.log_to:

@@ -4,6 +4,7 @@ import os
 import subprocess
 from collections.abc import Callable
 from datetime import timedelta
+from inspect import signature
 from typing import Any, TypeVar
 
 import torch
@@ -50,10 +51,12 @@ def join_processes(cfg: Config) -> None:
 
 def fit_to_cpu(cfg: Config) -> None:
     """Make a config one that several processes can train without GPUs, in place."""
+    known = signature(torch.nn.parallel.DistributedDataParallel).parameters
+    sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     cfg.model_wrapper_cfg = {
         "type": "MMDistributedDataParallel",
         "device_ids": None,
-        "broadcast_buffers": False,
+        sync: False,  # torch 2.13 has another name for it
         "find_unused_parameters": cfg.get("find_unused_parameters", False),
     }
     if replace_sync_bn(cfg.model) and is_main_process():

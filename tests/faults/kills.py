@@ -1,32 +1,31 @@
 """Kill a training again and again, fill its disk, set its clock, and see that nothing is lost.
 
     python tests/faults/kills.py --kills 200 --full 20
-    python tests/faults/kills.py --task segmentation --kills 20 --full 0 --workers 2
+    python tests/faults/kills.py --task upernet-recipe --kills 20 --full 0 --workers 4
 
-A tiny detector and a tiny segmentor are trained through mmengine's Runner with the toolkit's hooks,
-in processes that SIGKILL ends: every second one inside a save, at one of its steps, the others at a
-random moment. Each process sees a clock of its own, a day off or right. After each kill the newest
-checkpoint must be whole, the pointer must name one that is there, and the next process goes on with
-it. At the end the weights are compared with those of a run that was never killed. With --full the
-disk is full during that many saves: a small one of memory where the system lets us mount one, else
-calls that fail.
+The tasks of tiny_tasks.py, two of the demo and two published recipes at small size, are trained
+through mmengine's Runner with the toolkit's hooks, the recipes with two worker processes for each
+data loader. SIGKILL ends the processes: every second one inside a save, at one of its steps, the
+others at a random moment; half of them from the beginning of the run on, and half around the
+milestones of its learning rate. Each process sees a clock of its own, a day off or right. After
+each kill the newest checkpoint must be whole, the pointer must name one that is there, and the next
+process goes on with it. At the end the weights are compared with those of a run that was never
+killed. With --full the disk is full during that many saves: a small one of memory where the system
+lets us mount one, else calls that fail.
 
 Prints rows of a table; exit code 1 if a promise was broken.
 """
 
 import argparse
-import errno
 import os
-import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -36,10 +35,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # a pool of threads does not surv
 sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from disk_faults import STEPS, die_in_a_save, fail_when_full, set_clock, small_disk
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from tiny_runs import difference, make_data, tiny, toy, train
+from tiny_runs import difference, make_data, start_quickly, tiny, toy, train
+from tiny_tasks import EPOCH, RECIPES, TASKS
 from tqdm import tqdm
 
 from mmengine_agent.checkpoints import load_local
@@ -47,10 +48,10 @@ from mmengine_agent.errors import UserError
 from mmengine_agent.files import describe_disk
 from mmengine_agent.resume.newest import newest_whole
 
-INTERVAL = 4  # iterations between checkpoints: one epoch of the detector
-TASKS = ("detection", "segmentation")
+INTERVAL = EPOCH  # iterations between checkpoints
+LATER = 0.6  # of a run: where the second half of the kills begins; 2/3 and 11/12 are milestones
+WORKERS = 2  # of each data loader of a recipe
 DAY = 86400
-STEPS = ("half written", "written", "flushed", "before the name", "named", "before a removal")
 
 
 @dataclass
@@ -61,6 +62,7 @@ class Story:
     inside: dict[str, int] = field(default_factory=dict)  # kills inside a save, by step
     partial: int = 0  # kills that left a half-written file
     repeated: int = 0  # most iterations done twice after one kill
+    reached: float = 0.0  # of the run, at the last kill
     full: int = 0
     mounted: bool = False
     problems: list[str] = field(default_factory=list)
@@ -77,32 +79,18 @@ class Progress(Hook):
         Path(self.path).write_text(str(runner.iter + 1))
 
 
-@HOOKS.register_module(force=True)
-class FillDisk(Hook):
-    """Leaves room for the logs and for a part of a checkpoint, when all that is old was removed."""
-
-    def __init__(self, part: float) -> None:
-        self.part = part
-
-    def after_train_iter(self, runner: Any, batch_idx: int, *args: Any, **kwargs: Any) -> None:
-        folder = Path(runner.work_dir)
-        ballast = folder / "ballast"
-        if not ballast.exists():
-            size = max((path.stat().st_size for path in folder.glob("*.pth")), default=0)
-            room = 100_000 + int(self.part * (size - 200_000))
-            ballast.write_bytes(bytes(shutil.disk_usage(folder).free - room))
-
-
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--task", choices=[*TASKS, "both", "toy"], default="both")
+    parser.add_argument("--task", choices=[*TASKS, "toy"], help="default: all but the toy")
     parser.add_argument("--kills", type=int, default=200, metavar="N", help="default: %(default)s")
     parser.add_argument(
         "--full", type=int, default=20, metavar="N", help="saves on a full disk: %(default)s"
     )
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="of the data loader")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="of each data loader: 0, of a recipe 2"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the kills' times")
     return parser.parse_args()
 
@@ -110,15 +98,17 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     begun = time.monotonic()
-    tasks = TASKS if args.task == "both" else (args.task,)
+    tasks = [args.task] if args.task else list(TASKS)
     counts = args.kills // len(tasks), args.full // len(tasks)
     stories = [run(task, *counts, args.workers, args.seed) for task in tasks]
     print_rows(tasks, stories, time.monotonic() - begun)
     return int(any(story.problems for story in stories))
 
 
-def run(task: str, kills: int, full: int, workers: int = 0, seed: int = 0) -> Story:
+def run(task: str, kills: int, full: int, workers: int | None = None, seed: int = 0) -> Story:
     """Train to the end through that many kills and full disks."""
+    if workers is None:
+        workers = WORKERS if task in RECIPES else 0
     story, chances = Story(), Random(seed)
     with tempfile.TemporaryDirectory() as folder, small_disk(Path(folder, "disk")) as mounted:
         place = Path(folder, "disk")
@@ -133,10 +123,14 @@ def run(task: str, kills: int, full: int, workers: int = 0, seed: int = 0) -> St
 
         with redirect_stdout(sys.stderr):  # what is imported late need not be in each process
             train(long_config(task, data, place / "first", 0, 2 * INTERVAL))
+        start_quickly()
         seconds = seconds_per_iteration(config("run"), story)
         for number in tqdm(range(kills), desc=f"{task}: kills"):
+            if number == kills // 2:
+                train_until(config("run"), story, int(LATER * length))
             step = STEPS[number // 2 % len(STEPS)] if number % 2 else None
             kill_once(config("run"), story, chances, step, 2 * INTERVAL * seconds)
+            story.reached = max(story.reached, progress(config("run")) / length)
         for number in tqdm(range(full), desc=f"{task}: full disks"):
             fill_once(config("run"), story, number, story.mounted)
         finish(config, story)
@@ -144,17 +138,21 @@ def run(task: str, kills: int, full: int, workers: int = 0, seed: int = 0) -> St
 
 
 def long_config(task: str, data: Path, work_dir: Path, workers: int, length: int) -> Config:
-    """A tiny run of at least ``length`` iterations that validates at the end only."""
-    settings: dict[str, Any] = {"train_cfg.val_interval": length}
-    if task == "detection":
-        settings["train_cfg.max_epochs"] = length // INTERVAL
-    else:
-        settings["train_cfg.max_iters"] = length
-        settings["default_hooks.checkpoint.interval"] = INTERVAL
+    """A tiny run of at least ``length`` iterations, saved after each ``INTERVAL`` of them.
+
+    A recipe validates as often as it is published, ten or twelve times; the others at their end.
+    """
+    settings: dict[str, Any] = {} if task in RECIPES else {"train_cfg.val_interval": length}
     if task == "toy":
+        settings |= {"train_cfg.max_iters": length, "default_hooks.checkpoint.interval": INTERVAL}
         cfg = toy(work_dir, by_epoch=False, workers=workers, **settings)
     else:
-        cfg = tiny(task, data, work_dir, workers, **settings)
+        every = 1 if TASKS[task].by_epoch else INTERVAL
+        settings |= {
+            "default_hooks.checkpoint.interval": every,
+            "default_hooks.checkpoint.max_keep_ckpts": 1,  # so that each save removes one
+        }
+        cfg = tiny(task, data, work_dir, workers, length, **settings)
     cfg.log_level = "ERROR"
     cfg.custom_hooks.append({"type": "Progress", "path": str(work_dir / "progress")})
     return cfg
@@ -173,6 +171,15 @@ def seconds_per_iteration(cfg: Config, story: Story) -> float:
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return seconds / max(1, last - first)
+
+
+def train_until(cfg: Config, story: Story, iteration: int) -> None:
+    """Go on with the run until about an iteration."""
+    child = start(cfg, story)
+    wait_for_progress(cfg, child, iteration)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    inspect(cfg, story)
 
 
 def kill_once(cfg: Config, story: Story, chances: Random, step: str | None, longest: float) -> None:
@@ -201,18 +208,6 @@ def kill_once(cfg: Config, story: Story, chances: Random, step: str | None, long
         story.problems.append(f"a process ended by itself, status {status}: {last_words(cfg)}")
     story.partial += bool(list(Path(cfg.work_dir).glob("*.part")))
     inspect(cfg, story)
-
-
-def set_clock(offset: int) -> None:
-    """Have the files of this process written at other times, in seconds from the right ones."""
-    real = os.replace
-
-    def replace(source: Any, target: Any) -> None:
-        now = time.time() + offset
-        os.utime(source, (now, now))
-        real(source, target)
-
-    os.replace = replace  # type: ignore[assignment]
 
 
 def start(cfg: Config, story: Story, prepare: Callable[[], None] = lambda: None) -> int:
@@ -268,62 +263,7 @@ def progress(cfg: Config) -> int:
     return int(Path(cfg.work_dir, "progress").read_text() or 0)
 
 
-def die_in_a_save(step: str, save: int) -> None:
-    """Have this process kill itself at a step of its ``save``-th write or rename."""
-    real = {name: getattr(os, name) for name in ("fsync", "replace", "remove", "unlink")}
-    made = dict.fromkeys(real, 0)
-
-    def die() -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    def fsync(handle: int) -> None:
-        made["fsync"] += 1
-        mine = made["fsync"] == 2 * save - 1  # contents and folders take turns
-        if mine and step == "half written":
-            os.ftruncate(handle, os.fstat(handle).st_size // 2)
-        if mine and step in ("half written", "written"):
-            die()
-        real["fsync"](handle)
-        if mine and step == "flushed":
-            die()
-
-    def replace(source: Any, target: Any) -> None:
-        made["replace"] += 1
-        if made["replace"] == save and step == "before the name":
-            die()
-        real["replace"](source, target)
-        if made["replace"] == save and step == "named":
-            die()
-
-    def removing(name: str) -> Callable[..., None]:
-        def call(*args: Any, **kwargs: Any) -> None:
-            if str(args[0]).endswith(".pth") and step == "before a removal":
-                die()
-            real[name](*args, **kwargs)
-
-        return call
-
-    os.fsync, os.replace = fsync, replace  # type: ignore[assignment]
-    os.remove, os.unlink = removing("remove"), removing("unlink")  # type: ignore[assignment]
-
-
 # ---- full disks
-
-
-@contextmanager
-def small_disk(place: Path) -> Iterator[bool]:
-    """A disk of memory at a folder; False where the system does not let us mount one."""
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256m", "none", str(place)]
-    try:
-        mounted = subprocess.run(mount, capture_output=True).returncode == 0
-    except OSError:
-        mounted = False
-    try:
-        yield mounted
-    finally:
-        if mounted:
-            subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 def fill_once(cfg: Config, story: Story, number: int, mounted: bool) -> None:
@@ -342,19 +282,6 @@ def fill_once(cfg: Config, story: Story, number: int, mounted: bool) -> None:
         story.problems.append(f"a full disk: exit {code}, {text!r}, {last_words(cfg)}")
     story.full += 1
     inspect(cfg, story)
-
-
-def fail_when_full(save: int) -> None:
-    """Have the ``save``-th content of this process not fit, as a late flush says it."""
-    real, made = os.fsync, [0]
-
-    def fsync(handle: int) -> None:
-        made[0] += 1
-        if made[0] == 2 * save - 1:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        real(handle)
-
-    os.fsync = fsync  # type: ignore[assignment]
 
 
 # ---- looking
@@ -402,8 +329,10 @@ def print_rows(tasks: Sequence[str], stories: list[Story], seconds: float) -> No
     )
     found += f", {sum(story.partial for story in stories)} half-written files, {seconds:.0f} s"
     kills = sum(story.kills for story in stories)
+    reached = "-".join(f"{100 * end(each.reached for each in stories):.0f}" for end in (min, max))
+    found += f", the last kills after {reached} % of the runs"
     steps = ", ".join(f"{step} {inside[step]}" for step in STEPS if inside[step])
-    what = f"{kills} SIGKILLs ({' and '.join(tasks)}), {sum(inside.values())} inside a save"
+    what = f"{kills} SIGKILLs ({', '.join(tasks)}), {sum(inside.values())} inside a save"
     print(f"| {what} ({steps}), the clock set each time | {wanted} | {found} |")
     if full := sum(story.full for story in stories):
         how = "a small disk in memory" if stories[0].mounted else "calls that fail"

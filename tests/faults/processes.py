@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tiny_runs import LAST, difference, make_data, tiny
+from tiny_tasks import DEMOS, TASKS
 
 TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parent
@@ -63,8 +64,10 @@ def write_config(task: str, data: Path, folder: Path, faults: list[Any], **setti
     """A tiny config with faults, as a file."""
     folder.mkdir(parents=True, exist_ok=True)
     cfg = tiny(task, data, folder, **settings)
-    package = "mmdet_agent" if task == "detection" else "mmseg_agent"
-    cfg.custom_imports = {"imports": [package, "fault_hook"], "allow_failed_imports": False}
+    cfg.custom_imports = {
+        "imports": [TASKS[task].package, "fault_hook"],
+        "allow_failed_imports": False,
+    }
     cfg.custom_hooks.append({"type": "FaultHook", "faults": faults, "folder": str(folder)})
     cfg.test_dataloader, cfg.test_evaluator = cfg.val_dataloader, cfg.val_evaluator
     cfg.randomness = {"seed": 1}
@@ -180,7 +183,7 @@ def second(data: Path, folder: Path, _: int) -> tuple[list[Row], list[str]]:
 def evaluation(data: Path, folder: Path, _: int) -> tuple[list[Row], list[str]]:
     """The scores of 1, 2 and 3 processes, of seven images and of two."""
     rows, problems = [], []
-    for task in LAST:
+    for task in DEMOS:
         config = write_config(task, data, folder / task, [])
         done = train(config, 1)
         if done.code:

@@ -1,6 +1,6 @@
 """Every fault of this folder, one after the other, and what became of it, as a table.
 
-    make faults                                   # 20 minutes on two cores
+    make faults                                   # half an hour on two cores
     python tests/faults/table.py kills checkpoints
 
 Each script prints its rows `| fault | wanted | found |`; its own --help tells what it does. Exit

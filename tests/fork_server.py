@@ -1,0 +1,284 @@
+"""Processes of Python that begin with the third-party packages imported, for tests that run tools.
+
+A tool's process spends most of its time on imports. A server imports them once and forks a child
+for each script, so one starts in a fraction of a second:
+
+    done = fork_server.run(["tools/test.py", config, checkpoint], cwd=folder, timeout=60)
+    process = fork_server.start(["tools/train.py", config], stdout=log)   # much like a Popen
+    process.send_signal(signal.SIGTERM)
+
+To whoever looks, the child is a process of its own: it has its environment, folder, arguments and
+``__main__``, and ends as the interpreter does, with ``atexit`` and its exit code or signal
+(``multiprocessing``'s own forkserver ends children without). Nothing of ours is imported
+beforehand, so an import that a tool lacks still fails.
+"""
+
+import atexit
+import functools
+import gc
+import importlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import types
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from select import select
+from typing import IO, Any
+
+# Libraries read these when they are loaded, so all children have the server's.
+SETTINGS = {
+    "CUDA_VISIBLE_DEVICES": "",
+    "MPLBACKEND": "Agg",
+    "OMP_NUM_THREADS": "1",  # a pool of threads does not survive a fork
+    "OPENBLAS_NUM_THREADS": "1",
+}
+PACKAGES = (
+    *(
+        "numpy",
+        "cv2",
+        "torch",
+        "torch.utils.data",
+        "torch._dynamo",
+        "tqdm",
+        "matplotlib.pyplot",
+        "pycocotools.mask",
+    ),
+    *("mmengine.runner", "mmengine.visualization", "mmengine.hooks", "mmcv.ops", "mmcv.transforms"),
+    *(f"mmdet.{part}" for part in ("apis", "datasets", "engine", "evaluation", "models")),
+    *(f"mmseg.{part}" for part in ("apis", "datasets", "engine", "evaluation", "models")),
+    *("mmdet.visualization", "mmseg.visualization"),
+)
+
+
+# ---- for tests
+
+
+class Process:
+    """A running child; the part of ``subprocess.Popen`` that tests use."""
+
+    def __init__(self, args: Sequence[str], reply: socket.socket) -> None:
+        self.args, self.returncode = list(args), None
+        self._reply = reply.makefile("r")
+        self.pid = int(self._line())
+        self.returncode: int | None
+
+    def poll(self) -> int | None:
+        """The exit code, minus the number of a signal that ended it; None while it runs."""
+        if self.returncode is None and select([self._reply], [], [], 0)[0]:
+            self.returncode = int(self._line())
+            self._reply.close()
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end.
+
+        Raises:
+            subprocess.TimeoutExpired: if it takes more than ``timeout`` seconds.
+        """
+        if self.returncode is None and not select([self._reply], [], [], timeout)[0]:
+            assert timeout is not None
+            raise subprocess.TimeoutExpired(self.args, timeout)
+        code = self.poll()
+        assert code is not None
+        return code
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def _line(self) -> str:
+        line = self._reply.readline()
+        if not line:
+            raise RuntimeError("the fork server is gone")
+        return line
+
+
+def start(
+    argv: Sequence[str | Path],
+    cwd: str | Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: IO[Any] | None = None,
+    stdout: IO[Any] | None = None,
+    stderr: IO[Any] | None = None,
+) -> Process:
+    """Run a Python file.
+
+    Args:
+        argv: the file and its arguments.
+        cwd: the folder it runs in; None takes this process's.
+        env: its environment, None for this process's; SETTINGS are added.
+        stdin: an open file, and so are ``stdout`` and ``stderr``; None reads and writes nothing.
+
+    Raises:
+        ValueError: if the environment has another value for one of SETTINGS.
+    """
+    known = dict(os.environ, **SETTINGS) if env is None else {**SETTINGS, **env}
+    wrong = [name for name, value in SETTINGS.items() if known[name] != value]
+    if wrong:
+        raise ValueError(f"all children of the server have one {', '.join(wrong)}")
+    request = {"argv": list(map(str, argv)), "cwd": str(cwd or os.getcwd()), "env": known}
+    reply, theirs = socket.socketpair()
+    with ExitStack() as stack:
+        stack.enter_context(theirs)
+        null = stack.enter_context(open(os.devnull, "r+"))
+        files = [(file or null).fileno() for file in (stdin, stdout, stderr)]
+        socket.send_fds(_server(), [b"+"], [theirs.fileno(), *files])
+    reply.sendall(json.dumps(request).encode() + b"\n")
+    return Process(request["argv"], reply)
+
+
+def run(
+    argv: Sequence[str | Path],
+    cwd: str | Path | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a Python file to its end, as ``subprocess.run(..., capture_output=True)`` does.
+
+    Raises:
+        subprocess.TimeoutExpired: if it takes more than ``timeout`` seconds; it is killed then.
+    """
+    # Files, not pipes: a worker that outlives a killed run would keep a pipe open.
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = start(argv, cwd, env, stdout=out, stderr=err)
+        try:
+            code = process.wait(timeout)
+        except BaseException:
+            process.kill()
+            raise
+        for file in (out, err):
+            file.seek(0)
+        return subprocess.CompletedProcess(process.args, code, out.read(), err.read())
+
+
+@functools.cache
+def _server() -> socket.socket:
+    """The socket of the server, which ends when this process does."""
+    ours, theirs = socket.socketpair()
+    paths = ("PYTHONPATH", "PYTHONWARNINGS")  # of each child: its own
+    env = {name: value for name, value in os.environ.items() if name not in paths}
+    command = [sys.executable, "-P", __file__, str(theirs.fileno())]
+    if sys.version_info < (3, 11):
+        command.remove("-P")
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(
+            command,
+            env={**env, **SETTINGS},
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            pass_fds=[theirs.fileno()],
+        )
+        theirs.close()
+        if ours.recv(1) != b"+":
+            said.seek(0)
+            raise RuntimeError(f"the fork server does not start:\n{said.read()}")
+    atexit.register(process.wait)
+    atexit.register(ours.close)
+    return ours
+
+
+# ---- in the server
+
+
+def serve(control: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+    """Fork a child for each request; returns its request in each child, None at the end."""
+    wake, woken = os.pipe()
+    os.set_blocking(woken, False)
+    signal.set_wakeup_fd(woken)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests
+    replies: dict[int, socket.socket] = {}
+    while True:
+        ready = select([control, wake], [], [])[0]
+        if wake in ready:
+            os.read(wake, 1000)
+            _report_ends(replies)
+        if control not in ready:
+            continue
+        data, descriptors, _, _ = socket.recv_fds(control, 1, 4)
+        if not data:
+            return None
+        reply = socket.socket(fileno=descriptors[0])
+        with reply.makefile("r") as lines:
+            request = json.loads(lines.readline())
+        child = os.fork()
+        if child == 0:
+            signal.set_wakeup_fd(-1)
+            for each in (control, reply, *replies.values()):
+                each.close()
+            for descriptor in (wake, woken):
+                os.close(descriptor)
+            return request, descriptors[1:]
+        for descriptor in descriptors[1:]:
+            os.close(descriptor)
+        reply.sendall(f"{child}\n".encode())
+        replies[child] = reply
+
+
+def _report_ends(replies: dict[int, socket.socket]) -> None:
+    """Say how children have ended."""
+    while replies:
+        child, status = os.waitpid(-1, os.WNOHANG)
+        if child == 0:
+            return
+        # nobody may be left to hear it
+        with replies.pop(child) as reply, suppress(BrokenPipeError, ConnectionResetError):
+            reply.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+
+
+def become(request: dict[str, Any], files: Sequence[int]) -> None:
+    """Make this child the process that was asked for, and run its script."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+        os.close(file)
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["env"])
+    for action in filter(None, request["env"].get("PYTHONWARNINGS", "").split(",")):
+        warnings.simplefilter(action)  # type: ignore[arg-type]
+    sys.argv = request["argv"]
+    script = Path(sys.argv[0])
+    paths = request["env"].get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:0] = [str(script.resolve().parent), *filter(None, paths)]
+    sys.modules["numpy"].random.seed()  # else all children draw the same seeds
+    main = types.ModuleType("__main__")
+    main.__dict__.update(__file__=str(script), __builtins__=__builtins__)
+    sys.modules["__main__"] = main
+    exec(compile(script.read_bytes(), str(script), "exec"), main.__dict__)
+
+
+def main() -> None:
+    """Import, serve, and be what each child is asked to be; the interpreter then ends as usual."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    sys.path[:] = [path for path in sys.path if Path(path) != Path(__file__).parent]
+    for package in PACKAGES:
+        importlib.import_module(package)
+    threads = Path("/proc/self/task")
+    assert not threads.exists() or len([*threads.iterdir()]) == 1, "threads do not survive a fork"
+    gc.collect()
+    gc.freeze()  # children leave the pages of what was imported alone
+    control.sendall(b"+")
+    asked = serve(control)
+    if asked is not None:
+        become(*asked)
+
+
+if __name__ == "__main__":
+    main()

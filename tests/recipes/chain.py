@@ -1,0 +1,295 @@
+"""What a user does with a recipe, from training to other people's tools, step by step.
+
+Every step runs tools in processes of their own, reads what they print, and raises ``Broken`` if the
+rest cannot be run or makes no sense. Signals come from outside, when the work directory shows that
+the training is in its middle, as a scheduler would send them.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import fork_server
+from said import faults
+from small import Cut, data_flags, read, write_config, write_weights
+from tiny_runs import difference
+
+ROOT = Path(__file__).parents[2]
+TOOLS = ROOT / "tools"
+SECONDS = 900  # that a step may take
+_WHOLE, _STOPPED = "work_dirs/whole", "work_dirs/stopped"
+_SCORES = r"(coco/bbox_mAP: \d|mIoU: \d)"
+_END = rf"({_SCORES}|the monitored metric did not improve in the last)"
+
+
+class Broken(Exception):
+    """A step that has not done what it should; the message says what."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A recipe, and how it is run."""
+
+    name: str
+    recipe: Path
+    flags: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    processes: int = 1
+    cut: Cut = field(default_factory=Cut)
+
+
+class Chain:
+    """A case in a folder of its own."""
+
+    def __init__(self, case: Case, folder: Path, data: Path) -> None:
+        self.case, self.folder = case, folder
+        self.problems: list[str] = []  # that stop no step
+        self.config = folder / f"{case.recipe.stem}.py"
+        write_config(case.recipe, self.config, case.cut)
+        cfg = read(self.config)
+        write_weights(cfg, folder)
+        self.data_flags = data_flags(cfg, data)
+        self.package: str = cfg.default_scope
+        detects, epochs = self.package == "mmdet", case.cut.epochs
+        self.first = "epoch_1.pth" if detects else f"iter_{epochs}.pth"
+        self.last = f"epoch_{epochs}.pth" if detects else f"iter_{2 * epochs}.pth"
+        self.images = data / ("coco/val2017" if detects else "ade/images/validation")
+
+    # ---- places
+
+    @property
+    def whole(self) -> Path:
+        """The work directory of the run that is not stopped."""
+        return self.folder / _WHOLE
+
+    @property
+    def stopped(self) -> Path:
+        """That of the run that is stopped."""
+        return self.folder / _STOPPED
+
+    def result(self) -> list[str]:
+        """Config and checkpoint of the resumed training, as a user gives them to tools."""
+        return [f"{_STOPPED}/{self.config.name}", f"{_STOPPED}/{self.last}"]
+
+    # ---- running
+
+    def train(self, name: str, work_dir: str, *flags: str, **how: Any) -> None:
+        """Train with the recipe's flags."""
+        case = self.case
+        arguments = [str(self.config), *self.data_flags, *case.flags, *flags]
+        arguments += ["--work-dir", work_dir]
+        arguments += ["--cfg-options", *case.options] if case.options else []
+        if case.processes > 1:
+            arguments[1:1] = [str(case.processes)]
+            self.tool(name, TOOLS / "dist_train.sh", *arguments, **how)
+        else:
+            self.tool(name, TOOLS / "train.py", *arguments, **how)
+
+    def tool(
+        self,
+        name: str,
+        script: Path,
+        *arguments: str,
+        last: str | None,
+        code: int = 0,
+        stop: tuple[int, Callable[[], bool]] | None = None,
+    ) -> str:
+        """Run a tool to its end; what it printed on stdout. Lines that are not meant are noted.
+
+        Args:
+            name: of the files beside the work directory that keep what it printed.
+            script: the tool, a Python file or a shell script.
+            arguments: of the tool.
+            last: a pattern found in the last line of stdout; None if it may be any.
+            code: the exit code wanted.
+            stop: a signal, and when to send it.
+
+        Raises:
+            Broken: if it ends with another code, or does not end.
+        """
+        out, err = self.folder / f"{name}.out", self.folder / f"{name}.err"
+        with out.open("w") as stdout, err.open("w") as stderr:
+            argv = [str(script), *arguments]
+            process: Any = start(argv, cwd=self.folder, stdout=stdout, stderr=stderr)
+            try:
+                if stop is not None:
+                    send_when(process, *stop)
+                ended = process.wait(timeout=SECONDS)
+            except subprocess.TimeoutExpired as error:
+                raise Broken(f"does not end; see {out}, {err}") from error
+            finally:
+                process.kill()
+        printed, told = out.read_text(), err.read_text()
+        if ended != code:
+            raise Broken(f"exit code {ended} instead of {code}:\n{printed[-1500:]}{told[-3000:]}")
+        if code == -signal.SIGKILL:  # workers that find their main process gone end with one
+            told = told.partition("Traceback")[0]
+        found = faults(printed, told, last)
+        self.problems += [f"{name}, not meant: {line}" for line in found[:20]]
+        return printed
+
+    def scores(self, work_dir: Path) -> dict[str, float]:
+        """Those of the last validation that a training logged."""
+        found = lines(max(logs(work_dir)))
+        return real_scores(next(line for line in reversed(found) if "loss" not in line))
+
+
+def clean(folder: Path, everything: bool) -> None:
+    """Remove a folder, or only its large files."""
+    if everything:
+        shutil.rmtree(folder)
+    for path in folder.rglob("*.pth"):
+        path.unlink()
+
+
+def start(argv: Sequence[str], **places: Any) -> Any:
+    """Start a Python file, or a shell script, as a process of its own."""
+    known = dict(os.environ, PYTHONPATH=str(ROOT), PYTHON=sys.executable, **fork_server.SETTINGS)
+    known.pop("PYTHONWARNINGS", None)
+    if argv[0].endswith(".py"):
+        return fork_server.start(argv, env=known, **places)
+    return subprocess.Popen(["bash", *argv], env=known, stdin=subprocess.DEVNULL, **places)
+
+
+def send_when(process: Any, number: int, due: Callable[[], bool]) -> None:
+    """Send a process a signal as soon as it is due."""
+    end = time.monotonic() + SECONDS
+    while process.poll() is None and time.monotonic() < end:
+        if due():
+            process.send_signal(number)
+            return
+        time.sleep(0.01)
+
+
+def real_scores(line: dict[str, Any]) -> dict[str, float]:
+    """The scores among what was logged, without times."""
+    names = [key for key in line if "mAP" in key or key.endswith(("IoU", "Acc"))]
+    return {name: line[name] for name in names}
+
+
+# ---- the steps
+
+
+def uninterrupted(chain: Chain) -> None:
+    """Train to the end, over a milestone of the schedule."""
+    chain.train("whole", _WHOLE, last=_END)
+
+
+def terminated(chain: Chain) -> None:
+    """Train, and get SIGTERM in the middle: save, and exit with 75."""
+    first = chain.stopped / chain.first
+    how: dict[str, Any] = {"last": r"Go on with --resume \(exit code 75\)", "code": 75}
+    chain.train("stopped", _STOPPED, stop=(signal.SIGTERM, first.exists), **how)
+
+
+def killed(chain: Chain) -> None:
+    """Go on, and get SIGKILL a little later."""
+    known = set(logs(chain.stopped))
+
+    def has_gone_on() -> bool:
+        return any("loss" in path.read_text() for path in set(logs(chain.stopped)) - known)
+
+    how: dict[str, Any] = {"last": None, "code": -signal.SIGKILL}
+    chain.train("killed", _STOPPED, "--resume", stop=(signal.SIGKILL, has_gone_on), **how)
+
+
+def resumed(chain: Chain) -> None:
+    """Go on to the end."""
+    chain.train("resumed", _STOPPED, "--resume", last=_END)
+
+
+def identical(chain: Chain) -> None:
+    """Both runs end with the same weights, averages, optimizer, schedules, losses and scores."""
+    found = difference(chain.whole / chain.last, chain.stopped / chain.last)
+    if found:
+        raise Broken(f"the stopped run differs from the other in {found}")
+
+
+def tested(chain: Chain) -> None:
+    """Test the checkpoint: the scores are those of the last validation."""
+    wanted = chain.scores(chain.stopped)
+    flags = ("--show-dir", "pictures", "--work-dir", "tested")
+    chain.tool("tested", TOOLS / "test.py", *chain.result(), *flags, last="^for tools/report.py: ")
+    found = json.loads((chain.folder / "tested/metrics.json").read_text())["metrics"]
+    require_same(wanted, real_scores(found))
+    if not [*(chain.folder / "pictures").rglob("*.[jp][pn]g")]:
+        raise Broken("no pictures")
+
+
+def predicted(chain: Chain) -> None:
+    """Predict on the images."""
+    arguments = (*chain.result(), str(chain.images), "--score-thr", "0.01")
+    chain.tool("predicted", TOOLS / "predict.py", *arguments, last="^predicted on 2 images")
+    require_files(chain.folder / "predictions/drawn", 2)
+
+
+def reported(chain: Chain) -> None:
+    """Make the report of the training and the test."""
+    for name in ("metrics.json", "evaluation.json"):
+        shutil.copy(chain.folder / "tested" / name, chain.stopped)
+    chain.tool("reported", TOOLS / "report.py", _STOPPED, last="^report: ")
+
+
+def converted(chain: Chain) -> None:
+    """Convert the checkpoint to plain weights."""
+    arguments = (chain.result()[1], "plain.pth")
+    chain.tool("converted", TOOLS / "convert_checkpoint.py", *arguments, last="^written: ")
+
+
+def tested_by_stock(chain: Chain) -> None:
+    """Test the plain weights with the package's own tool: the scores are those of ours."""
+    spec = find_spec(chain.package)
+    assert spec is not None and spec.origin is not None
+    script = Path(spec.origin).parent / ".mim/tools/test.py"
+    arguments = (chain.result()[0], "plain.pth", "--work-dir", "stock")
+    chain.tool("stock", script, *arguments, last=_SCORES)
+    found = json.loads(next((chain.folder / "stock").glob("*/*.json")).read_text())
+    wanted = json.loads((chain.folder / "tested/metrics.json").read_text())["metrics"]
+    require_same(real_scores(wanted), real_scores(found))
+
+
+def inferred_by_stock(chain: Chain) -> None:
+    """Predict one image with the package's Inferencer."""
+    image = min(chain.images.iterdir())
+    arguments = (chain.package, *chain.result(), str(image), "inferred")
+    chain.tool("inferred", Path(__file__).with_name("inferencer.py"), *arguments, last="^Inference")
+    require_files(chain.folder / "inferred/vis", 1)
+
+
+TRAINING = (uninterrupted, terminated, killed, resumed, identical)
+USING = (tested, predicted, reported, converted, tested_by_stock, inferred_by_stock)
+
+
+def require_same(wanted: dict[str, float], found: dict[str, float]) -> None:
+    """Raise Broken if scores differ; those in logs are rounded."""
+    if len(wanted) < 2 or wanted.keys() != found.keys():
+        raise Broken(f"scores {sorted(wanted)} and {sorted(found)}")
+    for name, value in wanted.items():
+        if abs(value - found[name]) > 1e-4 and not (value != value and found[name] != found[name]):
+            raise Broken(f"{name} is {found[name]}, and was {value}")
+
+
+def require_files(folder: Path, count: int) -> None:
+    """Raise Broken if there are not so many files in a folder."""
+    found = len([*folder.iterdir()]) if folder.is_dir() else 0
+    if found != count:
+        raise Broken(f"{found} files in {folder} instead of {count}")
+
+
+def logs(work_dir: Path) -> list[Path]:
+    """The files with what each iteration logged, one a run."""
+    return [*work_dir.glob("*/vis_data/scalars.json")]
+
+
+def lines(log: Path) -> list[dict[str, Any]]:
+    """What one of those files has."""
+    return list(map(json.loads, log.read_text().splitlines()))

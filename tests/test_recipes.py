@@ -1,0 +1,100 @@
+"""Every recipe and both short doors train over a milestone, stop, go on and are tested.
+
+The short form of ``make recipes``: the config as published, with its schedule, optimizer, hooks,
+sampler, workers, batch size and pre-trained weights, on few small images; models have few channels
+and blocks. It leaves out what ``make recipes`` does besides: models of full size, the comparison
+with a run that was not stopped, SIGKILL, the tools after ``test.py``, ours and stock, all training
+flags, and two processes.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import chain
+import make_demo_data
+import pytest
+from chain import Case, Chain
+from mmengine.config import Config
+from said import faults
+from small import Cut, read, recipes, write_config
+
+SHORT = Cut(epochs=2, sides=10, boxes=64, narrow=True)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four pictures to train on and one without objects, two to test on."""
+    folder = tmp_path_factory.mktemp("recipes") / "data"
+    make_demo_data.generate(folder, train=5, val=2, size=64)
+    return folder
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Iterator[Path]:
+    """A folder whose checkpoints are not kept."""
+    yield tmp_path
+    chain.clean(tmp_path, everything=False)
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_a_recipe_trains_stops_goes_on_and_is_tested(name: str, data: Path, work: Path) -> None:
+    run = Chain(Case(name, recipes()[name], cut=SHORT), work, data)
+    for step in (chain.terminated, chain.resumed, chain.tested):
+        step(run)
+    assert not run.problems
+    assert rates(run) > 1
+
+
+def rates(run: Chain) -> int:
+    """How many learning rates the log has: the schedule is that of the recipe, and moves."""
+    lines = [line for path in chain.logs(run.stopped) for line in chain.lines(path)]
+    return len({line["lr"] for line in lines if "loss" in line})
+
+
+def without_lengths_and_sizes(cfg: Config) -> Any:
+    """A config as a dict, without all that may differ in a small one."""
+    cfg = cfg.copy()
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        loader.dataset.pipeline = [step.type for step in loader.dataset.pipeline]
+    for part in cfg.param_scheduler:
+        for key in ("begin", "end", "milestones"):
+            part.pop(key, None)
+    cfg.default_hooks.checkpoint.pop("interval")
+    cfg.default_hooks.logger.pop("interval")
+    for key in ("max_epochs", "max_iters", "val_interval"):
+        cfg.train_cfg.pop(key, None)
+    cfg.pop("randomness", None)
+    cfg.model = {"type": cfg.model.type, "backbone": {**cfg.model.backbone, "arch": None}}
+    return cfg.to_dict()
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_a_small_config_differs_in_lengths_and_sizes_alone(name: str, tmp_path: Path) -> None:
+    whole = recipes()[name]
+    small = read(write_config(whole, tmp_path / "small.py", SHORT))
+    assert without_lengths_and_sizes(small) == without_lengths_and_sizes(read(whole))
+    milestones = [each for part in small.param_scheduler for each in part.get("milestones", [])]
+    assert not milestones or 0 < min(milestones) < SHORT.epochs
+
+
+@pytest.mark.parametrize(
+    ("out", "err"),
+    [
+        ("the end\nmore\n", ""),
+        ("Traceback (most recent call last):\nthe end\n", ""),
+        ("11/25 - mmengine - WARNING - something new\nthe end\n", ""),
+        ("the end\n", "Exception ignored in: <function>\n"),
+        ("the end\n", "a line\n"),
+        ("the end\n", "/home/me/agent_attention/pvt.py:3: UserWarning: The draw is False, it\n"),
+        ("the end\n", "/x/site-packages/torch/a.py:3: UserWarning: something new\n  code()\n"),
+    ],
+)
+def test_what_is_not_meant_is_found(out: str, err: str) -> None:
+    assert faults(out, err, "^the end$")
+
+
+def test_what_is_meant_is_no_fault() -> None:
+    err = "--resume: work_dirs/a.pth\n 50%|##  | 1/2\r100%|####| 2/2\n"
+    err += "/x/site-packages/torch/a.py:3: UserWarning: This DataLoader will create\n  code()\n"
+    assert not faults("a line\nthe end\n\n", err, "^the end$")
