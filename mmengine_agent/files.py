@@ -3,32 +3,45 @@
 import errno
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file, making its folder; a file that was there stays until the new one is whole.
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A file beside ``path`` to write to, which takes its name when the block ends well.
 
-    The content is on the disk before the name is, so that not even a crash of the machine leaves
-    a name with half a content.
+    Its folder is made. A file that was there stays until then, and if the block fails nothing of
+    the new one is left. The content is on the disk before the name is, so that not even a crash of
+    the machine leaves a name with half a content.
 
     Raises:
-        OSError: if it cannot be written; nothing of it is left.
+        OSError: if it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:
-        with part.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
+        yield part
+        with part.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(part, path)
-    except OSError:
+    except BaseException:
         part.unlink(missing_ok=True)  # on a full disk it would take the last room
         raise
     _flush_folder(path.parent)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file by ``whole_file``.
+
+    Raises:
+        OSError: if it cannot be written; nothing of it is left.
+    """
+    with whole_file(path) as part:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def disk_is_full(error: OSError) -> bool:

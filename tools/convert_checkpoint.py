@@ -9,7 +9,6 @@ backbone, a detector or segmentor keeps all its weights. OUT ends in .pth or .sa
 """
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from torch import Tensor
 from agent_attention.checkpoint import backbone_weights, build_like, looks_like, unwrap
 from mmengine_agent.checkpoints import install_safe_loader
 from mmengine_agent.errors import UserError
+from mmengine_agent.files import whole_file
 from mmengine_agent.run.exit import run_tool
 
 
@@ -86,18 +86,17 @@ def check_output(out: Path, force: bool) -> None:
 
 
 def save(weights: dict[str, Tensor], out: Path) -> None:
-    """Write weights, whole or not at all."""
+    """Write weights."""
     weights = {key: value.detach().clone().contiguous() for key, value in weights.items()}
-    part = out.with_name(out.name + ".part")
-    if out.suffix == ".safetensors":
+    with whole_file(out) as part:
+        if out.suffix != ".safetensors":
+            torch.save({"state_dict": weights}, part)
+            return
         try:
             from safetensors.torch import save_file
         except ImportError as error:
             raise UserError(f"writing {out} needs: pip install safetensors") from error
         save_file(weights, part)
-    else:
-        torch.save({"state_dict": weights}, part)
-    os.replace(part, out)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ exit code 1 if they differ. ONNX needs: pip install onnx onnxscript onnxruntime
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -37,6 +36,7 @@ from mmengine_agent.export.formats import (
     record,
 )
 from mmengine_agent.export.modules import STRIDE, Exported, Normalise
+from mmengine_agent.files import whole_file
 from mmengine_agent.predict.model import build_model, load_model
 from mmengine_agent.run.exit import run_tool
 from mmengine_agent.run.setup import KeyValues, read_config
@@ -76,12 +76,8 @@ def main() -> None:
     form = format_of(out)
     form.require(run=not args.no_verify)
     model, facts = prepare(read_config(args.config, args.cfg_options), args)
-    part = out.with_name(f"{out.name}.part")
-    try:
+    with whole_file(out) as part:
         export(model, form, part, facts, args)
-        os.replace(part, out)
-    finally:
-        part.unlink(missing_ok=True)
     print(f"wrote {out} ({out.stat().st_size / 2**20:.0f} MiB)")
 
 

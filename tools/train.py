@@ -29,7 +29,7 @@ from mmengine_agent.run.exit import run_tool
 from mmengine_agent.run.find_lr import find_lr
 from mmengine_agent.run.flags import add_training_flags, apply_training_flags
 from mmengine_agent.run.guard_flags import add_guard_flags, set_guards
-from mmengine_agent.run.lock import claim
+from mmengine_agent.run.lock import lock_work_dir
 from mmengine_agent.run.processes import agree, join_processes, was_restarted
 from mmengine_agent.run.setup import add_common_flags, build_runner, load_config
 
@@ -90,7 +90,7 @@ def prepare(cfg: Config, args: argparse.Namespace, restarted: bool) -> tuple[boo
         require_ready(cfg, resuming, data, weights, options=args.cfg_options)
     resume, start = bool(cfg.get("resume")), cfg.get("load_from")
     if args.find_lr is None:
-        claim(cfg.work_dir)
+        lock_work_dir(cfg.work_dir)
         if not resume or start:  # the pointer of another run must not be gone on with
             point_at(cfg.work_dir, start if resume else None)
     return resume, start

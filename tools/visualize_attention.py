@@ -9,7 +9,6 @@ largest weight of a panel. CHECKPOINT 'none' draws random weights.
 """
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from agent_attention.attention_maps import AttentionMaps, recorded_maps
 from agent_attention.pyramid import Pyramid
 from mmengine_agent.agent_picture import View, draw
 from mmengine_agent.errors import UserError
+from mmengine_agent.files import whole_file
 from mmengine_agent.predict.inputs import read as read_frames
 from mmengine_agent.predict.model import (
     Predictor,
@@ -179,12 +179,10 @@ def view_of(
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a picture, whole or not at all."""
+    """Write a picture."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.stem}.part{path.suffix}")
-        figure.savefig(part)
-        os.replace(part, path)
+        with whole_file(path) as part:
+            figure.savefig(part, format=path.suffix[1:] or None)
     except (OSError, ValueError) as error:  # matplotlib knows the formats by the file's ending
         raise UserError(f"--out {path}: {error}") from error
     print(f"written: {path}")

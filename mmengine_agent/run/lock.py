@@ -4,44 +4,35 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import Any
+
+from filelock import FileLock, Timeout
 
 from mmengine_agent.errors import UserError
 
-try:
-    import fcntl
-except ImportError:  # Windows: nothing is locked there
-    fcntl = None  # type: ignore[assignment]
-
 LOCK = "training.lock"
-_HELD: list[Any] = []  # open files: a lock ends with its file, or with the process
+_HELD: list[FileLock] = []  # a lock ends with its object, or with the process
 
 
-def claim(folder: str | Path) -> None:
+def lock_work_dir(folder: str | Path) -> None:
     """Keep a work directory for this process until it ends, however it ends.
-
-    A POSIX lock: the workers of data loaders, which outlive a killed process by seconds, do not
-    inherit it (those of the library ``filelock`` are inherited).
 
     Raises:
         UserError: if another process trains there.
     """
-    if fcntl is None:
-        return
     path = Path(folder, LOCK)
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("a+")
+    owner = path.with_suffix(".owner")
+    lock = FileLock(path)
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError) as error:
-        file.seek(0)
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        holder = owner.read_text().strip() if owner.is_file() else "not known"
         raise UserError(
-            f"{folder}: another training writes there ({file.read().strip()}); take another "
-            "--work-dir, or wait for its end"
+            f"{folder}: another training writes there ({holder}); take another --work-dir, or wait "
+            "for its end"
         ) from error
-    except OSError as error:
-        print(f"warning: {path}: this disk cannot lock ({error.strerror})", file=sys.stderr)
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    file.flush()
-    _HELD.append(file)
+    except (OSError, NotImplementedError) as error:
+        print(f"warning: {path}: this disk cannot lock ({error})", file=sys.stderr)
+        return
+    owner.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+    _HELD.append(lock)
