@@ -1,4 +1,4 @@
-"""Layers that the backbones share. Shape letters: see ``agent_attention.attention``."""
+"""Layers that the backbones share. Shape letters: see ``agent_attention.mixers.agent``."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agent_attention.checks import Pair
+from agent_attention.arguments import Pair
 
 
 def resize(x: Tensor, size: Pair) -> Tensor:

@@ -15,7 +15,8 @@ from mmdet.models.backbones import PyramidVisionTransformer, ResNet, SwinTransfo
 from published import as_published
 from torch import Tensor, nn
 
-from agent_attention import AgentPVT, AgentSwinTransformer, pvt, swin
+from agent_attention import AgentPVT, AgentSwinTransformer
+from agent_attention.backbones import pvt, swin
 from agent_attention.openmmlab.errors import UserError
 
 MODELS = {

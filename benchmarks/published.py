@@ -5,7 +5,7 @@ and between agents in each forward, the biases are dense and repeated over the b
 is not fused with the products around it. Parameters and state-dict keys are the backbone's own.
 No forward of the backbone is called, so that changes there change nothing here.
 
-Shape letters: see ``agent_attention.attention``; M is the side of a window, G their number.
+Shape letters: see ``agent_attention.mixers.agent``; M is the side of a window, G their number.
 """
 
 import copy
@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from agent_attention import AgentAttention, AgentPVT, AgentSwinTransformer
 from agent_attention.layers import DropPath
-from agent_attention.spatial_reduction import SpatialReductionAttention
-from agent_attention.window import WindowAttention
+from agent_attention.mixers.reduced import SpatialReductionAttention
+from agent_attention.mixers.windows import WindowAttention
 
 Pair = tuple[int, int]
 _PVT_STRIDES = (4, 8, 16, 32)  # of each stage's map, in pixels of the image

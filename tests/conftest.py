@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from agent_attention import kernels
+from agent_attention.compute import attend as kernels
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from agent_attention import AgentAttention, AgentPVT
 from agent_attention.layers import DropPath, Mlp
-from agent_attention.spatial_reduction import SpatialReductionAttention
+from agent_attention.mixers.reduced import SpatialReductionAttention
 
 KEYS = json.loads((Path(__file__).parent / "golden" / "backbone_keys.json").read_text())
 TYPES = ["AAAA", "BBBB", "ABAB"]

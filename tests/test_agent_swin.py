@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from agent_attention import AgentAttention, AgentSwinTransformer
-from agent_attention.swin import PatchMerging
-from agent_attention.window import WindowAttention, shift_mask
+from agent_attention.backbones.swin import PatchMerging
+from agent_attention.mixers.windows import WindowAttention, shift_mask
 
 KEYS = json.loads((Path(__file__).parent / "golden" / "backbone_keys.json").read_text())
 SMALL: dict[str, Any] = {"embed_dim": 8, "depths": (1, 2, 2, 2), "num_heads": (1, 2, 2, 4)}

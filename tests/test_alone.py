@@ -19,8 +19,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from agent_attention import AgentAttention, AgentPVT, AgentSwinTransformer, load_backbone
-from agent_attention.pyramid import Pyramid
-from agent_attention.safe_load import CheckpointError
+from agent_attention.backbones.base import Pyramid
+from agent_attention.weights.read import CheckpointError
 
 ROOT = Path(__file__).parents[1]
 SWIN = {"embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2)}

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from agent_attention import AgentAttention
-from agent_attention.spatial_reduction import SpatialReductionAttention
+from agent_attention.mixers.reduced import SpatialReductionAttention
 
 pytestmark = pytest.mark.usefixtures("always_tiles")
 

@@ -20,7 +20,8 @@ from published import as_published
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from agent_attention import AgentPVT, AgentSwinTransformer, pvt, swin
+from agent_attention import AgentPVT, AgentSwinTransformer
+from agent_attention.backbones import pvt, swin
 from agent_attention.openmmlab.errors import UserError
 
 SMALL_SWIN: dict[str, Any] = {"embed_dim": 12, "depths": (2, 1, 2, 2), "num_heads": (1, 2, 3, 4)}

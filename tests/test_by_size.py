@@ -13,9 +13,10 @@ from test_agent_swin import small_swin
 from test_attention import TABLES, agent_attention, tokens
 from torch import Tensor, nn
 
-from agent_attention import AgentAttention, pvt
-from agent_attention.by_size import BySize
-from agent_attention.window import WindowAttention
+from agent_attention import AgentAttention
+from agent_attention.backbones import pvt
+from agent_attention.compute.size_cache import BySize
+from agent_attention.mixers.windows import WindowAttention
 
 pytestmark = pytest.mark.usefixtures("always_tiles")
 

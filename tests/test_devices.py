@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from agent_attention import AgentPVT, AgentSwinTransformer, window
+from agent_attention import AgentPVT, AgentSwinTransformer
+from agent_attention.mixers import windows as window
 
 pytestmark = pytest.mark.usefixtures("always_tiles")
 
@@ -75,7 +76,7 @@ def test_only_a_cpu_takes_tiles_and_slabs(name: str, monkeypatch: pytest.MonkeyP
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("tiles or slabs")
 
-    for target in ("kernels._each", "mlp.slabs"):
+    for target in ("compute.attend._each", "compute.norm_mlp.slabs"):
         monkeypatch.setattr(f"agent_attention.{target}", refuse)
     model = MODELS[name]()
     model.to("meta")(torch.empty(1, 3, 64, 64, device="meta"))

@@ -28,12 +28,12 @@ from torch.nn import functional as F
 from torch.torch_version import TorchVersion
 
 from agent_attention.layers import _cell_means, in_strides
+from agent_attention.mixers.windows import WindowAttention
 from agent_attention.openmmlab import export_formats
 from agent_attention.openmmlab.data import is_coco
 from agent_attention.openmmlab.errors import UserError
 from agent_attention.openmmlab.export import Normalise, exported, replace_layers
-from agent_attention.safe_load import CheckpointError
-from agent_attention.window import WindowAttention
+from agent_attention.weights.read import CheckpointError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 # batch, height, width: none is the recorded one; smaller than a stride, multiples of it, larger

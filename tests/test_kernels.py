@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from agent_attention import kernels, slabs
-from agent_attention import mlp as mlp_module
-from agent_attention.bias import AgentBias
-from agent_attention.checks import Pair
+from agent_attention.arguments import Pair
+from agent_attention.compute import attend as kernels
+from agent_attention.compute import chunks as slabs
+from agent_attention.compute import norm_mlp as mlp_module
+from agent_attention.compute.bias import AgentBias
+from agent_attention.compute.norm_mlp import add_mlp_of_norm, mlp_of_norm
+from agent_attention.compute.projections import project, project_into
 from agent_attention.layers import Mlp
-from agent_attention.mlp import add_mlp_of_norm, mlp_of_norm
-from agent_attention.projections import project, project_into
-from agent_attention.window import shift_mask
+from agent_attention.mixers.windows import shift_mask
 
 pytestmark = pytest.mark.usefixtures("always_tiles")
 

@@ -13,9 +13,9 @@ from test_attention import agent_attention, tokens
 from test_tools import CONFIGS, TASKS
 from torch.nn import functional as F
 
-from agent_attention.attention_maps import attention_maps, recorded_maps
+from agent_attention.backbones.pvt import AgentPVT
+from agent_attention.maps import attention_maps, recorded_maps
 from agent_attention.openmmlab.agent_picture import View, _cell, draw
-from agent_attention.pvt import AgentPVT
 
 close = torch.testing.assert_close
 tasks = pytest.mark.parametrize("task", TASKS)

@@ -17,10 +17,10 @@ import torch
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
-from agent_attention.checkpoint import backbone_weights, build_like, looks_like, unwrap
 from agent_attention.openmmlab.checkpoints import install_safe_loader
 from agent_attention.openmmlab.errors import UserError
 from agent_attention.openmmlab.failures import run_tool
+from agent_attention.weights.fit import backbone_weights, build_like, looks_like, unwrap
 
 
 def parse_args() -> argparse.Namespace:

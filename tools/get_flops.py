@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.flop_counter import FlopCounterMode
 
-from agent_attention import attention
+from agent_attention.mixers import agent as attention
 from agent_attention.openmmlab.data import is_coco
 from agent_attention.openmmlab.errors import UserError
 from agent_attention.openmmlab.failures import run_tool
@@ -114,7 +114,7 @@ def count_run(model: nn.Module, run: Callable[[], None]) -> dict[str, int]:
 def attend(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> Tensor:
     """Softmax attention as it is published: biases are added, not multiplied, and so do not count.
 
-    How they are computed differs by device (``agent_attention.kernels``).
+    How they are computed differs by device (``agent_attention.compute.attend``).
     """
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     return scaled_dot_product_attention(q, k, v).transpose(1, 2)

@@ -18,7 +18,6 @@ from mmengine.dist import is_main_process
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from agent_attention.checkpoint import unwrap
 from agent_attention.openmmlab.data import is_coco, require_data
 from agent_attention.openmmlab.errors import UserError
 from agent_attention.openmmlab.failures import run_tool
@@ -29,6 +28,7 @@ from agent_attention.openmmlab.report.record import add_record, write_record
 from agent_attention.openmmlab.runtime import add_common_flags, build_runner, load_config
 from agent_attention.openmmlab.startup.checks import require_sound
 from agent_attention.openmmlab.tta import set_tta
+from agent_attention.weights.fit import unwrap
 
 
 def parse_args() -> argparse.Namespace:

@@ -23,7 +23,8 @@ from mmengine.dataset import pseudo_collate
 from torch import Tensor, nn
 
 from agent_attention import AgentAttention
-from agent_attention.attention_maps import AttentionMaps, recorded_maps
+from agent_attention.backbones.base import Pyramid
+from agent_attention.maps import AttentionMaps, recorded_maps
 from agent_attention.openmmlab.agent_picture import View, draw
 from agent_attention.openmmlab.errors import UserError
 from agent_attention.openmmlab.failures import run_tool
@@ -36,7 +37,6 @@ from agent_attention.openmmlab.predict.model import (
     load_model,
 )
 from agent_attention.openmmlab.runtime import KeyValues, read_config
-from agent_attention.pyramid import Pyramid
 
 STRIDES = {1: 4, 2: 8, 3: 16, 4: 32}  # of each stage's map, in pixels
 

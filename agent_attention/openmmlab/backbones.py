@@ -7,9 +7,9 @@ from mmengine.model import BaseModule, PretrainedInit
 from mmengine.runner.checkpoint import CheckpointLoader
 
 import agent_attention
-from agent_attention.checkpoint import backbone_weights
+from agent_attention.backbones.base import Pyramid
 from agent_attention.openmmlab.errors import UserError
-from agent_attention.pyramid import Pyramid
+from agent_attention.weights.fit import backbone_weights
 
 _DOC = """{doc}
     In its registered form it also takes ``init_cfg``, None or a dict such as

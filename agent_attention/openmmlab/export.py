@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agent_attention.checks import Pair
+from agent_attention.arguments import Pair
 from agent_attention.layers import crop, pool
 from agent_attention.openmmlab.errors import UserError
 

@@ -14,7 +14,7 @@ from torch import distributed
 
 from agent_attention.openmmlab.errors import ToldError, UserError
 from agent_attention.openmmlab.files import describe_disk, disk_is_full
-from agent_attention.safe_load import CheckpointError
+from agent_attention.weights.read import CheckpointError
 
 RESUME_ME = 75  # EX_TEMPFAIL of sysexits.h: a failure that passes, try again
 _PATIENCE = 3.0  # seconds in which a launcher ends the others, when one has failed

@@ -47,7 +47,7 @@ from tqdm import tqdm
 from agent_attention.openmmlab.checkpoints import load_local
 from agent_attention.openmmlab.errors import UserError
 from agent_attention.openmmlab.survive import newest_whole
-from agent_attention.safe_load import CheckpointError
+from agent_attention.weights.read import CheckpointError
 
 SECONDS = 20  # for one file: more is a hang
 MEGABYTES = 1500  # more than a process needs that has imported everything

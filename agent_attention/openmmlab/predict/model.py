@@ -11,10 +11,10 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, TRANSFORMS, init_default_scope
 from torch import nn
 
-from agent_attention.checkpoint import unwrap
 from agent_attention.openmmlab.checkpoints import load_local
 from agent_attention.openmmlab.errors import UserError
 from agent_attention.openmmlab.predict.inputs import Load
+from agent_attention.weights.fit import unwrap
 
 
 def choose_device(name: str) -> torch.device:

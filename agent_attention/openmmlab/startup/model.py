@@ -9,10 +9,10 @@ from mmengine.config import Config
 from mmengine.runner.checkpoint import CheckpointLoader, find_latest_checkpoint
 from torch import Tensor, nn
 
-from agent_attention.checkpoint import unwrap
 from agent_attention.openmmlab.data import class_names, datasets, is_coco
 from agent_attention.openmmlab.errors import UserError
 from agent_attention.openmmlab.predict.model import build_model, require_fit
+from agent_attention.weights.fit import unwrap
 
 # they have num_classes of their own: object or not, ImageNet's, stuff's
 _OTHER = {"rpn_head", "backbone", "teacher", "text_encoder", "semantic_head"}

@@ -6,7 +6,7 @@ from operator import index
 from typing import Any
 
 from agent_attention.openmmlab.errors import UserError
-from agent_attention.safe_load import CheckpointError
+from agent_attention.weights.read import CheckpointError
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from agent_attention.openmmlab.checkpoints import load_local
 from agent_attention.openmmlab.errors import UserError
 from agent_attention.openmmlab.survive.checkpoint_hook import INTERRUPTED, POINTER
-from agent_attention.safe_archive import archive_damage
+from agent_attention.weights.archive import archive_damage
 
 Say = Callable[[str], None]
 

@@ -17,14 +17,14 @@ from typing import Any, ClassVar
 
 import torch
 
-from agent_attention.safe_archive import archive_damage, is_archive, part_sizes
-from agent_attention.safe_globals import (
+from agent_attention.weights.allowed import (
     Globals,
     Inert,
     InertType,
     RefusedCall,
     allowed_globals,
 )
+from agent_attention.weights.archive import archive_damage, is_archive, part_sizes
 
 __all__ = ["CheckpointError", "Inert", "RefusedCall", "load_file"]
 

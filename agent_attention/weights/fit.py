@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from agent_attention import pvt, swin
+from agent_attention.backbones import pvt, swin
+from agent_attention.backbones.base import Pyramid
 from agent_attention.layers import resize
-from agent_attention.pyramid import Pyramid
 
 _WRAPPINGS = ("state_dict", "model")  # mmengine and mmdet 2 files; the authors' ImageNet files
 # What agent attention has and softmax attention lacks, and the other way round.

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from agent_attention.compute.chunks import slabs, wants_slabs
 from agent_attention.layers import Mlp, is_plain
-from agent_attention.slabs import slabs, wants_slabs
 
 aten = torch.ops.aten
 _KEPT = 1 << 23  # numbers of a hidden layer that is kept: 32 MiB of float32
@@ -18,7 +18,7 @@ _KEPT = 1 << 23  # numbers of a hidden layer that is kept: 32 MiB of float32
 def mlp_of_norm(mlp: Mlp, norm: nn.LayerNorm, x: Tensor) -> Tensor:
     """``mlp(norm(x))`` of tokens (B, N, C).
 
-    In slabs on a CPU (see ``agent_attention.slabs``). For the backward pass ``x`` is then kept,
+    In chunks on a CPU (``agent_attention.compute.chunks``). For the backward pass ``x`` is then kept,
     and the hidden layer unless it is large: computing it again costs one more product.
     """
     if not _is_for_slabs(mlp, norm, x):

@@ -1,6 +1,6 @@
 """Agent bias as thin factors: no (h, n, N) bias is ever built.
 
-Letters: see ``agent_attention.attention``; T tokens, all N or some of them.
+Letters: see ``agent_attention.mixers.agent``; T tokens, all N or some of them.
 """
 
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from agent_attention.checks import Pair
+from agent_attention.arguments import Pair
 from agent_attention.layers import resize
 
 

@@ -1,4 +1,4 @@
-"""Swin's shifted-window softmax attention. Shape letters: see ``agent_attention.attention``.
+"""Swin's shifted-window softmax attention. Shape letters: see ``agent_attention.mixers.agent``.
 
 M is the side of a window, G the number of windows of one image.
 """
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agent_attention.by_size import BySize
-from agent_attention.checks import Pair, check_heads
+from agent_attention.arguments import Pair, check_heads
+from agent_attention.compute.size_cache import BySize
 from agent_attention.layers import init_table, is_open, join_heads, pad_map
 
 _APART = -100.0  # logit between pixels that the shift brought into one window from afar

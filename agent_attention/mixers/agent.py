@@ -11,12 +11,12 @@ import functools
 
 from torch import Tensor, nn
 
-from agent_attention.bias import AgentBias, columns_and_one, interpolation, logits_by_place
-from agent_attention.by_size import BySize
-from agent_attention.checks import Pair, check_heads
-from agent_attention.kernels import gather, serve
+from agent_attention.arguments import Pair, check_heads
+from agent_attention.compute.attend import gather, serve
+from agent_attention.compute.bias import AgentBias, columns_and_one, interpolation, logits_by_place
+from agent_attention.compute.projections import project, project_into
+from agent_attention.compute.size_cache import BySize
 from agent_attention.layers import add_into, init_table, may_overwrite, pool
-from agent_attention.projections import project, project_into
 
 _BLOCK = 7  # side of the block bias tables (spec of the published weights)
 

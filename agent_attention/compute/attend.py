@@ -3,11 +3,11 @@
     gather(agents, k, v) = softmax(agents k^T / sqrt(d) + bias) v
     serve(q, agents, v)  = softmax(q agents^T / sqrt(d) + bias^T) v
 
-A bias is a product of thin factors (``agent_attention.bias``), which can ride along as P more
-channels of queries and keys. What a graphics card's fused kernels take as it is, a CPU computes
+A bias is a product of thin factors (``agent_attention.compute.bias``), which can ride along as P
+more channels of queries and keys. What a graphics card's fused kernels take as it is, a CPU computes
 faster in tiles that stay in its cache.
 
-Letters: see ``agent_attention.attention``. Tokens come before heads, as linear layers give them.
+Letters: see ``agent_attention.mixers.agent``. Tokens come before heads, as linear layers give them.
 """
 
 from collections.abc import Callable
@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from agent_attention.bias import AgentBias
-from agent_attention.slabs import wants_slabs
-from agent_attention.tiles import fill_with_served, gather_in_tiles, serve_in_tiles
+from agent_attention.compute.bias import AgentBias
+from agent_attention.compute.chunks import wants_slabs
+from agent_attention.compute.tiles import fill_with_served, gather_in_tiles, serve_in_tiles
 
 _FEW = 1 << 18  # scores of a sample for which one fused call for the whole batch is quicker
 _ALIGN = 8  # channels of a head that fused kernels want in multiples

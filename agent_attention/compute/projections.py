@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from agent_attention.compute.chunks import slabs, wants_slabs
 from agent_attention.layers import is_plain
-from agent_attention.slabs import slabs, wants_slabs
 
 
 def project(

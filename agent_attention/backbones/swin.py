@@ -3,7 +3,7 @@
 A tensor passes four stages of blocks; between them ``PatchMerging`` halves the resolution. Stages
 whose maps are large use agent attention over the whole map, the later ones Swin's windows.
 Parameter names are the published checkpoints' own.
-Shape letters: see ``agent_attention.attention``.
+Shape letters: see ``agent_attention.mixers.agent``.
 """
 
 import re
@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agent_attention.attention import AgentAttention, to_map
-from agent_attention.checks import (
+from agent_attention.arguments import (
     Pair,
     check_agent_shapes,
     check_block_types,
@@ -23,11 +22,12 @@ from agent_attention.checks import (
     reject_unknown,
     resolve_arch,
 )
-from agent_attention.features import Feature, FeatureInfo
+from agent_attention.backbones.base import Block, Pyramid
+from agent_attention.backbones.features import Feature, FeatureInfo
+from agent_attention.compute.projections import project
 from agent_attention.layers import PatchEmbed, init_linear_and_norm, linear_rates, pad_map
-from agent_attention.projections import project
-from agent_attention.pyramid import Block, Pyramid
-from agent_attention.window import WindowAttention
+from agent_attention.mixers.agent import AgentAttention, to_map
+from agent_attention.mixers.windows import WindowAttention
 
 # Swin's own sizes (arXiv 2103.14030, section 3.3), and which blocks are agent attention ('A').
 ARCHS: dict[str, dict[str, Any]] = {

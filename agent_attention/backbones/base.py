@@ -1,4 +1,4 @@
-"""What the backbones share. Shape letters: see ``agent_attention.attention``."""
+"""What the backbones share. Shape letters: see ``agent_attention.mixers.agent``."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -6,17 +6,17 @@ from typing import TypeVar
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from agent_attention.attention import AgentAttention
-from agent_attention.checks import (
+from agent_attention.arguments import (
     Pair,
     check_image,
     check_integer,
     check_out_indices,
     check_rate,
 )
-from agent_attention.features import FeatureInfo
+from agent_attention.backbones.features import FeatureInfo
+from agent_attention.compute.norm_mlp import add_mlp_of_norm, mlp_of_norm
 from agent_attention.layers import DropPath, Mlp, add_into, in_strides, is_open, may_overwrite
-from agent_attention.mlp import add_mlp_of_norm, mlp_of_norm
+from agent_attention.mixers.agent import AgentAttention
 
 Self = TypeVar("Self", bound="Pyramid")
 

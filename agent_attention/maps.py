@@ -1,6 +1,6 @@
 """The two attention maps of agent attention, in full: to look at, not to compute with.
 
-Shape letters: see ``agent_attention.attention``.
+Shape letters: see ``agent_attention.mixers.agent``.
 """
 
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from agent_attention.attention import AgentAttention
-from agent_attention.checks import Pair
+from agent_attention.arguments import Pair
+from agent_attention.mixers.agent import AgentAttention
 
 
 class AttentionMaps(NamedTuple):

@@ -2,7 +2,7 @@
 
 A tensor passes four stages; each is a patch embedding, a position embedding and blocks of
 attention and MLP. Parameter names are the published checkpoints' own.
-Shape letters: see ``agent_attention.attention``.
+Shape letters: see ``agent_attention.mixers.agent``.
 """
 
 import re
@@ -11,9 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from agent_attention.attention import AgentAttention, to_map, to_tokens
-from agent_attention.by_size import BySize
-from agent_attention.checks import (
+from agent_attention.arguments import (
     Pair,
     check_agent_shapes,
     check_attn_types,
@@ -21,7 +19,9 @@ from agent_attention.checks import (
     reject_unknown,
     resolve_arch,
 )
-from agent_attention.features import Feature, FeatureInfo
+from agent_attention.backbones.base import Block, Pyramid
+from agent_attention.backbones.features import Feature, FeatureInfo
+from agent_attention.compute.size_cache import BySize
 from agent_attention.layers import (
     PatchEmbed,
     add_into,
@@ -32,8 +32,8 @@ from agent_attention.layers import (
     may_overwrite,
     resize,
 )
-from agent_attention.pyramid import Block, Pyramid
-from agent_attention.spatial_reduction import SpatialReductionAttention
+from agent_attention.mixers.agent import AgentAttention, to_map, to_tokens
+from agent_attention.mixers.reduced import SpatialReductionAttention
 
 _WIDTHS = {
     "embed_dims": (64, 128, 320, 512),

@@ -1,14 +1,14 @@
 """PVT's softmax attention with spatial reduction.
 
-Shape letters: see ``agent_attention.attention``.
+Shape letters: see ``agent_attention.mixers.agent``.
 """
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agent_attention.attention import to_map, to_tokens
-from agent_attention.checks import Pair, check_heads
+from agent_attention.arguments import Pair, check_heads
 from agent_attention.layers import join_heads
+from agent_attention.mixers.agent import to_map, to_tokens
 
 
 class SpatialReductionAttention(nn.Module):

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from agent_attention.bias import AgentBias
-from agent_attention.slabs import slabs
+from agent_attention.compute.bias import AgentBias
+from agent_attention.compute.chunks import slabs
 
 Gradients = tuple[Tensor | None, ...]
 aten = torch.ops.aten

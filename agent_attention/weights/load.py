@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from agent_attention.checkpoint import Fit, backbone_weights
-from agent_attention.pyramid import Pyramid
-from agent_attention.safe_load import CheckpointError, Inert, RefusedCall, load_file
+from agent_attention.backbones.base import Pyramid
+from agent_attention.weights.fit import Fit, backbone_weights
+from agent_attention.weights.read import CheckpointError, Inert, RefusedCall, load_file
 
 
 def load_backbone(model: Pyramid, path: str | Path, new_attention: bool = False) -> Fit:
