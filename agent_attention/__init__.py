@@ -1,8 +1,7 @@
 """Agent Attention (arXiv 2312.08874) for dense prediction, on torch alone."""
 
-from agent_attention.backbones.pvt import AgentPVT
-from agent_attention.backbones.swin import AgentSwinTransformer
-from agent_attention.mixers.agent import AgentAttention
+from agent_attention.backbones import AgentPVT, AgentSwinTransformer
+from agent_attention.mixers import AgentAttention
 from agent_attention.weights.load import load_backbone
 
 __version__ = "0.1.0"

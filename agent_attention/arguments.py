@@ -1,7 +1,7 @@
 """Checks of what users pass to the backbones: each error names the argument and what is allowed."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from inspect import Parameter, signature
 from typing import Any, TypeVar
 
@@ -9,14 +9,21 @@ Pair = tuple[int, int]
 Sizes = TypeVar("Sizes", bound=Mapping[str, Any])
 
 
-def reject_unknown(cls: type, unknown: Mapping[str, Any]) -> None:
-    """Raise TypeError if there are unknown keyword arguments, listing those ``cls`` takes."""
+def reject_unknown(cls: type, family: type, unknown: Mapping[str, Any]) -> None:
+    """Raise TypeError if there are unknown keyword arguments, listing those ``cls`` takes.
+
+    Args:
+        cls: the class that is built: ``family``, or a subclass that hands arguments on to it.
+        family: the class whose constructor was given them.
+        unknown: the arguments.
+    """
     if not unknown:
         return
+    lineage = cls.__mro__[: cls.__mro__.index(family) + 1]
     named = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
-    allowed = {  # a dict, for its order; subclasses add their own to their parents'
+    allowed = {  # a dict, for its order; subclasses add their own to the family's
         name: None
-        for parent in reversed(cls.__mro__)
+        for parent in reversed(lineage)
         for name, parameter in signature(parent).parameters.items()
         if parameter.kind in named
     }
@@ -31,7 +38,7 @@ def resolve_arch(arch: str | Mapping[str, Any], known: Mapping[str, Sizes]) -> d
 
     Raises:
         ValueError: on an unknown name, or a dict with other keys or with values that are not
-            positive integers, four where the known architectures have four.
+            positive integers, as many as the known architectures have.
     """
     if isinstance(arch, str):
         if arch not in known:
@@ -47,81 +54,104 @@ def resolve_arch(arch: str | Mapping[str, Any], known: Mapping[str, Sizes]) -> d
         if isinstance(model[key], int):
             if not _positive(value):
                 raise ValueError(f"arch[{key!r}] must be a positive integer, got {value!r}")
-        elif not isinstance(value, Sequence) or len(value) != 4 or not all(map(_positive, value)):
-            raise ValueError(f"arch[{key!r}] must be four positive integers, got {value!r}")
+            continue
+        count = len(model[key])
+        whole = isinstance(value, Sequence) and len(value) == count
+        if not whole or not all(map(_positive, value)):
+            raise ValueError(
+                f"arch[{key!r}] must be {in_words(count)} positive integers, got {value!r}"
+            )
     return dict(arch)
 
 
-def check_agent_shapes(shapes: Any) -> tuple[Pair, ...]:
+def check_agent_shapes(shapes: Any, stages: int) -> tuple[Pair, ...]:
     """Agent grids, one (a_h, a_w) a stage.
 
     Raises:
-        ValueError: if they are not four pairs of positive integers.
+        ValueError: if they are not a pair of positive integers for each stage.
     """
     try:
         pairs = tuple((rows, columns) for rows, columns in shapes)
     except (TypeError, ValueError):
         pairs = ()
-    if len(pairs) != 4 or not all(_positive(side) for pair in pairs for side in pair):
+    if len(pairs) != stages or not all(_positive(side) for pair in pairs for side in pair):
         raise ValueError(
-            "agent_shapes must be four pairs of positive integers, one (rows, columns) a stage, "
-            f"such as ((12, 12), (16, 16), (28, 28), (28, 28)); got {shapes!r}"
+            f"agent_shapes must be {in_words(stages)} pairs of positive integers, one "
+            f"(rows, columns) a stage, such as {((12, 12),) * stages}; got {shapes!r}"
         )
     return pairs
 
 
-def check_attn_types(attn_types: Any) -> str:
-    """Four letters, 'A' (agent attention) or 'B' (softmax attention), one a stage.
+def mixer_names(
+    mixers: Any,
+    attn_types: Any,
+    letters: Mapping[str, str],
+    depths: Sequence[int],
+    known: Collection[str],
+) -> list[list[str]]:
+    """The mixer of each block of each stage, by name.
+
+    Args:
+        mixers: a name a stage, or a run such as '2 agent, 16 windows' for its blocks; None for
+            those of ``attn_types``.
+        attn_types: the same in letters: 'A', or '2A16B'.
+        letters: the name that each letter stands for.
+        depths: blocks of each stage.
+        known: names of mixers.
 
     Raises:
-        ValueError: if they are anything else.
+        ValueError: if an item is neither a name nor a run whose counts add up to the depth.
     """
-    if not isinstance(attn_types, str) or len(attn_types) != 4 or set(attn_types) - set("AB"):
+    if mixers is None:
+        names = _spell(attn_types, depths, letters, r"([1-9][0-9]?)([A-Z])")
+        if names is None:
+            raise ValueError(
+                f"attn_types must be {in_words(len(depths))} letters or runs, one a stage: "
+                f"{', '.join(f'{k!r} ({v})' for k, v in letters.items())} or a run of them that "
+                f"adds up to the depths {tuple(depths)}, such as '2A16B'; got {attn_types!r}"
+            )
+        return names
+    names = _spell(mixers, depths, {name: name for name in known}, r"([1-9][0-9]?) (\w+)(?:, |$)")
+    if names is None:
         raise ValueError(
-            "attn_types must be four letters, one a stage, each 'A' (agent attention) or "
-            f"'B' (softmax attention), such as 'AAAA'; got {attn_types!r}"
+            f"mixers must be {in_words(len(depths))} names or runs, one a stage: "
+            f"{', '.join(map(repr, known))} or a run of them that adds up to the depths "
+            f"{tuple(depths)}, such as '2 agent, 16 windows'; got {mixers!r}"
         )
-    return attn_types
+    return names
 
 
-def check_block_types(attn_types: Any, depths: Sequence[int]) -> list[str]:
-    """The letters of every block, a string a stage: ('A', '2A16B') -> ['AA', 'AABBBB...'].
-
-    Raises:
-        ValueError: if an item is neither 'A', 'B' nor a run whose counts add up to the depth.
-    """
-    items = list(attn_types) if isinstance(attn_types, Sequence) else []
-    if len(items) == len(depths):
-        spelled = [
-            item * depth if item in ("A", "B") else _spell_run(item)
-            for item, depth in zip(items, depths, strict=True)
-        ]
-        if [len(letters) for letters in spelled] == list(depths):
-            return spelled
-    raise ValueError(
-        "attn_types must be an item a stage: 'A' (agent attention), 'B' (shifted windows) or a run "
-        f"of both that adds up to the depths {tuple(depths)}, such as '2A16B'; got {attn_types!r}"
-    )
-
-
-def _spell_run(item: Any) -> str:
-    """'2A3B' -> 'AABBB'; '' if it is no run."""
-    if not isinstance(item, str) or not re.fullmatch(r"([1-9][0-9]?[AB])+", item):
-        return ""
-    return "".join(letter * int(count) for count, letter in re.findall(r"([0-9]+)([AB])", item))
+def _spell(
+    items: Any, depths: Sequence[int], names: Mapping[str, str], run: str
+) -> list[list[str]] | None:
+    """('A', '2A1B') for depths (2, 3) -> [['agent', 'agent'], ['agent', 'agent', ...]]."""
+    if not isinstance(items, Sequence) or len(items) != len(depths):
+        return None
+    spelled = []
+    for item, depth in zip(items, depths, strict=True):
+        if not isinstance(item, str):
+            return None
+        found = [(depth, item)]
+        if item not in names and re.fullmatch(f"(?:{run})+", item):
+            found = [(int(count), name) for count, name in re.findall(run, item)]
+        if sum(count for count, _ in found) != depth or any(n not in names for _, n in found):
+            return None
+        spelled.append([names[name] for count, name in found for _ in range(count)])
+    return spelled
 
 
-def check_out_indices(out_indices: Any) -> tuple[int, ...]:
-    """Increasing stage numbers from 0 to 3.
+def check_out_indices(out_indices: Any, stages: int) -> tuple[int, ...]:
+    """Increasing stage numbers, from 0.
 
     Raises:
         ValueError: if they are anything else.
     """
     indices = tuple(out_indices) if isinstance(out_indices, Sequence) else ()
-    stages = [i for i in range(4) if i in indices]
-    if not indices or not all(map(_integer, indices)) or list(indices) != stages:
+    known = [i for i in range(stages) if i in indices]
+    if not indices or not all(map(_integer, indices)) or list(indices) != known:
         raise ValueError(
-            f"out_indices must be increasing stage numbers from 0 to 3, got {out_indices!r}"
+            f"out_indices must be increasing stage numbers from 0 to {stages - 1}, "
+            f"got {out_indices!r}"
         )
     return indices
 
@@ -144,16 +174,23 @@ def check_integer(name: str, value: Any, low: int, high: int) -> None:
         raise ValueError(f"{name} must be an integer from {low} to {high}, got {value!r}")
 
 
-def check_image(shape: Sequence[int], stride: int) -> None:
-    """Raise ValueError unless images are (B, 3, H, W) with sides of at least ``stride``."""
-    if len(shape) != 4 or shape[1] != 3:
-        raise ValueError(f"expected an image batch of shape (B, 3, H, W), got {tuple(shape)}")
+def check_image(shape: Sequence[int], stride: int, channels: int | None) -> None:
+    """Raise ValueError unless images are (B, channels, H, W) with sides of at least ``stride``."""
+    if len(shape) != 4 or channels not in (None, shape[1]):
+        wanted = f"(B, {channels or 'C'}, H, W)"
+        raise ValueError(f"expected an image batch of shape {wanted}, got {tuple(shape)}")
     height, width = shape[-2:]
     if height < stride or width < stride:
         raise ValueError(
             f"an image of {height}x{width} pixels is smaller than the backbone's stride: "
             f"pass at least {stride}x{stride}"
         )
+
+
+def in_words(count: int) -> str:
+    """Small numbers as words: 'four'."""
+    words = ("no", "one", "two", "three", "four", "five")
+    return words[count] if count < len(words) else str(count)
 
 
 def _integer(value: Any) -> bool:

@@ -11,20 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from agent_attention.arguments import Pair
+from agent_attention.compute.attend import attention_weights
 from agent_attention.mixers.agent import AgentAttention
 
 
 class AttentionMaps(NamedTuple):
     """Who attends to whom in one module; each softmax sums to one over the last dimension."""
 
-    gather: Tensor  # (B, h, n, N): from which tokens each agent gathers
-    serve: Tensor  # (B, h, N, n): which agents serve each token
+    aggregate: Tensor  # (B, h, n, N): from which tokens each agent gathers
+    broadcast: Tensor  # (B, h, N, n): from which agents each token takes
     size: Pair  # (H, W) of the map
     agent_shape: Pair  # (a_h, a_w)
 
-    def served_from(self, token: int) -> Tensor:
-        """What reaches one token from all others through the agents, (B, h, N); sums to one."""
-        return (self.serve[:, :, token].unsqueeze(2) @ self.gather).squeeze(2)
+    def reach(self, token: int) -> Tensor:
+        """What comes to one token from all others through the agents, (B, h, N); sums to one."""
+        return (self.broadcast[:, :, token].unsqueeze(2) @ self.aggregate).squeeze(2)
 
 
 @torch.no_grad()
@@ -33,14 +34,12 @@ def attention_maps(attn: AgentAttention, x: Tensor, size: Pair) -> AttentionMaps
 
     Memory is that of two dense maps, B*h*n*N numbers each.
     """
-    q, k, _ = attn.project(x)
-    agents = attn.to_heads(attn.pool_agents(q, size)).transpose(1, 2)  # (B, h, n, d)
-    q, k = (attn.to_heads(t).transpose(1, 2) for t in (q, k))  # (B, h, N, d)
-    gathering, serving = (bias.agents() @ bias.tokens() for bias in attn.biases(size))  # (h, n, N)
-    scale = q.shape[-1] ** -0.5
-    gather = (agents @ k.transpose(2, 3) * scale + gathering).softmax(-1)
-    serve = (q @ agents.transpose(2, 3) * scale + serving.transpose(1, 2)).softmax(-1)
-    return AttentionMaps(gather, serve, size, attn.agent_shape)
+    q, k, _ = attn.project(x, size)
+    a = attn.agents(q, size)  # (B, n, C)
+    q, k, a = (attn.split_heads(t) for t in (q, k, a))
+    b1, b2 = (None if b is None else b.dense() for b in (attn.b1(size), attn.b2(size)))
+    aggregate, broadcast = attention_weights(a, k, b1), attention_weights(q, a, b2)
+    return AttentionMaps(aggregate, broadcast, size, attn.agent_shape)
 
 
 @contextmanager

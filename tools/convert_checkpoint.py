@@ -20,7 +20,8 @@ from torch import Tensor
 from agent_attention.openmmlab.checkpoints import install_safe_loader
 from agent_attention.openmmlab.errors import UserError
 from agent_attention.openmmlab.failures import run_tool
-from agent_attention.weights.fit import backbone_weights, build_like, looks_like, unwrap
+from agent_attention.weights.fit import backbone_weights, unwrap
+from agent_attention.weights.recognise import build_like, looks_like
 
 
 def parse_args() -> argparse.Namespace:

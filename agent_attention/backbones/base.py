@@ -1,7 +1,7 @@
 """What the backbones share. Shape letters: see ``agent_attention.mixers.agent``."""
 
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -13,37 +13,43 @@ from agent_attention.arguments import (
     check_out_indices,
     check_rate,
 )
+from agent_attention.backbones import lean
 from agent_attention.backbones.features import FeatureInfo
-from agent_attention.compute.norm_mlp import add_mlp_of_norm, mlp_of_norm
-from agent_attention.layers import DropPath, Mlp, add_into, in_strides, is_open, may_overwrite
-from agent_attention.mixers.agent import AgentAttention
+from agent_attention.backbones.recognised import Recognised
+from agent_attention.compute.symbolic import assume_multiple_of
 
-Self = TypeVar("Self", bound="Pyramid")
+Self = TypeVar("Self", bound="Backbone")
 
 
-class Pyramid(nn.Module):
-    """Four stages of blocks, each of half the resolution of the one before.
+class Backbone(nn.Module):
+    """Stages of blocks, from images to a map for each stage that is asked for.
 
-    A backbone defines ``feature_info``, and ``maps``, ``parts`` and ``ignores``, abstract here.
+    A backbone defines ``ARCHS``, ``feature_info``, ``maps`` and ``stage_modules``, and, beside
+    them, how its published files are recognised and which of their keys it does not need. With a
+    line in ``BACKBONES`` it is then found by whatever works with backbones.
 
     Args:
+        strides: of each stage's map, in pixels of the image; one number a stage of the family.
         out_indices: stages whose maps are returned; later stages than the last are not built.
         frozen_stages: -1 trains everything; k freezes the stem and the first k stages.
         with_cp: recompute blocks in the backward pass (gradient checkpointing) to save memory.
         rates: dropout and stochastic depth rates, by argument name.
     """
 
+    ARCHS: Mapping[str, Mapping[str, Any]] = {}  # sizes by the name that ``arch`` takes
     feature_info: FeatureInfo  # of the maps that ``forward`` returns
 
     def __init__(
         self,
+        strides: Sequence[int],
         out_indices: Sequence[int],
         frozen_stages: int,
         with_cp: bool,
-        rates: dict[str, float],
+        rates: Mapping[str, float],
     ) -> None:
         super().__init__()
-        self.out_indices = check_out_indices(out_indices)
+        self.strides = tuple(strides)
+        self.out_indices = check_out_indices(out_indices, len(self.strides))
         self.num_stages = max(self.out_indices) + 1
         check_integer("frozen_stages", frozen_stages, -1, self.num_stages)
         for name, rate in rates.items():
@@ -55,24 +61,35 @@ class Pyramid(nn.Module):
         """Images (B, 3, H, W) -> one map (B, C_i, H_i, W_i) for each of ``out_indices``.
 
         Raises:
-            ValueError: if the image has not three channels or is smaller than 32x32 pixels.
+            ValueError: if the image has other channels than the first convolution takes, or is
+                smaller than the coarsest stride.
         """
-        check_image(x.shape, 32)
-        return tuple(self.maps(in_strides(x, 32) if is_open(x.shape[2:]) else x))
+        check_image(x.shape, self.strides[-1], self._channels())
+        return tuple(self.maps(assume_multiple_of(self.strides[-1], x)))
 
     def maps(self, x: Tensor) -> list[Tensor]:
         """The maps of ``forward``, in order."""
         raise NotImplementedError
 
-    def parts(self, stage: int) -> list[nn.Module | nn.Parameter]:
+    def stage_modules(self, stage: int) -> list[nn.Module | nn.Parameter]:
         """What to freeze of a stage, counted from 1; 0 is the stem."""
         raise NotImplementedError
 
-    def ignores(self, key: str) -> bool:
-        """Whether a key of a published checkpoint is of no use to this model."""
-        raise NotImplementedError
+    @classmethod
+    def recognise(cls, weights: Mapping[str, Tensor]) -> Recognised | None:
+        """What tensors, by a backbone's names, tell of their model; None if it is another's."""
+        return None
 
-    def may_lack(self, key: str) -> bool:
+    @classmethod
+    def options_at(cls, img_size: int) -> dict[str, Any]:
+        """Arguments for a model that is pre-trained on images of this side, in pixels."""
+        return {"pretrain_img_size": img_size}
+
+    def is_unused_key(self, key: str) -> bool:
+        """Whether a key of a published checkpoint is of no use to this model."""
+        return False
+
+    def is_optional_key(self, key: str) -> bool:
         """Whether a key of this model is in no published ImageNet checkpoint."""
         return False
 
@@ -92,51 +109,19 @@ class Pyramid(nn.Module):
 
     def run(self, blocks: nn.ModuleList, x: Tensor, size: Pair) -> Tensor:
         """Tokens (B, N, C) through blocks, each recomputed in the backward pass if ``with_cp``."""
-        spare: list[Tensor] = []  # one block's memory for the next: new memory is slow on CPUs
+        if lean.takes(blocks, x):
+            return lean.run(blocks, x, size)
         for block in blocks:
             if self.with_cp and self.training:
                 x = checkpoint(block, x, size, use_reentrant=False)
             else:
-                x = block(x, size, spare)
+                x = block(x, size)
         return x
 
     def _frozen(self) -> list[nn.Module | nn.Parameter]:
-        return [p for stage in range(self.frozen_stages + 1) for p in self.parts(stage)]
+        return [p for stage in range(self.frozen_stages + 1) for p in self.stage_modules(stage)]
 
-
-class Block(nn.Module):
-    """Pre-norm transformer block: x + attention, then x + MLP, each with stochastic depth.
-
-    Args:
-        dim: channels C.
-        attn: a module that maps tokens (B, N, C) and the map's size to tokens (B, N, C).
-        mlp_dim: hidden channels of the MLP.
-        drop: dropout rate in the MLP.
-        drop_path: stochastic depth rate.
-        eps: of both LayerNorms.
-    """
-
-    def __init__(
-        self, dim: int, attn: nn.Module, mlp_dim: int, drop: float, drop_path: float, eps: float
-    ) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=eps)
-        self.attn = attn
-        self.drop_path = DropPath(drop_path)
-        self.norm2 = nn.LayerNorm(dim, eps=eps)
-        self.mlp = Mlp(dim, mlp_dim, drop)
-
-    def forward(self, x: Tensor, size: Pair, spare: list[Tensor] | None = None) -> Tensor:
-        """Tokens (B, N, C) of a map of ``size`` (H, W) -> tokens (B, N, C).
-
-        ``spare`` has tensors (B, N, C) that nobody needs, see ``AgentAttention.forward``.
-        """
-        if not self.training and may_overwrite(self):
-            return add_mlp_of_norm(self.mlp, self.norm2, add_into(self._attend(x, size, spare), x))
-        x = x + self.drop_path(self.attn(self.norm1(x), size))
-        return x + self.drop_path(mlp_of_norm(self.mlp, self.norm2, x))
-
-    def _attend(self, x: Tensor, size: Pair, spare: list[Tensor] | None) -> Tensor:
-        if type(self.attn) is AgentAttention:
-            return self.attn(x, size, self.norm1, spare)
-        return self.attn(self.norm1(x), size)
+    def _channels(self) -> int | None:
+        """Channels that the first convolution takes (it may have been replaced), where known."""
+        stem = getattr(self.stage_modules(0)[0], "proj", None)
+        return getattr(stem, "in_channels", None)

@@ -7,33 +7,31 @@ Shape letters: see ``agent_attention.mixers.agent``.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from agent_attention.arguments import (
     Pair,
     check_agent_shapes,
-    check_attn_types,
     check_integer,
+    mixer_names,
     reject_unknown,
     resolve_arch,
 )
-from agent_attention.backbones.base import Block, Pyramid
+from agent_attention.backbones.base import Backbone
+from agent_attention.backbones.block import Block
 from agent_attention.backbones.features import Feature, FeatureInfo
-from agent_attention.compute.size_cache import BySize
-from agent_attention.layers import (
-    PatchEmbed,
-    add_into,
-    init_linear_and_norm,
-    init_table,
-    is_open,
-    linear_rates,
-    may_overwrite,
-    resize,
+from agent_attention.backbones.recognised import (
+    Recognised,
+    agent_img_size,
+    count_of,
+    known_as,
 )
-from agent_attention.mixers.agent import AgentAttention, to_map, to_tokens
-from agent_attention.mixers.reduced import SpatialReductionAttention
+from agent_attention.compute.symbolic import resize_tokens
+from agent_attention.layers import PatchEmbed, init_linear_and_norm, init_table, linear_rates
+from agent_attention.mixers import MIXERS, build_mixer
+from agent_attention.mixers.base import to_map
 
 _WIDTHS = {
     "embed_dims": (64, 128, 320, 512),
@@ -47,20 +45,31 @@ ARCHS: dict[str, dict[str, tuple[int, ...]]] = {
     "medium": {**_WIDTHS, "depths": (3, 4, 18, 3)},
     "large": {**_WIDTHS, "depths": (3, 8, 27, 3)},
 }
-PATCH_STRIDES = (4, 2, 2, 2)
-STRIDES = (4, 8, 16, 32)  # of each stage's map, in pixels of the image
-BASE_GRIDS = (3, 4, 7, 7)  # p: 9, 16, 49, 49 base agents
-SR_RATIOS = (8, 4, 2, 1)  # spatial reduction where a stage uses softmax attention
 
 
-class AgentPVT(Pyramid):
+class Stage(NamedTuple):
+    """What is the same in all sizes of the backbone."""
+
+    stride: int  # of the map, in pixels of the image
+    patch: int  # side of a patch, in pixels of the map before
+    base_grid: int  # p: p*p base agents
+    sr_ratio: int  # spatial reduction where the stage uses softmax attention
+
+
+STAGES = (Stage(4, 4, 3, 8), Stage(8, 2, 4, 4), Stage(16, 2, 7, 2), Stage(32, 2, 7, 1))
+LETTERS = {"A": "agent", "B": "reduced"}  # of ``attn_types``
+_WINDOW = 7  # M where a stage uses windows
+
+
+class AgentPVT(Backbone):
     """Agent-PVT backbone: an image to a pyramid of feature maps.
 
     Args:
         arch: 'tiny', 'small', 'medium', 'large', or a dict with the keys of ``ARCHS['tiny']``.
         agent_shapes: agent grid (a_h, a_w) of each stage. The default is the one published for
             detection and segmentation; ((3, 3), (4, 4), (7, 7), (7, 7)) is that of ImageNet.
-        attn_types: a letter a stage: 'A' agent attention, 'B' softmax with spatial reduction.
+        attn_types: a letter a stage: 'A' agent attention, 'B' softmax with spatial reduction; or
+            a run such as '2A16B', two agent blocks and then sixteen of the other.
         pretrain_img_size: side, in pixels, of the images the position and bias tables are for.
         out_indices: stages whose maps are returned; later stages than the last are not built.
         drop_path_rate: stochastic depth of the last block; earlier ones grow linearly from 0.
@@ -69,17 +78,21 @@ class AgentPVT(Pyramid):
         frozen_stages: -1 trains everything; k freezes the first k stages, 0 only the first
             patch and position embedding.
         with_cp: recompute blocks in the backward pass (gradient checkpointing) to save memory.
+        mixers: in place of ``attn_types``, a name of ``MIXERS`` a stage, or a run such as
+            '2 agent, 16 windows'.
 
     Raises:
         TypeError: on an unknown argument.
         ValueError: on a value that is not allowed; the message says what is.
     """
 
+    ARCHS = ARCHS
+
     def __init__(
         self,
         arch: str | Mapping[str, Any] = "tiny",
         agent_shapes: Sequence[Pair] = ((12, 12), (16, 16), (28, 28), (28, 28)),
-        attn_types: str = "AAAA",
+        attn_types: Sequence[str] = "AAAA",
         pretrain_img_size: int = 224,
         out_indices: Sequence[int] = (0, 1, 2, 3),
         drop_path_rate: float = 0.0,
@@ -87,41 +100,48 @@ class AgentPVT(Pyramid):
         attn_drop_rate: float = 0.0,
         frozen_stages: int = -1,
         with_cp: bool = False,
+        mixers: Sequence[str] | None = None,
         **unknown: Any,
     ) -> None:
-        reject_unknown(type(self), unknown)
+        reject_unknown(type(self), AgentPVT, unknown)
         sizes = resolve_arch(arch, ARCHS)
-        grids = check_agent_shapes(agent_shapes)
-        types = check_attn_types(attn_types)
-        check_integer("pretrain_img_size", pretrain_img_size, STRIDES[-1], 4096)
+        grids = check_agent_shapes(agent_shapes, len(STAGES))
+        names = mixer_names(mixers, attn_types, LETTERS, sizes["depths"], MIXERS)
+        strides = [stage.stride for stage in STAGES]
+        check_integer("pretrain_img_size", pretrain_img_size, strides[-1], 4096)
         rates = {"drop_path_rate": drop_path_rate, "drop_rate": drop_rate}
-        super().__init__(
-            out_indices, frozen_stages, with_cp, {**rates, "attn_drop_rate": attn_drop_rate}
-        )
+        rates["attn_drop_rate"] = attn_drop_rate
+        super().__init__(strides, out_indices, frozen_stages, with_cp, rates)
 
-        drop_paths = linear_rates(drop_path_rate, sum(sizes["depths"]))
-        drops = (attn_drop_rate, drop_rate)
-        in_dim = 3
-        for i in range(self.num_stages):
-            dim, heads = sizes["embed_dims"][i], sizes["num_heads"][i]
-            side = pretrain_img_size // STRIDES[i]
-            blocks = nn.ModuleList()
-            for _ in range(sizes["depths"][i]):
-                attn = _attention(types[i], i, dim, heads, grids[i], side, drops)
-                mlp_dim = dim * sizes["mlp_ratios"][i]
-                blocks.append(Block(dim, attn, mlp_dim, drop_rate, drop_paths.pop(0), eps=1e-6))
-            setattr(self, f"patch_embed{i + 1}", PatchEmbed(in_dim, dim, PATCH_STRIDES[i]))
-            setattr(self, f"pos_drop{i + 1}", nn.Dropout(drop_rate))
-            setattr(self, f"pos_embed{i + 1}", init_table(1, side * side, dim))
-            setattr(self, f"pos_by_size{i + 1}", BySize())
-            setattr(self, f"block{i + 1}", blocks)
-            in_dim = dim
-
+        drop_paths = iter(linear_rates(drop_path_rate, sum(sizes["depths"])))
         dims = sizes["embed_dims"]
+        self._tables = [(pretrain_img_size // stride,) * 2 for stride in strides]
+        for i, stage in enumerate(STAGES[: self.num_stages]):
+            dim, heads, table = dims[i], sizes["num_heads"][i], self._tables[i]
+            blocks = nn.ModuleList()
+            for j, name in enumerate(names[i]):
+                mixer = build_mixer(
+                    *(name, dim, heads),
+                    attn_drop=attn_drop_rate,
+                    proj_drop=drop_rate,
+                    base_grid=stage.base_grid,
+                    agent_shape=grids[i],
+                    table_shape=table,
+                    sr_ratio=stage.sr_ratio,
+                    window=_WINDOW,
+                    shift=_WINDOW // 2 * (j % 2),
+                )
+                mlp_dim = dim * sizes["mlp_ratios"][i]
+                blocks.append(Block(dim, mixer, mlp_dim, drop_rate, next(drop_paths), eps=1e-6))
+            embed = PatchEmbed(dims[i - 1] if i else 3, dim, stage.patch)
+            setattr(self, f"patch_embed{i + 1}", embed)
+            setattr(self, f"pos_drop{i + 1}", nn.Dropout(drop_rate))
+            setattr(self, f"pos_embed{i + 1}", init_table(1, table[0] * table[1], dim))
+            setattr(self, f"block{i + 1}", blocks)
+
         self.feature_info = FeatureInfo(
-            Feature(dims[i], STRIDES[i], f"block{i + 1}") for i in self.out_indices
+            Feature(dims[i], strides[i], f"block{i + 1}") for i in self.out_indices
         )
-        self._pos_shape = [(pretrain_img_size // s,) * 2 for s in STRIDES]
         self.apply(init_linear_and_norm)
         self.freeze()
 
@@ -132,51 +152,31 @@ class AgentPVT(Pyramid):
         """
         outs = []
         for i in range(self.num_stages):
-            embed = getattr(self, f"patch_embed{i + 1}")
-            x, size = embed(x)  # (B, N, C)
-            position = self._position(i, size)
-            x = add_into(x, position) if may_overwrite(embed) else x + position
-            x = getattr(self, f"pos_drop{i + 1}")(x)
+            x, size = getattr(self, f"patch_embed{i + 1}")(x)  # (B, N, C)
+            position = resize_tokens(getattr(self, f"pos_embed{i + 1}"), self._tables[i], size)
+            x = getattr(self, f"pos_drop{i + 1}")(x + position)
             x = self.run(getattr(self, f"block{i + 1}"), x, size)
             x = to_map(x, size)
             if i in self.out_indices:
                 outs.append(x.contiguous())
         return outs
 
-    def parts(self, stage: int) -> list[nn.Module | nn.Parameter]:
+    def stage_modules(self, stage: int) -> list[nn.Module | nn.Parameter]:
         """Patch and position embedding of a stage, and its blocks; the first embedding for 0."""
         names = ["patch_embed", "pos_embed", "pos_drop"] + (["block"] if stage else [])
         return [getattr(self, f"{name}{stage or 1}") for name in names]
 
-    def ignores(self, key: str) -> bool:
+    def is_unused_key(self, key: str) -> bool:
         """The stages that are not built."""
         stage = re.match(r"(?:patch_embed|pos_embed|block)(\d)\b", key)
         return stage is not None and int(stage.group(1)) > self.num_stages
 
-    def _position(self, i: int, size: Pair) -> Tensor:
-        """Position embedding (1, N, C) of stage i, resized to ``size`` where it differs."""
-        table = getattr(self, f"pos_embed{i + 1}")  # (1, Hs*Ws, C)
-        if not is_open(size) and size == self._pos_shape[i]:
-            return table
-
-        def resized() -> tuple[Tensor]:
-            return (to_tokens(resize(to_map(table, self._pos_shape[i]), size)),)
-
-        (position,) = getattr(self, f"pos_by_size{i + 1}")(size, [table], resized)
-        return position
-
-
-def _attention(
-    kind: str,
-    stage: int,
-    dim: int,
-    num_heads: int,
-    agent_shape: Pair,
-    side: int,
-    drops: tuple[float, float],
-) -> nn.Module:
-    """The attention of one block: 'A' agent, 'B' softmax with the stage's spatial reduction."""
-    if kind == "B":
-        return SpatialReductionAttention(dim, num_heads, SR_RATIOS[stage], True, *drops)
-    table_shape = (side, side)
-    return AgentAttention(dim, num_heads, BASE_GRIDS[stage], agent_shape, table_shape, True, *drops)
+    @classmethod
+    def recognise(cls, weights: Mapping[str, Tensor]) -> Recognised | None:
+        """Of PVT's files by their first patch embedding; the depths tell the architecture."""
+        if "patch_embed1.proj.weight" not in weights:
+            return None
+        depths = tuple(count_of(weights, rf"block{i + 1}\.(\d+)\.") for i in range(len(STAGES)))
+        arch = known_as({name: sizes["depths"] for name, sizes in ARCHS.items()}, depths)
+        img_size = agent_img_size(weights, "block1.0", STAGES[0].stride)
+        return Recognised(cls, depths, arch, img_size, cls.options_at(img_size or 224))

@@ -8,7 +8,7 @@ Shape letters: see ``agent_attention.mixers.agent``.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,17 +17,25 @@ from torch.nn import functional as F
 from agent_attention.arguments import (
     Pair,
     check_agent_shapes,
-    check_block_types,
     check_integer,
+    mixer_names,
     reject_unknown,
     resolve_arch,
 )
-from agent_attention.backbones.base import Block, Pyramid
+from agent_attention.backbones.base import Backbone
+from agent_attention.backbones.block import Block
 from agent_attention.backbones.features import Feature, FeatureInfo
-from agent_attention.compute.projections import project
-from agent_attention.layers import PatchEmbed, init_linear_and_norm, linear_rates, pad_map
-from agent_attention.mixers.agent import AgentAttention, to_map
-from agent_attention.mixers.windows import WindowAttention
+from agent_attention.backbones.recognised import (
+    Recognised,
+    agent_img_size,
+    count_of,
+    known_as,
+)
+from agent_attention.compute.linear import norm_linear
+from agent_attention.compute.symbolic import missing, pad_map
+from agent_attention.layers import PatchEmbed, init_linear_and_norm, linear_rates
+from agent_attention.mixers import MIXERS, build_mixer
+from agent_attention.mixers.base import to_map
 
 # Swin's own sizes (arXiv 2103.14030, section 3.3), and which blocks are agent attention ('A').
 ARCHS: dict[str, dict[str, Any]] = {
@@ -40,13 +48,25 @@ ATTN_TYPES = {
     "small": ("A", "A", "B", "B"),
     "base": ("A", "A", "2A16B", "B"),
 }
-BASE_GRIDS = (3, 4, 7, 7)  # p: 9, 16, 49, 49 base agents
-PATCH = 4  # stride of the first stage, in pixels
+
+
+class Stage(NamedTuple):
+    """What is the same in all sizes of the backbone."""
+
+    stride: int  # of the map, in pixels of the image
+    width: int  # channels, in those of the first stage
+    base_grid: int  # p: p*p base agents
+    sr_ratio: int  # PVT's spatial reduction, where ``mixers`` asks for it
+
+
+STAGES = (Stage(4, 1, 3, 8), Stage(8, 2, 4, 4), Stage(16, 4, 7, 2), Stage(32, 8, 7, 1))
+LETTERS = {"A": "agent", "B": "windows"}  # of ``attn_types``
 MLP_RATIO = 4
+_PATCH = STAGES[0].stride
 _EPS = 1e-5
 
 
-class AgentSwinTransformer(Pyramid):
+class AgentSwinTransformer(Backbone):
     """Agent-Swin backbone: an image to a pyramid of feature maps.
 
     Args:
@@ -67,11 +87,15 @@ class AgentSwinTransformer(Pyramid):
         frozen_stages: -1 trains everything; k freezes the first k stages with their output norms,
             0 only the patch embedding.
         with_cp: recompute blocks in the backward pass (gradient checkpointing) to save memory.
+        mixers: in place of ``attn_types``, a name of ``MIXERS`` a stage, or a run such as
+            '2 agent, 16 windows'.
 
     Raises:
         TypeError: on an unknown argument.
         ValueError: on a value that is not allowed; the message says what is.
     """
+
+    ARCHS = ARCHS
 
     def __init__(
         self,
@@ -86,48 +110,52 @@ class AgentSwinTransformer(Pyramid):
         attn_drop_rate: float = 0.0,
         frozen_stages: int = -1,
         with_cp: bool = False,
+        mixers: Sequence[str] | None = None,
         **unknown: Any,
     ) -> None:
-        reject_unknown(type(self), unknown)
+        reject_unknown(type(self), AgentSwinTransformer, unknown)
         sizes = resolve_arch(arch, ARCHS)
-        grids = check_agent_shapes(agent_shapes)
+        grids = check_agent_shapes(agent_shapes, len(STAGES))
         if attn_types is None:
             attn_types = ATTN_TYPES[arch if isinstance(arch, str) else "tiny"]
-        types = check_block_types(attn_types, sizes["depths"])
+        names = mixer_names(mixers, attn_types, LETTERS, sizes["depths"], MIXERS)
         check_integer("window_size", window_size, 1, 4096)
-        check_integer("pretrain_img_size", pretrain_img_size, 32, 4096)
+        strides = [stage.stride for stage in STAGES]
+        check_integer("pretrain_img_size", pretrain_img_size, strides[-1], 4096)
         rates = {"drop_path_rate": drop_path_rate, "drop_rate": drop_rate}
-        super().__init__(
-            out_indices, frozen_stages, with_cp, {**rates, "attn_drop_rate": attn_drop_rate}
-        )
-        self.patch_embed = PatchEmbed(3, sizes["embed_dim"], PATCH)
+        rates["attn_drop_rate"] = attn_drop_rate
+        super().__init__(strides, out_indices, frozen_stages, with_cp, rates)
+
+        self.patch_embed = PatchEmbed(3, sizes["embed_dim"], _PATCH)
         self.pos_drop = nn.Dropout(drop_rate)
         self.layers = nn.ModuleList()
-        drop_paths = linear_rates(drop_path_rate, sum(sizes["depths"]))
-        drops = (attn_drop_rate, drop_rate)
+        drop_paths = iter(linear_rates(drop_path_rate, sum(sizes["depths"])))
+        dims = [sizes["embed_dim"] * stage.width for stage in STAGES]
         window = max(7, window_size // 8)
-        for i in range(self.num_stages):
-            dim, heads = sizes["embed_dim"] * 2**i, sizes["num_heads"][i]
-            side = pretrain_img_size // (PATCH * 2**i)
+        for i, stage in enumerate(STAGES[: self.num_stages]):
+            dim, heads = dims[i], sizes["num_heads"][i]
             blocks = nn.ModuleList()
-            for j, kind in enumerate(types[i]):
-                if kind == "A":
-                    table = (side, side)
-                    attn: nn.Module = AgentAttention(
-                        dim, heads, BASE_GRIDS[i], grids[i], table, True, *drops, joint_qkv=True
-                    )
-                else:
-                    shift = window // 2 if j % 2 else 0
-                    attn = WindowAttention(dim, heads, window, shift, True, *drops)
-                path = drop_paths.pop(0)
-                blocks.append(Block(dim, attn, MLP_RATIO * dim, drop_rate, path, _EPS))
+            for j, name in enumerate(names[i]):
+                mixer = build_mixer(
+                    *(name, dim, heads),
+                    attn_drop=attn_drop_rate,
+                    proj_drop=drop_rate,
+                    joint_qkv=True,
+                    base_grid=stage.base_grid,
+                    agent_shape=grids[i],
+                    table_shape=(pretrain_img_size // stage.stride,) * 2,
+                    sr_ratio=stage.sr_ratio,
+                    window=window,
+                    shift=window // 2 * (j % 2),
+                )
+                path = next(drop_paths)
+                blocks.append(Block(dim, mixer, MLP_RATIO * dim, drop_rate, path, _EPS))
             last = i == self.num_stages - 1
-            self.layers.append(Stage(blocks, None if last else PatchMerging(dim)))
+            self.layers.append(Layer(blocks, None if last else PatchMerging(dim)))
             if i in self.out_indices:
                 setattr(self, f"norm{i}", nn.LayerNorm(dim, eps=_EPS))
         self.feature_info = FeatureInfo(
-            Feature(sizes["embed_dim"] * 2**i, PATCH * 2**i, f"layers.{i}")
-            for i in self.out_indices
+            Feature(dims[i], strides[i], f"layers.{i}") for i in self.out_indices
         )
         self.apply(init_linear_and_norm)
         self.freeze()
@@ -137,27 +165,27 @@ class AgentSwinTransformer(Pyramid):
 
         Sides that are no multiple of a stride are padded right and bottom, so sizes round up.
         """
-        x = F.pad(x, (0, -x.shape[3] % PATCH, 0, -x.shape[2] % PATCH))
+        x = F.pad(x, (0, missing(x.shape[3], _PATCH), 0, missing(x.shape[2], _PATCH)))
         x, size = self.patch_embed(x)  # (B, N, C)
         x = self.pos_drop(x)
         outs = []
-        for i, stage in enumerate(self.layers):
-            assert isinstance(stage, Stage)
-            x = self.run(stage.blocks, x, size)
+        for i, layer in enumerate(self.layers):
+            assert isinstance(layer, Layer)
+            x = self.run(layer.blocks, x, size)
             if i in self.out_indices:
                 outs.append(to_map(getattr(self, f"norm{i}")(x), size).contiguous())
-            if stage.downsample is not None:
-                x, size = stage.downsample(x, size)
+            if layer.downsample is not None:
+                x, size = layer.downsample(x, size)
         return outs
 
-    def parts(self, stage: int) -> list[nn.Module | nn.Parameter]:
+    def stage_modules(self, stage: int) -> list[nn.Module | nn.Parameter]:
         """A stage with its output norm; the patch embedding for 0."""
         if stage == 0:
             return [self.patch_embed, self.pos_drop]
         norm = getattr(self, f"norm{stage - 1}", None)
         return [self.layers[stage - 1]] + ([norm] if norm is not None else [])
 
-    def ignores(self, key: str) -> bool:
+    def is_unused_key(self, key: str) -> bool:
         """The classifier's norm, the stages that are not built and the norms of maps not wanted."""
         stage = re.match(r"layers\.(\d)\.(downsample\.)?", key)
         if stage is not None:
@@ -165,13 +193,31 @@ class AgentSwinTransformer(Pyramid):
             return int(stage.group(1)) > last - (stage.group(2) is not None)
         return re.match(r"norm\d?\.", key) is not None
 
-    def may_lack(self, key: str) -> bool:
+    def is_optional_key(self, key: str) -> bool:
         """The output norms, which a classifier does not have."""
         return re.match(r"norm\d\.", key) is not None
 
+    @classmethod
+    def recognise(cls, weights: Mapping[str, Tensor]) -> Recognised | None:
+        """Of Swin's files; the channels and depths tell the architecture."""
+        embed = weights.get("patch_embed.proj.weight")
+        if embed is None or not any(key.startswith("layers.0.") for key in weights):
+            return None
+        depths = [count_of(weights, rf"layers\.{i}\.blocks\.(\d+)\.") for i in range(len(STAGES))]
+        sizes = (*embed.shape[:1], *depths)
+        known = {name: (each["embed_dim"], *each["depths"]) for name, each in ARCHS.items()}
+        img_size = agent_img_size(weights, "layers.0.blocks.0", _PATCH)
+        options = {**cls.options_at(img_size or 224), "window_size": 8 * _window(weights)}
+        return Recognised(cls, sizes, known_as(known, sizes), img_size, options)
 
-class Stage(nn.Module):
-    """Blocks of one resolution, and the step to the next one unless the stage is the last."""
+    @classmethod
+    def options_at(cls, img_size: int) -> dict[str, Any]:
+        """The image's side, and windows that grow with it as in the published models."""
+        return {"pretrain_img_size": img_size, "window_size": img_size // 32 * 8}
+
+
+class Layer(nn.Module):
+    """Blocks of one resolution, and the step to the next one unless it is the last."""
 
     def __init__(self, blocks: nn.ModuleList, downsample: "PatchMerging | None") -> None:
         super().__init__()
@@ -193,5 +239,12 @@ class PatchMerging(nn.Module):
         corners = [x[:, row::2, column::2] for row, column in ((0, 0), (1, 0), (0, 1), (1, 1))]
         x = torch.cat(corners, dim=-1)  # (B, H'/2, W'/2, 4C)
         size = (x.shape[1], x.shape[2])
-        (x,) = project([self.reduction], x.flatten(1, 2), x.shape[-1] // 2, self.norm)
-        return x, size
+        return norm_linear(self.norm, self.reduction, x.flatten(1, 2)), size  # reduction(norm(x))
+
+
+def _window(weights: Mapping[str, Tensor]) -> int:
+    """M of the first window block: its table has (2M - 1)^2 rows; 7 where there is none."""
+    for key, table in weights.items():
+        if key.endswith("relative_position_bias_table") and table.dim():
+            return (round(table.shape[0] ** 0.5) + 1) // 2
+    return 7

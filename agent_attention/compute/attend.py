@@ -1,112 +1,121 @@
-"""The two softmax attentions of agent attention, and the choice of how to compute them.
+"""Softmax attention: its definition, and the choice of how to compute it.
 
-    gather(agents, k, v) = softmax(agents k^T / sqrt(d) + bias) v
-    serve(q, agents, v)  = softmax(q agents^T / sqrt(d) + bias^T) v
-
-A bias is a product of thin factors (``agent_attention.compute.bias``), which can ride along as P
-more channels of queries and keys. What a graphics card's fused kernels take as it is, a CPU computes
-faster in tiles that stay in its cache.
-
-Letters: see ``agent_attention.mixers.agent``. Tokens come before heads, as linear layers give them.
+Shapes: q (B, h, Q, d), k and v (B, h, K, d); a bias is (h, Q, K), or one that can be broadcast to
+the scores, or an ``AgentBias``, whose factors never become a tensor of that size.
+Letters: see ``agent_attention.mixers.agent``.
 """
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from agent_attention.compute.bias import AgentBias
-from agent_attention.compute.chunks import wants_slabs
-from agent_attention.compute.tiles import fill_with_served, gather_in_tiles, serve_in_tiles
+from agent_attention.compute.bias import AgentBias, Factors
+from agent_attention.compute.guard import (
+    is_for_cpu,
+    is_recording,
+    is_transformed,
+    is_watched,
+    settings,
+)
+from agent_attention.compute.tiles import aggregate, broadcast, broadcast_into
 
+Bias = Tensor | AgentBias | None
 _FEW = 1 << 18  # scores of a sample for which one fused call for the whole batch is quicker
 _ALIGN = 8  # channels of a head that fused kernels want in multiples
 
 
-def gather(agents: Tensor, k: Tensor, v: Tensor, bias: AgentBias, dropout: float = 0.0) -> Tensor:
-    """Agents attend to all tokens (*agent aggregation*).
-
-    Args:
-        agents: (B, n, h, d).
-        k: (B, N, h, d).
-        v: (B, N, h, d).
-        bias: between agents and tokens.
-        dropout: rate of dropout on the attention map.
-
-    Returns:
-        (B, n, h, d).
-    """
-    if _wants_tiles(agents, k, dropout):
-        return _each(gather_in_tiles, agents, k, v, bias)
-    of_agents, of_tokens = _channels(bias, agents.shape[2])
-    return _joined(agents, k, v, of_agents, of_tokens, dropout)
+def attention_weights(q: Tensor, k: Tensor, bias: Tensor | None = None) -> Tensor:
+    """softmax(q kᵀ / √d + bias): (B, h, Q, K), each row with the sum of one."""
+    scores = q @ k.mT * q.shape[-1] ** -0.5
+    return (scores if bias is None else scores + bias).softmax(-1)
 
 
-def serve(
-    q: Tensor,
-    agents: Tensor,
-    v: Tensor,
-    bias: AgentBias,
-    dropout: float = 0.0,
-    overwrite: bool = False,
+def attend_plain(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, dropout: float = 0.0
 ) -> Tensor:
-    """Tokens attend to all agents (*agent broadcast*).
-
-    Args:
-        q: (B, N, h, d).
-        agents: (B, n, h, d), as keys.
-        v: what the agents gathered, (B, n, h, d).
-        bias: between agents and tokens.
-        dropout: rate of dropout on the attention map.
-        overwrite: the result may be put into the memory of ``q``; there are no gradients then.
-
-    Returns:
-        (B, N, h, d).
-    """
-    if _wants_tiles(agents, q, dropout):
-        if overwrite:
-            for sample in zip(q, agents, v, strict=True):
-                fill_with_served(sample[0], *sample, bias)
-            return q
-        return _each(serve_in_tiles, q, agents, v, bias)
-    of_agents, of_tokens = _channels(bias, agents.shape[2])
-    return _joined(q, agents, v, of_tokens, of_agents, dropout)
+    """softmax(q kᵀ / √d + bias) v: (B, h, Q, d). The definition that all other ways must equal."""
+    return F.dropout(attention_weights(q, k, bias), dropout) @ v
 
 
-def _wants_tiles(agents: Tensor, tokens: Tensor, dropout: float) -> bool:
-    if dropout or not wants_slabs(tokens):
-        return False  # before any size is looked at, which a recorded graph may leave open
-    batch, n, heads, _ = agents.shape
-    return batch > 0 and n * tokens.shape[1] * heads >= _FEW
-
-
-def _each(
-    attend: Callable[[Tensor, Tensor, Tensor, AgentBias], Tensor],
+def attend(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    bias: AgentBias,
+    bias: Bias = None,
+    dropout: float = 0.0,
+    way: str | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """``attend_plain`` in the way that is quickest here.
+
+    Args:
+        q: queries (B, h, Q, d).
+        k: keys (B, h, K, d).
+        v: values (B, h, K, d).
+        bias: added to the scores.
+        dropout: rate of dropout on the attention weights.
+        way: 'plain', the definition; 'fused', torch's kernels; 'tiled', in tiles for a CPU's cache
+            where there is an ``AgentBias`` and no dropout, whatever the size, and else fused. The
+            default is that of ``settings()``, and there None, which chooses.
+        out: memory that the result may be written to, also that of ``q``; for use without
+            gradients.
+
+    Returns:
+        (B, h, Q, d).
+    """
+    way = _choose(q, k, bias, dropout, way)
+    if not isinstance(bias, AgentBias):
+        if way == "plain":
+            return attend_plain(q, k, v, bias, dropout)
+        mask = None if bias is None else bias.to(q.dtype)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+    if way == "plain":
+        return attend_plain(q, k, v, bias.dense(), dropout)
+    factors = bias.factors().to(q.dtype)
+    if way == "tiled":
+        return _tiled(q, k, v, factors, bias.tokens_first, out)
+    return _fused(q, k, v, factors, bias.tokens_first, dropout)
+
+
+def _choose(q: Tensor, k: Tensor, bias: Bias, dropout: float, way: str | None) -> str:
+    if is_recording():
+        return way or "fused"  # before any size is looked at, which a graph may leave open
+    if is_transformed():
+        return "plain"  # the others lack rules for it
+    way = way or settings().way or ("plain" if is_watched() else None)
+    if way in ("plain", "fused"):
+        return way
+    can = isinstance(bias, AgentBias) and not dropout and is_for_cpu(q) and len(q) > 0
+    large = q.shape[1] * q.shape[2] * k.shape[2] >= _FEW
+    return "tiled" if can and (large or way == "tiled") else "fused"
+
+
+def _tiled(
+    q: Tensor, k: Tensor, v: Tensor, bias: Factors, tokens_first: bool, out: Tensor | None
 ) -> Tensor:
     """One sample of the batch after the other."""
-    outs = [attend(*sample, bias) for sample in zip(q, k, v, strict=True)]
-    return outs[0].unsqueeze(0) if len(outs) == 1 else torch.stack(outs)
+    if out is not None and tokens_first:
+        for sample in zip(out, q, k, v, strict=True):
+            broadcast_into(*sample, bias)
+        return out
+    function = broadcast if tokens_first else aggregate
+    outs = [function(*sample, bias) for sample in zip(q, k, v, strict=True)]
+    if len(outs) == 1:
+        return outs[0][None]
+    # tokens come before heads in memory, as a linear layer takes them
+    return torch.stack([out.transpose(0, 1) for out in outs]).transpose(1, 2)
 
 
-def _channels(bias: AgentBias, heads: int) -> tuple[Tensor, Tensor]:
-    """The factors by agent (n, h, P) and by token (N, h, P)."""
-    return bias.agents().unsqueeze(1).expand(-1, heads, -1), bias.tokens().permute(2, 0, 1)
-
-
-def _joined(
-    q: Tensor, k: Tensor, v: Tensor, q_bias: Tensor, k_bias: Tensor, dropout: float
+def _fused(
+    q: Tensor, k: Tensor, v: Tensor, bias: Factors, tokens_first: bool, dropout: float
 ) -> Tensor:
-    """[q / sqrt(d), q_bias] [k, k_bias]^T is the whole logit: attention without a mask."""
+    """[q / √d, M] [k, K̂]ᵀ is the whole score: attention without a mask, with P more channels."""
+    by_agent = bias.by_agent().expand(q.shape[1], -1, -1)  # (h, n, P)
+    by_token = bias.by_token().mT  # (h, N, P)
+    of_q, of_k = (by_token, by_agent) if tokens_first else (by_agent, by_token)
     d, batch = q.shape[-1], q.shape[0]
-    fill = -(d + q_bias.shape[-1]) % _ALIGN
-    q = F.pad(torch.cat([q * d**-0.5, q_bias.expand(batch, -1, -1, -1)], -1), (0, fill))
-    k = F.pad(torch.cat([k, k_bias.expand(batch, -1, -1, -1)], -1), (0, fill))
+    fill = -(d + of_q.shape[-1]) % _ALIGN
+    q = F.pad(torch.cat([q * d**-0.5, of_q.expand(batch, -1, -1, -1)], -1), (0, fill))
+    k = F.pad(torch.cat([k, of_k.expand(batch, -1, -1, -1)], -1), (0, fill))
     v = F.pad(v, (0, q.shape[-1] - d))  # fused kernels want one width of all three
-    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=1.0)
-    return out.transpose(1, 2)[..., :d]
+    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=1.0)[..., :d]

@@ -1,4 +1,4 @@
-"""The MLP of a block with the LayerNorm before it, a slab of tokens at a time."""
+"""The MLP of a block with the LayerNorm before it, a chunk of tokens at a time."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,60 +8,65 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from agent_attention.compute.chunks import slabs, wants_slabs
-from agent_attention.layers import Mlp, is_plain
+from agent_attention.compute.chunks import row_chunks
+from agent_attention.compute.guard import define, is_exact, may_replace, settings
+from agent_attention.layers import Mlp
 
 aten = torch.ops.aten
-_KEPT = 1 << 23  # numbers of a hidden layer that is kept: 32 MiB of float32
+define(Mlp)
 
 
-def mlp_of_norm(mlp: Mlp, norm: nn.LayerNorm, x: Tensor) -> Tensor:
+def norm_mlp(norm: nn.Module, mlp: nn.Module, x: Tensor) -> Tensor:
     """``mlp(norm(x))`` of tokens (B, N, C).
 
-    In chunks on a CPU (``agent_attention.compute.chunks``). For the backward pass ``x`` is then kept,
-    and the hidden layer unless it is large: computing it again costs one more product.
+    In chunks on a CPU (see ``chunks``). For the backward pass ``x`` is then kept, and the hidden
+    layer unless it is large: computing it again costs one more product.
     """
-    if not _is_for_slabs(mlp, norm, x):
-        return mlp(norm(x))
-    keep = torch.is_grad_enabled() and x.shape[:2].numel() * len(mlp.fc1.weight) <= _KEPT
-    out: Tensor = _MlpOfNorm.apply(x.flatten(0, 1), norm.eps, keep, *_weights(mlp, norm))
+    if not can_chunk(norm, mlp, x):
+        out: Tensor = mlp(norm(x))
+        return out
+    assert isinstance(mlp, Mlp) and isinstance(norm, nn.LayerNorm)
+    keep = torch.is_grad_enabled() and x.shape[:2].numel() * len(mlp.fc1.weight) <= settings().kept
+    out = _NormMlp.apply(x.flatten(0, 1), norm.eps, keep, *_weights(norm, mlp))
     return out.unflatten(0, x.shape[:2])
 
 
-def add_mlp_of_norm(mlp: Mlp, norm: nn.LayerNorm, x: Tensor) -> Tensor:
-    """``x + mlp(norm(x))`` of tokens (B, N, C), in their memory if they are in one piece.
-
-    For use without gradients.
-    """
-    x = x.contiguous()
-    if not _is_for_slabs(mlp, norm, x):
+def add_norm_mlp_(norm: nn.LayerNorm, mlp: Mlp, x: Tensor) -> Tensor:
+    """``x + mlp(norm(x))`` of tokens (B, N, C), written to their memory; without gradients."""
+    if not can_chunk(norm, mlp, x):
         return x.add_(mlp(norm(x)))
-    gamma, beta, w1, b1, w2, b2 = _weights(mlp, norm)
-    flat = x.flatten(0, 1)
-    for part in slabs(len(flat), width=len(w1)):
+    gamma, beta, w1, b1, w2, b2 = _weights(norm, mlp)
+    flat = x.view(-1, x.shape[-1])
+    for part in row_chunks(len(flat), len(w1)):
         normed = F.layer_norm(flat[part], gamma.shape, gamma, beta, norm.eps)
         hidden = F.gelu(torch.addmm(b1, normed, w1.t()))
         flat[part].add_(torch.addmm(b2, hidden, w2.t()))
     return x
 
 
-def _is_for_slabs(mlp: Mlp, norm: nn.LayerNorm, x: Tensor) -> bool:
-    plain = all(map(is_plain, (mlp, mlp.fc1, mlp.act, mlp.fc2, mlp.drop, norm)))
-    exact = mlp.act.approximate == "none" and not (mlp.training and mlp.drop.p > 0)
-    return plain and exact and wants_slabs(x) and all(w is not None for w in _weights(mlp, norm))
+def can_chunk(norm: nn.Module, mlp: nn.Module, x: Tensor) -> bool:
+    """Whether the two are a plain LayerNorm and a plain ``Mlp`` that drops nothing."""
+    if not may_replace(x, (norm, nn.LayerNorm), (mlp, Mlp)):
+        return False
+    assert isinstance(mlp, Mlp) and isinstance(norm, nn.LayerNorm)
+    layers = (mlp.fc1, nn.Linear), (mlp.act, nn.GELU), (mlp.fc2, nn.Linear), (mlp.drop, nn.Dropout)
+    if not all(is_exact(*layer) for layer in layers) or mlp.act.approximate != "none":
+        return False
+    drops = mlp.drop.training and mlp.drop.p > 0
+    return not drops and all(weight is not None for weight in _weights(norm, mlp))
 
 
-def _weights(mlp: Mlp, norm: nn.LayerNorm) -> tuple[Tensor, ...]:
+def _weights(norm: nn.LayerNorm, mlp: Mlp) -> tuple[Tensor, ...]:
     return norm.weight, norm.bias, mlp.fc1.weight, mlp.fc1.bias, mlp.fc2.weight, mlp.fc2.bias
 
 
-class _MlpOfNorm(torch.autograd.Function):
+class _NormMlp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float, keep: bool, *weights: Tensor) -> Tensor:
         gamma, beta, w1, b1, w2, b2 = weights
         out = torch.empty(len(x), len(w2), dtype=x.dtype)
         kept = torch.empty(len(x), len(w1), dtype=x.dtype) if keep else None
-        for part in slabs(len(x), width=len(w1)):
+        for part in row_chunks(len(x), len(w1)):
             normed = F.layer_norm(x[part], gamma.shape, gamma, beta, eps)
             place = None if kept is None else kept[part]
             hidden = torch.addmm(b1, normed, w1.t(), out=place)
@@ -84,7 +89,7 @@ def _backward(grad: Tensor, saved: Sequence[Any], eps: float) -> list[Tensor]:
     grads = list(map(torch.zeros_like, (gamma, beta, w1, b1, w2, b2)))
     grad_x = torch.empty_like(x)
     grad_gamma, grad_beta, grad_w1, grad_b1, grad_w2, grad_b2 = grads
-    for part in slabs(len(x), width=2 * len(w1)):
+    for part in row_chunks(len(x), 2 * len(w1)):
         normed, mean, rstd = torch.native_layer_norm(x[part], gamma.shape, gamma, beta, eps)
         hidden = F.linear(normed, w1, b1) if kept is None else kept[part]
         grad_w2.addmm_(grad[part].t(), F.gelu(hidden))

@@ -1,97 +1,108 @@
-"""Keeps what depends on a map's size and on weights alone, while neither changes."""
+"""Caches of what depends on a map's size.
 
+A result that depends on tables too is kept with a copy of them and given again only while the
+tables are equal to the copy, number by number. So no write to a weight can make it stale: not one
+of an optimizer, through ``weight.data``, or through a NumPy view. To compare tables costs a
+hundredth of what it costs to resize them.
+"""
+
+import functools
+import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-Self = TypeVar("Self", bound="BySize")
+from agent_attention.compute.guard import is_ordinary, is_watched, settings
+
 Tensors = tuple[Tensor, ...]
-_MOST = 24 * 2**20  # bytes kept by one module
+Function = TypeVar("Function", bound=Callable[..., Tensor])
 
 
-class BySize(nn.Module):
-    """Tensors by map size and the like, kept in evaluation mode; in training made each time.
+class SizeCache:
+    """Results by key for each table, on the CPU, for use without gradients.
 
-    What is kept goes when a weight is replaced or written to, and with every call of ``train`` or
-    ``eval``: writes through ``weight.data``, as averaged weights are swapped in, leave no trace.
-    The oldest results go first when a new one does not fit into the memory allowed.
+    The oldest results of a table go first, and all of them with the table itself.
 
     Args:
-        most: bytes that may be kept.
+        most: bytes kept for a table.
     """
 
-    def __init__(self, most: int = _MOST) -> None:
-        super().__init__()
+    def __init__(self, most: int = 24 * 2**20) -> None:
         self.most = most
-        self._kept: OrderedDict[Hashable, Tensors] = OrderedDict()
-        self._weights: Tensors = ()
-        self._versions: list[int] = []
+        self._kept: dict[int, OrderedDict[Hashable, tuple[Tensors, Tensors]]] = {}
+        self._lock = threading.Lock()
 
-    def forward(
-        self, key: Hashable, weights: Sequence[Tensor], make: Callable[[], Tensors]
+    def __call__(
+        self, make: Callable[[], Tensors], tables: Sequence[Tensor], key: Hashable
     ) -> Tensors:
-        """``make()``, or what it gave before for the same key and weights.
+        """``make()``, or what it gave before for the same key and tables of the same numbers.
 
         Args:
-            key: all that the result depends on beside the weights, such as the map's size (H, W).
-            weights: tensors it depends on; at least one.
-            make: computes it.
+            make: computes tensors from the tables.
+            tables: all that the result depends on beside the key; the first is never a view.
+            key: such as the map's size (H, W).
         """
-        needs_graph = torch.is_grad_enabled() and any(w.requires_grad for w in weights)
-        if self.training or needs_graph or not _watchable(weights):
+        needs_graph = torch.is_grad_enabled() and any(t.requires_grad for t in tables)
+        if needs_graph or is_watched() or settings().way == "plain" or not _on_cpu(tables):
             return make()
-        self._forget_other(weights)
-        if key not in self._kept:
-            # what is kept must be of use to training as well
-            with torch.inference_mode(False), torch.no_grad():
-                return self._keep(key, make())
-        self._kept.move_to_end(key)
-        return self._kept[key]
-
-    def train(self: Self, mode: bool = True) -> Self:
-        """Set the mode, forget everything, return self."""
-        self.clear()
-        return super().train(mode)
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._kept.clear()
-        self._weights = ()
-
-    def nbytes(self) -> int:
-        """Bytes of what is kept."""
-        return sum(map(_nbytes, self._kept.values()))
-
-    def _keep(self, key: Hashable, made: Tensors) -> Tensors:
-        if _nbytes(made) <= self.most:
-            self._kept[key] = made
-            while self.nbytes() > self.most:
-                self._kept.popitem(last=False)
+        with self._lock:
+            kept = self._of(tables[0])
+            copies, made = kept.get(key, ((), ()))
+            if not (len(copies) == len(tables) and all(map(_equal, copies, tables))):
+                # what is kept must be of use to training as well
+                with torch.inference_mode(False), torch.no_grad():
+                    copies, made = tuple(t.clone() for t in tables), _detached(make())
+                kept[key] = copies, made
+            kept.move_to_end(key)
+            while _nbytes(kept) > self.most:
+                kept.popitem(last=False)
         return made
 
-    def _forget_other(self, weights: Sequence[Tensor]) -> None:
-        versions = [w._version for w in weights]
-        places = [w.data_ptr() for w in weights]
-        if versions != self._versions or places != [w.data_ptr() for w in self._weights]:
-            self.clear()
-            self._versions = versions
-            # holding the memory itself, so that no other weights can come to its place
-            self._weights = tuple(w.detach() for w in weights)
+    def nbytes(self, table: Tensor) -> int:
+        """Bytes kept for a table."""
+        return _nbytes(self._kept.get(id(table), {}))
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Copies and saved modules start with nothing kept."""
-        return {**self.__dict__, "_kept": OrderedDict(), "_weights": ()}
+    def _of(self, table: Tensor) -> OrderedDict[Hashable, tuple[Tensors, Tensors]]:
+        if id(table) not in self._kept:
+            self._kept[id(table)] = OrderedDict()
+            weakref.finalize(table, self._kept.pop, id(table), None).atexit = False
+        return self._kept[id(table)]
 
 
-def _watchable(weights: Sequence[Tensor]) -> bool:
-    """Whether changes can be seen: not while a graph is recorded, nor in fake tensors and such."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return False
-    return all(type(w) in (Tensor, nn.Parameter) and not w.is_inference() for w in weights)
+def pure(function: Function) -> Function:
+    """Keep the tensors that a function of sizes, types and devices alone has made."""
+    kept = functools.lru_cache(maxsize=256)(function)
+
+    @functools.wraps(function)
+    def cached(*args: Hashable) -> Tensor:
+        # a tensor made while a graph is recorded may have no numbers
+        if is_watched() or settings().way == "plain":
+            return function(*args)
+        with torch.inference_mode(False), torch.no_grad():
+            return kept(*args)
+
+    return cached  # type: ignore[return-value]
 
 
-def _nbytes(tensors: Tensors) -> int:
+def _on_cpu(tables: Sequence[Tensor]) -> bool:
+    return all(is_ordinary(t) and t.device.type == "cpu" for t in tables)
+
+
+def _equal(copy: Tensor, table: Tensor) -> bool:
+    return copy.dtype == table.dtype and torch.equal(copy, table)
+
+
+def _detached(made: Tensors) -> Tensors:
+    return tuple(t.detach() for t in made)
+
+
+def _nbytes(kept: dict[Hashable, tuple[Tensors, Tensors]]) -> int:
+    tensors = (t for copies, made in kept.values() for t in (*copies, *made))
     return sum(t.untyped_storage().nbytes() for t in tensors)
+
+
+cached = SizeCache()

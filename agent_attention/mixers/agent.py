@@ -7,26 +7,25 @@ Letters used for shapes, here and in the other modules:
     p side of the base agent grid   P = p*p base agents, for which the bias tables are learned
 """
 
-import functools
-
 from torch import Tensor, nn
 
-from agent_attention.arguments import Pair, check_heads
-from agent_attention.compute.attend import gather, serve
-from agent_attention.compute.bias import AgentBias, columns_and_one, interpolation, logits_by_place
-from agent_attention.compute.projections import project, project_into
-from agent_attention.compute.size_cache import BySize
-from agent_attention.layers import add_into, init_table, may_overwrite, pool
+from agent_attention.arguments import Pair
+from agent_attention.compute.bias import AgentBias
+from agent_attention.compute.symbolic import pool
+from agent_attention.layers import init_table
+from agent_attention.mixers.base import Mixer, to_map, to_tokens
 
 _BLOCK = 7  # side of the block bias tables (spec of the published weights)
 
 
-class AgentAttention(nn.Module):
-    """Multi-head agent attention with agent bias and depth-wise convolution.
+class AgentAttention(Mixer):
+    """Multi-head agent attention (arXiv 2312.08874, eq. 4 and 5, figure 3).
 
-    Agents, pooled from the queries, first gather from all keys (*agent aggregation*) and then
-    serve all queries (*agent broadcast*): two softmax attentions of cost N*n instead of one of
-    cost N*N (arXiv 2312.08874, eq. 4 and 5, figure 3).
+        O = σ(Q Aᵀ / √d + B₂) V_A + DWC(V)    with    V_A = σ(A Kᵀ / √d + B₁) V
+
+    σ is the softmax, A are the agents, pooled from the queries. They first attend to all keys
+    (*agent aggregation*), then all queries attend to them (*agent broadcast*): two attentions of
+    cost N*n instead of one of cost N*N.
 
     Args:
         dim: channels C; a multiple of ``num_heads``.
@@ -39,6 +38,8 @@ class AgentAttention(nn.Module):
         attn_drop: dropout rate on both attention maps.
         proj_drop: dropout rate after the output projection.
         joint_qkv: one projection ``qkv`` (Swin's key names) instead of ``q`` and ``kv`` (PVT's).
+        agent_bias: learn B₁ and B₂; without them there are no tables.
+        detail: add DWC(V).
 
     Raises:
         ValueError: if ``dim`` is not a multiple of ``num_heads``.
@@ -55,119 +56,55 @@ class AgentAttention(nn.Module):
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
         joint_qkv: bool = False,
+        agent_bias: bool = True,
+        detail: bool = True,
     ) -> None:
-        super().__init__()
-        check_heads(dim, num_heads)
-        self.num_heads = num_heads
+        super().__init__(dim, num_heads, qkv_bias, attn_drop, proj_drop, joint_qkv)
         self.base_grid = base_grid
         self.agent_shape = agent_shape
-        self.attn_drop = attn_drop
+        if detail:
+            self.dwc = nn.Conv2d(dim, dim, kernel_size=3, padding=1, groups=dim)
+        self.has_detail = detail
+        self.agent_bias = agent_bias
+        if agent_bias:
+            h, p2, (hs, ws) = num_heads, base_grid**2, table_shape
+            # Names and shapes are those of published files: a = agent, n = token, h/w = row/column.
+            self.an_bias = init_table(h, p2, _BLOCK, _BLOCK)
+            self.na_bias = init_table(h, p2, _BLOCK, _BLOCK)
+            self.ah_bias = init_table(1, h, p2, hs, 1)
+            self.aw_bias = init_table(1, h, p2, 1, ws)
+            self.ha_bias = init_table(1, h, hs, 1, p2)
+            self.wa_bias = init_table(1, h, 1, ws, p2)
 
-        if joint_qkv:
-            self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
-        else:
-            self.q = nn.Linear(dim, dim, bias=qkv_bias)
-            self.kv = nn.Linear(dim, 2 * dim, bias=qkv_bias)
-        self.joint_qkv = joint_qkv
-        self.proj = nn.Linear(dim, dim)
-        self.proj_drop = nn.Dropout(proj_drop)
-        self.dwc = nn.Conv2d(dim, dim, kernel_size=3, padding=1, groups=dim)
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, size: Pair) -> Tensor:
+        """The equation above, of queries, keys and values (B, N, C)."""
+        a = self.agents(q, size)  # (B, n, C)
+        v_a = self.attend(a, k, v, self.b1(size))  # (B, n, C)
+        o = self.attend(q, a, v_a, self.b2(size))  # (B, N, C)
+        return o + self.detail(v, size) if self.has_detail else o
 
-        h, p2, (hs, ws) = num_heads, base_grid**2, table_shape
-        # Names and shapes are the published checkpoints': a = agent, n = token, h/w = row/column.
-        self.an_bias = init_table(h, p2, _BLOCK, _BLOCK)
-        self.na_bias = init_table(h, p2, _BLOCK, _BLOCK)
-        self.ah_bias = init_table(1, h, p2, hs, 1)
-        self.aw_bias = init_table(1, h, p2, 1, ws)
-        self.ha_bias = init_table(1, h, hs, 1, p2)
-        self.wa_bias = init_table(1, h, 1, ws, p2)
-        self.by_size = BySize()
-
-    def forward(
-        self,
-        x: Tensor,
-        size: Pair,
-        norm: nn.Module | None = None,
-        spare: list[Tensor] | None = None,
-    ) -> Tensor:
-        """Attend over a map.
-
-        Args:
-            x: tokens (B, N, C), row-major.
-            size: (H, W) with H*W = N.
-            norm: layer that the tokens go through first.
-            spare: tensors (B, N, C) that may be overwritten where there are no gradients; those
-                that nobody needs any more are left in it.
-
-        Returns:
-            Tokens (B, N, C).
-        """
-        q, k, v = self.project(x, norm, spare)  # each (B, N, C)
-        agents = self.pool_agents(q, size)  # (B, n, C)
-        gathering, serving = self.biases(size)
-        free = may_overwrite(self)
-        q, keys, values, agents = (self.to_heads(x) for x in (q, k, v, agents))  # (B, N/n, h, d)
-        dropout = self.attn_drop if self.training else 0.0
-
-        agent_v = gather(agents, keys, values, gathering.to(q.dtype), dropout)  # (B, n, h, d)
-        out = serve(q, agents, agent_v, serving.to(q.dtype), dropout, free).flatten(2)  # (B, N, C)
-        detail = self.local_detail(v, size)
-        if free:  # on large maps new memory costs as much as the arithmetic
-            out = add_into(out, detail)
-            if spare is not None:
-                spare += [each for each in (out, v, detail) if each.is_contiguous()]
-            return self.proj_drop(project_into(self.proj, out, k))
-        return self.proj_drop(self.proj(out + detail))
-
-    def project(
-        self, x: Tensor, norm: nn.Module | None = None, spare: list[Tensor] | None = None
-    ) -> list[Tensor]:
-        """Queries, keys and values of tokens (B, N, C), each (B, N, C)."""
-        linears = [self.qkv] if self.joint_qkv else [self.q, self.kv]
-        return project(linears, x, x.shape[-1], norm, spare)
-
-    def pool_agents(self, q: Tensor, size: Pair) -> Tensor:
-        """Agents (B, n, C): the queries (B, N, C) averaged over the cells of the agent grid."""
+    def agents(self, q: Tensor, size: Pair) -> Tensor:
+        """A (B, n, C): the queries (B, N, C) averaged over the cells of the agent grid."""
         return to_tokens(pool(to_map(q, size), self.agent_shape))
 
-    def local_detail(self, v: Tensor, size: Pair) -> Tensor:
-        """Depth-wise convolution of the values (B, N, C): the diversity that low-rank maps lose."""
-        return to_tokens(self.dwc(to_map(v, size)))
+    def b1(self, size: Pair) -> AgentBias | None:
+        """B₁ (h, n, N), which tells agents where tokens are (section 4.3)."""
+        if not self.agent_bias:
+            return None
+        row, column = self.ah_bias[0], self.aw_bias[0]
+        return AgentBias(self.an_bias, row, column, size, self.agent_shape, tokens_first=False)
 
-    def to_heads(self, x: Tensor) -> Tensor:
-        """(B, N or n, C) as (B, N or n, h, d), in the same memory."""
-        return x.unflatten(-1, (self.num_heads, -1))
+    def b2(self, size: Pair) -> AgentBias | None:
+        """B₂ (h, N, n), which tells tokens where agents are."""
+        if not self.agent_bias:
+            return None
+        row, column = (t[0].permute(0, 3, 1, 2) for t in (self.ha_bias, self.wa_bias))
+        return AgentBias(self.na_bias, row, column, size, self.agent_shape, tokens_first=True)
 
-    def biases(self, size: Pair) -> tuple[AgentBias, AgentBias]:
-        """The biases B1, of gathering, and B2, of serving (paper, section 4.3).
-
-        The tables are resized in space to ``size``, and from p*p base agents to the agent grid;
-        both are bilinear with half-pixel centres.
-        """
-        tables = [self.an_bias, self.ah_bias, self.aw_bias]
-        tables += [self.na_bias, self.ha_bias, self.wa_bias]
-        make = functools.partial(self._bias_factors, size)
-        factors = self.by_size((size, self.agent_shape), tables, make)
-        fixed, gathering, serving = factors[:3], factors[3:5], factors[5:]
-        return AgentBias(*fixed, *gathering), AgentBias(*fixed, *serving)
-
-    def _bias_factors(self, size: Pair) -> tuple[Tensor, ...]:
-        to_row, to_column = (t.squeeze(0).permute(0, 3, 1, 2) for t in (self.ha_bias, self.wa_bias))
-        gathering = (self.an_bias, self.ah_bias.squeeze(0), self.aw_bias.squeeze(0))
-        serving = (self.na_bias, to_row, to_column)
-        fixed = [interpolation(self.base_grid, a, self.an_bias) for a in self.agent_shape]
-        fixed.append(columns_and_one(self.an_bias, size[1]))
-        return *fixed, *logits_by_place(*gathering, size), *logits_by_place(*serving, size)
+    def detail(self, v: Tensor, size: Pair) -> Tensor:
+        """DWC(V): a depth-wise convolution, for the diversity that maps of rank n lack."""
+        detail: Tensor = self.dwc(to_map(v, size))
+        return to_tokens(detail)
 
     def extra_repr(self) -> str:
         return f"num_heads={self.num_heads}, agent_shape={tuple(self.agent_shape)}"
-
-
-def to_map(x: Tensor, size: Pair) -> Tensor:
-    """Tokens (B, N, C) as a map (B, C, H, W), in the same memory: channels last."""
-    return x.unflatten(1, tuple(size)).permute(0, 3, 1, 2)
-
-
-def to_tokens(x: Tensor) -> Tensor:
-    """A map (B, C, H, W) as tokens (B, N, C)."""
-    return x.permute(0, 2, 3, 1).flatten(1, 2)

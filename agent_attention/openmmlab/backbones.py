@@ -7,7 +7,7 @@ from mmengine.model import BaseModule, PretrainedInit
 from mmengine.runner.checkpoint import CheckpointLoader
 
 import agent_attention
-from agent_attention.backbones.base import Pyramid
+from agent_attention.backbones.base import Backbone as Pyramid
 from agent_attention.openmmlab.errors import UserError
 from agent_attention.weights.fit import backbone_weights
 

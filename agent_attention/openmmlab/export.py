@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from agent_attention.arguments import Pair
-from agent_attention.layers import crop, pool
+from agent_attention.compute.symbolic import crop, pool
 from agent_attention.openmmlab.errors import UserError
 
 STRIDE = 32  # of the backbone's coarsest map; images are padded to multiples of it

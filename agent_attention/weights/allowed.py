@@ -63,6 +63,7 @@ def allowed_globals() -> dict[tuple[str, str], Any]:
         ("_codecs", "encode"): _encode,
         ("copyreg", "_reconstructor"): _reconstruct,
     }
+    kind: Any
     # as calls, these make something of any size out of a number or a range
     for kind in (set, frozenset, bytes, bytearray, collections.Counter, collections.deque):
         found[kind.__module__, kind.__name__] = _of_what_is_there(kind)

@@ -9,13 +9,11 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from agent_attention.backbones import pvt, swin
-from agent_attention.backbones.base import Pyramid
-from agent_attention.layers import resize
+from agent_attention.backbones import Backbone
+from agent_attention.weights.recognise import looks_like
+from agent_attention.weights.resize import resize_table
 
 _WRAPPINGS = ("state_dict", "model")  # mmengine and mmdet 2 files; the authors' ImageNet files
 # What agent attention has and softmax attention lacks, and the other way round.
@@ -42,7 +40,7 @@ class Fit(NamedTuple):
 
 
 def backbone_weights(
-    checkpoint: Mapping[str, Any], model: Pyramid, new_attention: bool = False
+    checkpoint: Mapping[str, Any], model: Backbone, new_attention: bool = False
 ) -> Fit:
     """The weights of ``model`` out of a checkpoint.
 
@@ -70,7 +68,7 @@ def backbone_weights(
         key: table
         for key, value in used.items()
         if value.shape != wanted[key].shape
-        and (table := _resize_table(key, value, wanted[key].shape)) is not None
+        and (table := resize_table(key, value, wanted[key].shape)) is not None
     }
     faults = [
         _listing("missing", wanted.keys() - used.keys() - set(new)),
@@ -124,102 +122,19 @@ def _wrapped(checkpoint: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return next((inner for inner in found if isinstance(inner, Mapping)), None)
 
 
-class Look(NamedTuple):
-    """What a backbone's tensors tell of their model; None is not known."""
-
-    family: type[Pyramid]
-    sizes: tuple[int, ...]  # depths; Agent-Swin's channels in front
-    arch: str | None
-    img_size: int | None  # pixels at pre-training; None without agent attention
-    window: int | None
-
-
-def look_at(weights: Mapping[str, Tensor]) -> Look | None:
-    """Recognise the backbone that tensors are of, or None."""
-    if "patch_embed1.proj.weight" in weights:
-        sizes = tuple(_depth(weights, rf"block{i}\.(\d+)\.") for i in range(1, 5))
-        known = {arch: tuple(sizes["depths"]) for arch, sizes in pvt.ARCHS.items()}
-        return Look(
-            pvt.AgentPVT, sizes, known_as(known, sizes), _img_size(weights, "block1.0"), None
-        )
-    if "patch_embed.proj.weight" in weights and any(key.startswith("layers.0.") for key in weights):
-        depths = (_depth(weights, rf"layers\.{i}\.blocks\.(\d+)\.") for i in range(4))
-        sizes = (*weights["patch_embed.proj.weight"].shape[:1], *depths)
-        known = {arch: (v["embed_dim"], *v["depths"]) for arch, v in swin.ARCHS.items()}
-        img_size = _img_size(weights, "layers.0.blocks.0")
-        window = _window(weights)
-        return Look(swin.AgentSwinTransformer, sizes, known_as(known, sizes), img_size, window)
-    return None
-
-
-def looks_like(weights: Mapping[str, Tensor]) -> str:
-    """The architecture that a backbone's tensors have, in words."""
-    look = look_at(weights)
-    if look is None:
-        return f"no backbone known here (its first keys: {', '.join(list(weights)[:3])})"
-    name = repr(look.arch) if look.arch else f"of unknown sizes {look.sizes}"
-    if look.img_size is None:
-        return f"{look.family.__name__} {name} without agent attention (see new_attention)"
-    return f"{look.family.__name__} {name} pre-trained at {look.img_size} pixels"
-
-
-def build_like(weights: Mapping[str, Tensor], pretrain_img_size: int | None = None) -> Pyramid:
-    """A backbone of the architecture and image size that tensors are for.
-
-    Args:
-        weights: tensors by a backbone's names, as ``unwrap`` gives them.
-        pretrain_img_size: another image size, in pixels, than the file's own.
-
-    Raises:
-        ValueError: if they are of no published Agent-PVT or Agent-Swin.
-    """
-    look = look_at(weights)
-    if look is None or look.arch is None or look.img_size is None:
-        raise ValueError(f"it looks like {looks_like(weights)}")
-    size = look.img_size if pretrain_img_size is None else pretrain_img_size
-    if look.family is pvt.AgentPVT:
-        return pvt.AgentPVT(look.arch, pretrain_img_size=size)
-    window = look.window if pretrain_img_size is None else size // 32
-    return swin.AgentSwinTransformer(
-        look.arch, pretrain_img_size=size, window_size=8 * (window or 7)
-    )
-
-
-def known_as(known: Mapping[str, tuple[int, ...]], sizes: tuple[int, ...]) -> str | None:
-    """The name of the known sizes that are equal to these."""
-    return next((name for name, value in known.items() if value == sizes), None)
-
-
-def _depth(weights: Mapping[str, Tensor], pattern: str) -> int:
-    return len({match.group(1) for key in weights if (match := re.match(pattern, key))})
-
-
-def _img_size(weights: Mapping[str, Tensor], first_block: str) -> int | None:
-    table = weights.get(f"{first_block}.attn.ah_bias")
-    return None if table is None or table.dim() != 5 else 4 * table.shape[3]
-
-
-def _window(weights: Mapping[str, Tensor]) -> int | None:
-    """M of the first window block: its table has (2M - 1)^2 rows."""
-    for key, table in weights.items():
-        if key.endswith("relative_position_bias_table") and table.dim():
-            return (round(table.shape[0] ** 0.5) + 1) // 2
-    return None
-
-
 def _is_index(key: str) -> bool:
     """Whether a buffer is computed from sizes, so that a file's own is of no interest."""
     return key.endswith(("relative_position_index", "attn_mask"))
 
 
-def _droppable(key: str, model: Pyramid, new_attention: bool) -> bool:
+def _droppable(key: str, model: Backbone, new_attention: bool) -> bool:
     softmax = new_attention and _SOFTMAX.search(key) is not None
-    return key.startswith("head.") or _is_index(key) or model.ignores(key) or softmax
+    return key.startswith("head.") or _is_index(key) or model.is_unused_key(key) or softmax
 
 
-def _may_be_new(key: str, model: Pyramid, new_attention: bool) -> bool:
+def _may_be_new(key: str, model: Backbone, new_attention: bool) -> bool:
     agent = new_attention and _AGENT.search(key) is not None
-    return _is_index(key) or model.may_lack(key) or agent
+    return _is_index(key) or model.is_optional_key(key) or agent
 
 
 def _misfits(
@@ -230,44 +145,6 @@ def _misfits(
         for key, value in used.items()
         if key not in resized and value.shape != wanted[key].shape
     ]
-
-
-def _resize_table(key: str, table: Tensor, shape: torch.Size) -> Tensor | None:
-    """A position or bias table for another image size, or None if the key is of no such table."""
-    name = key.rsplit(".", 1)[-1]
-    if table.dim() != len(shape) or not table.numel() or table.layout is not torch.strided:
-        return None
-    if name.startswith("pos_embed") and table.shape[::2] == shape[::2]:
-        # PVT's own last stage has a class token in front
-        tokens = table[:, 1:] if _side(table.shape[1]) is None else table
-        return _resize_square(tokens[0].t(), shape[1], "bilinear", (1, 2, 0), shape)
-    if name == "relative_position_bias_table" and table.shape[1] == shape[1] and len(table) % 2:
-        return _resize_square(table.t(), shape[0], "bicubic", (1, 2, 0), shape)
-    axes = {"ah_bias": (3, 4), "aw_bias": (3, 4), "ha_bias": (2, 3), "wa_bias": (2, 3)}.get(name)
-    if axes is None or any(table.shape[i] != shape[i] for i in range(len(shape)) if i not in axes):
-        return None
-    # The run-time resize is separable, so a row table may be resized alone along its rows.
-    spatial = table.float() if axes == (3, 4) else table.float().permute(0, 1, 4, 2, 3)
-    size = (shape[axes[0]], shape[axes[1]])
-    out = resize(spatial.flatten(0, 1), size).unflatten(0, spatial.shape[:2])
-    return (out if axes == (3, 4) else out.permute(0, 1, 3, 4, 2)).to(table.dtype)
-
-
-def _resize_square(
-    table: Tensor, count: int, mode: str, order: tuple[int, ...], shape: torch.Size
-) -> Tensor | None:
-    """(C, S*S) resized to ``count`` positions, moved to ``order`` and ``shape``."""
-    old, new = _side(table.shape[1]), _side(count)
-    if old is None or new is None:
-        return None
-    square = table.float().unflatten(1, (old, old))[None]
-    out = F.interpolate(square, size=(new, new), mode=mode, align_corners=False)[0]
-    return out.permute(order).reshape(shape).to(table.dtype)
-
-
-def _side(count: int) -> int | None:
-    side = round(count**0.5)
-    return side if side * side == count else None
 
 
 def _count(title: str, names: list[str], most: int = 4) -> str:

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from agent_attention.backbones.base import Pyramid
+from agent_attention.backbones import Backbone
 from agent_attention.weights.fit import Fit, backbone_weights
 from agent_attention.weights.read import CheckpointError, Inert, RefusedCall, load_file
 
 
-def load_backbone(model: Pyramid, path: str | Path, new_attention: bool = False) -> Fit:
+def load_backbone(model: Backbone, path: str | Path, new_attention: bool = False) -> Fit:
     """Load all weights of a backbone from a file, running nothing that is in it.
 
     Args:

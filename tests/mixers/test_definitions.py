@@ -4,37 +4,18 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import normal, seed_weights
+from helpers import TABLES, Largest, agent_attention, normal, seed_weights, tokens
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from agent_attention import AgentAttention
+from agent_attention.compute.guard import using
 from agent_attention.mixers.reduced import SpatialReductionAttention
 
 pytestmark = pytest.mark.usefixtures("always_tiles")
 
 Pair = tuple[int, int]
-TABLES = ["an_bias", "ah_bias", "aw_bias", "na_bias", "ha_bias", "wa_bias"]
 close = torch.testing.assert_close
-
-
-def agent_attention(**changes: Any) -> AgentAttention:
-    """A seeded module in evaluation mode: 8 channels, 2 heads, 3x3 base agents, 7x7 tables."""
-    options = {
-        "dim": 8,
-        "num_heads": 2,
-        "base_grid": 3,
-        "agent_shape": (3, 3),
-        "table_shape": (7, 7),
-    }
-    return seed_weights(AgentAttention(**{**options, **changes})).eval()
-
-
-def tokens(size: Pair, dim: int = 8, batch: int = 2) -> Tensor:
-    """Tokens (B, N, C) of a map of the given size."""
-    return normal(5, (batch, size[0] * size[1], dim))
 
 
 # --- the definition: tensors are (B, N, C), maps (B, C, H, W), biases (h, n, N) and (h, N, n)
@@ -268,23 +249,11 @@ def test_tokens_keep_their_shape_and_the_input_its_values(size: Pair, batch: int
     assert torch.equal(x, before)
 
 
-class Largest(TorchDispatchMode):
-    """Notes the number of values of the largest tensor that any operation gives."""
-
-    numel = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        sizes = [leaf.numel() for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
-        self.numel = max([self.numel, *sizes])
-        return out
-
-
 def test_memory_grows_linearly_with_the_tokens() -> None:
     attn = agent_attention(agent_shape=(4, 4))
     numels = []
     for size in [(32, 32), (32, 64), (64, 64)]:
-        with Largest() as largest:
+        with using(way="tiled"), Largest() as largest:
             attn(tokens(size), size).sum().backward()
         numels.append(largest.numel)
     assert numels[0] >= 1024 * 8
