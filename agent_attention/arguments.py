@@ -59,7 +59,7 @@ def resolve_arch(arch: str | Mapping[str, Any], known: Mapping[str, Sizes]) -> d
         whole = isinstance(value, Sequence) and len(value) == count
         if not whole or not all(map(_positive, value)):
             raise ValueError(
-                f"arch[{key!r}] must be {in_words(count)} positive integers, got {value!r}"
+                f"arch[{key!r}] must be {counted(count, 'positive integer')}, got {value!r}"
             )
     return dict(arch)
 
@@ -76,7 +76,7 @@ def check_agent_shapes(shapes: Any, stages: int) -> tuple[Pair, ...]:
         pairs = ()
     if len(pairs) != stages or not all(_positive(side) for pair in pairs for side in pair):
         raise ValueError(
-            f"agent_shapes must be {in_words(stages)} pairs of positive integers, one "
+            f"agent_shapes must be {counted(stages, 'pair')} of positive integers, one "
             f"(rows, columns) a stage, such as {((12, 12),) * stages}; got {shapes!r}"
         )
     return pairs
@@ -106,7 +106,7 @@ def mixer_names(
         names = _spell(attn_types, depths, letters, r"([1-9][0-9]?)([A-Z])")
         if names is None:
             raise ValueError(
-                f"attn_types must be {in_words(len(depths))} letters or runs, one a stage: "
+                f"attn_types must be {counted(len(depths), 'letter')} or runs, one a stage: "
                 f"{', '.join(f'{k!r} ({v})' for k, v in letters.items())} or a run of them that "
                 f"adds up to the depths {tuple(depths)}, such as '2A16B'; got {attn_types!r}"
             )
@@ -114,7 +114,7 @@ def mixer_names(
     names = _spell(mixers, depths, {name: name for name in known}, r"([1-9][0-9]?) (\w+)(?:, |$)")
     if names is None:
         raise ValueError(
-            f"mixers must be {in_words(len(depths))} names or runs, one a stage: "
+            f"mixers must be {counted(len(depths), 'name')} or runs, one a stage: "
             f"{', '.join(map(repr, known))} or a run of them that adds up to the depths "
             f"{tuple(depths)}, such as '2 agent, 16 windows'; got {mixers!r}"
         )
@@ -187,10 +187,11 @@ def check_image(shape: Sequence[int], stride: int, channels: int | None) -> None
         )
 
 
-def in_words(count: int) -> str:
-    """Small numbers as words: 'four'."""
+def counted(count: int, noun: str) -> str:
+    """'four pairs', 'one pair'."""
     words = ("no", "one", "two", "three", "four", "five")
-    return words[count] if count < len(words) else str(count)
+    number = words[count] if count < len(words) else str(count)
+    return f"{number} {noun}{'' if count == 1 else 's'}"
 
 
 def _integer(value: Any) -> bool:
