@@ -20,7 +20,7 @@ from agent_attention.arguments import (
     resolve_arch,
 )
 from agent_attention.backbones.base import Backbone
-from agent_attention.backbones.block import Block
+from agent_attention.backbones.block import build_blocks
 from agent_attention.backbones.features import Feature, FeatureInfo
 from agent_attention.backbones.recognised import (
     Recognised,
@@ -30,7 +30,7 @@ from agent_attention.backbones.recognised import (
 )
 from agent_attention.compute.symbolic import resize_tokens
 from agent_attention.layers import PatchEmbed, init_linear_and_norm, init_table, linear_rates
-from agent_attention.mixers import MIXERS, build_mixer
+from agent_attention.mixers import MIXERS
 from agent_attention.mixers.base import to_map
 
 _WIDTHS = {
@@ -118,21 +118,16 @@ class AgentPVT(Backbone):
         self._tables = [(pretrain_img_size // stride,) * 2 for stride in strides]
         for i, stage in enumerate(STAGES[: self.num_stages]):
             dim, heads, table = dims[i], sizes["num_heads"][i], self._tables[i]
-            blocks = nn.ModuleList()
-            for j, name in enumerate(names[i]):
-                mixer = build_mixer(
-                    *(name, dim, heads),
-                    attn_drop=attn_drop_rate,
-                    proj_drop=drop_rate,
-                    base_grid=stage.base_grid,
-                    agent_shape=grids[i],
-                    table_shape=table,
-                    sr_ratio=stage.sr_ratio,
-                    window=_WINDOW,
-                    shift=_WINDOW // 2 * (j % 2),
-                )
-                mlp_dim = dim * sizes["mlp_ratios"][i]
-                blocks.append(Block(dim, mixer, mlp_dim, drop_rate, next(drop_paths), eps=1e-6))
+            blocks = build_blocks(
+                *(names[i], dim, heads, dim * sizes["mlp_ratios"][i], drop_rate, drop_paths),
+                eps=1e-6,
+                window=_WINDOW,
+                attn_drop=attn_drop_rate,
+                base_grid=stage.base_grid,
+                agent_shape=grids[i],
+                table_shape=table,
+                sr_ratio=stage.sr_ratio,
+            )
             embed = PatchEmbed(dims[i - 1] if i else 3, dim, stage.patch)
             setattr(self, f"patch_embed{i + 1}", embed)
             setattr(self, f"pos_drop{i + 1}", nn.Dropout(drop_rate))

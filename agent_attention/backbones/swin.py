@@ -23,7 +23,7 @@ from agent_attention.arguments import (
     resolve_arch,
 )
 from agent_attention.backbones.base import Backbone
-from agent_attention.backbones.block import Block
+from agent_attention.backbones.block import build_blocks
 from agent_attention.backbones.features import Feature, FeatureInfo
 from agent_attention.backbones.recognised import (
     Recognised,
@@ -34,7 +34,7 @@ from agent_attention.backbones.recognised import (
 from agent_attention.compute.linear import norm_linear
 from agent_attention.compute.symbolic import missing, pad_map
 from agent_attention.layers import PatchEmbed, init_linear_and_norm, linear_rates
-from agent_attention.mixers import MIXERS, build_mixer
+from agent_attention.mixers import MIXERS
 from agent_attention.mixers.base import to_map
 
 # Swin's own sizes (arXiv 2103.14030, section 3.3), and which blocks are agent attention ('A').
@@ -131,25 +131,18 @@ class AgentSwinTransformer(Backbone):
         self.layers = nn.ModuleList()
         drop_paths = iter(linear_rates(drop_path_rate, sum(sizes["depths"])))
         dims = [sizes["embed_dim"] * stage.width for stage in STAGES]
-        window = max(7, window_size // 8)
         for i, stage in enumerate(STAGES[: self.num_stages]):
             dim, heads = dims[i], sizes["num_heads"][i]
-            blocks = nn.ModuleList()
-            for j, name in enumerate(names[i]):
-                mixer = build_mixer(
-                    *(name, dim, heads),
-                    attn_drop=attn_drop_rate,
-                    proj_drop=drop_rate,
-                    joint_qkv=True,
-                    base_grid=stage.base_grid,
-                    agent_shape=grids[i],
-                    table_shape=(pretrain_img_size // stage.stride,) * 2,
-                    sr_ratio=stage.sr_ratio,
-                    window=window,
-                    shift=window // 2 * (j % 2),
-                )
-                path = next(drop_paths)
-                blocks.append(Block(dim, mixer, MLP_RATIO * dim, drop_rate, path, _EPS))
+            blocks = build_blocks(
+                *(names[i], dim, heads, MLP_RATIO * dim, drop_rate, drop_paths, _EPS),
+                window=max(7, window_size // 8),
+                attn_drop=attn_drop_rate,
+                joint_qkv=True,
+                base_grid=stage.base_grid,
+                agent_shape=grids[i],
+                table_shape=(pretrain_img_size // stage.stride,) * 2,
+                sr_ratio=stage.sr_ratio,
+            )
             last = i == self.num_stages - 1
             self.layers.append(Layer(blocks, None if last else PatchMerging(dim)))
             if i in self.out_indices:

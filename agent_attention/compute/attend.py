@@ -20,7 +20,8 @@ from agent_attention.compute.guard import (
 from agent_attention.compute.tiles import aggregate, broadcast, broadcast_into
 
 Bias = Tensor | AgentBias | None
-_FEW = 1 << 18  # scores of a sample for which one fused call for the whole batch is quicker
+WAYS = ("plain", "fused", "tiled", None)
+_FEW = 1 << 18  # scores of a sample, below which a CPU is quickest with the definition
 _ALIGN = 8  # channels of a head that fused kernels want in multiples
 
 
@@ -62,6 +63,9 @@ def attend(
 
     Returns:
         (B, h, Q, d).
+
+    Raises:
+        ValueError: if there is no such way.
     """
     way = _choose(q, k, bias, dropout, way)
     if not isinstance(bias, AgentBias):
@@ -83,11 +87,15 @@ def _choose(q: Tensor, k: Tensor, bias: Bias, dropout: float, way: str | None) -
     if is_transformed():
         return "plain"  # the others lack rules for it
     way = way or settings().way or ("plain" if is_watched() else None)
+    if way not in WAYS:
+        raise ValueError(f"way must be one of {WAYS}, got {way!r}")
     if way in ("plain", "fused"):
         return way
-    can = isinstance(bias, AgentBias) and not dropout and is_for_cpu(q) and len(q) > 0
-    large = q.shape[1] * q.shape[2] * k.shape[2] >= _FEW
-    return "tiled" if can and (large or way == "tiled") else "fused"
+    if not isinstance(bias, AgentBias) or not is_for_cpu(q):
+        return "fused"
+    if way is None and q.shape[1] * q.shape[2] * k.shape[2] < _FEW:
+        return "plain"
+    return "fused" if dropout or not len(q) else "tiled"
 
 
 def _tiled(
@@ -110,12 +118,14 @@ def _fused(
     q: Tensor, k: Tensor, v: Tensor, bias: Factors, tokens_first: bool, dropout: float
 ) -> Tensor:
     """[q / √d, M] [k, K̂]ᵀ is the whole score: attention without a mask, with P more channels."""
-    by_agent = bias.by_agent().expand(q.shape[1], -1, -1)  # (h, n, P)
-    by_token = bias.by_token().mT  # (h, N, P)
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # tokens first, as they lie in memory
+    by_agent = bias.by_agent().unsqueeze(1).expand(-1, q.shape[2], -1)  # (n, h, P)
+    by_token = bias.by_token().permute(2, 0, 1)  # (N, h, P)
     of_q, of_k = (by_token, by_agent) if tokens_first else (by_agent, by_token)
     d, batch = q.shape[-1], q.shape[0]
     fill = -(d + of_q.shape[-1]) % _ALIGN
     q = F.pad(torch.cat([q * d**-0.5, of_q.expand(batch, -1, -1, -1)], -1), (0, fill))
     k = F.pad(torch.cat([k, of_k.expand(batch, -1, -1, -1)], -1), (0, fill))
     v = F.pad(v, (0, q.shape[-1] - d))  # fused kernels want one width of all three
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=1.0)[..., :d]

@@ -12,17 +12,6 @@ from agent_attention.compute.guard import may_replace
 Part = tuple[Tensor, Tensor | None]  # weight and bias of a part of a linear layer's output
 
 
-def split_linear(linear: nn.Module, x: Tensor, parts: int) -> Sequence[Tensor]:
-    """``linear(x).chunk(parts, -1)`` of tokens (B, N, C), each part in memory of its own.
-
-    Convolutions and pooling would first copy a part that lies between others.
-    """
-    if not may_replace(x, (linear, nn.Linear)):
-        return torch.chunk(linear(x), parts, -1)
-    assert isinstance(linear, nn.Linear)
-    return [F.linear(x, weight, bias) for weight, bias in weight_parts(linear, parts)]
-
-
 def norm_linear(norm: nn.Module, linear: nn.Module, x: Tensor) -> Tensor:
     """``linear(norm(x))`` of tokens (B, N, C); a chunk of them at a time where no gradient is."""
     exact = may_replace(x, (norm, nn.LayerNorm), (linear, nn.Linear))

@@ -50,7 +50,7 @@ class _Aggregate(torch.autograd.Function):
         ctx: Any, a: Tensor, k: Tensor, v: Tensor, fixed: Fixed, y: Tensor, row: Tensor
     ) -> Tensor:
         bias = _factors(fixed, y, row)
-        out = torch.zeros_like(a, memory_format=torch.contiguous_format)
+        out = _tokens_like(a).zero_()
         largest = a.new_full((*a.shape[:2], 1), -torch.inf)  # score so far
         total = a.new_zeros(*a.shape[:2], 1)  # of exp(score - largest) so far
         for rows, part in _tiles(bias, a.shape[:2].numel()):

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from agent_attention.arguments import Pair, check_heads
 from agent_attention.compute import attend as compute
-from agent_attention.compute.linear import split_linear
 from agent_attention.compute.symbolic import join_heads
 
 
@@ -64,8 +63,8 @@ class Mixer(nn.Module):
     def project(self, x: Tensor, size: Pair) -> Sequence[Tensor]:
         """Queries, keys and values (B, N, C) of tokens (B, N, C)."""
         if self.joint_qkv:
-            return split_linear(self.qkv, x, 3)
-        return self.q(x), *split_linear(self.kv, x, 2)
+            return self.qkv(x).chunk(3, -1)
+        return self.q(x), *self.kv(x).chunk(2, -1)
 
     def projections(self) -> list[nn.Linear]:
         """The linear layers that ``project`` calls, in order."""

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from agent_attention.arguments import Pair
-from agent_attention.compute.linear import split_linear
 from agent_attention.mixers.base import Mixer, to_map, to_tokens
 
 
@@ -47,7 +46,7 @@ class SpatialReductionAttention(Mixer):
 
     def project(self, x: Tensor, size: Pair) -> Sequence[Tensor]:
         """Queries (B, N, C) of the tokens, keys and values (B, N/R^2, C) of the reduced map."""
-        return self.q(x), *split_linear(self.kv, self.reduce(x, size), 2)
+        return self.q(x), *self.kv(self.reduce(x, size)).chunk(2, -1)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, size: Pair) -> Tensor:
         """The equation above."""
