@@ -70,7 +70,8 @@ class WindowAttention(Mixer):
         if not self.shift:
             return self._by_place()
         make = functools.partial(self._with_mask, size)
-        (bias,) = cached(make, [self.relative_position_bias_table], tuple(size))
+        key = (tuple(size), self.window, self.shift)
+        (bias,) = cached(make, [self.relative_position_bias_table], key)
         return bias.expand(count // len(bias), -1, -1, -1, -1).flatten(0, 1)
 
     def _with_mask(self, size: Pair) -> tuple[Tensor]:

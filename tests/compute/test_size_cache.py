@@ -152,6 +152,19 @@ def test_another_agent_grid_is_seen() -> None:
     close(attn(x, (5, 6)), agent_attention(agent_shape=(4, 3))(x, (5, 6)))
 
 
+@torch.no_grad()
+def test_modules_may_share_a_table() -> None:
+    both = [build_mixer("windows", 8, 2, window=3, shift=shift) for shift in (1, 2)]
+    seed_weights(nn.ModuleList(both))
+    both[1].relative_position_bias_table = both[0].relative_position_bias_table
+    x = tokens((5, 6))
+    for _ in range(2):
+        for mixer in both:
+            found = mixer(x, (5, 6))
+            with using(way="plain"):
+                close(found, mixer(x, (5, 6)), rtol=1e-5, atol=1e-5)
+
+
 @kinds
 @torch.no_grad()
 def test_tables_with_a_number_that_is_none_are_computed_each_time(kind: str) -> None:
