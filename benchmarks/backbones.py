@@ -16,7 +16,18 @@ from typing import Any
 
 import reporting
 import torch
-from candidates import BASELINES, MODELS, MODES, Setting, Step, add_flags, build, flat, one_of
+from candidates import (
+    BASELINES,
+    MODELS,
+    MODES,
+    SOFTMAX,
+    Setting,
+    Step,
+    add_flags,
+    build,
+    flat,
+    one_of,
+)
 from candidates import setting as read_setting
 from matplotlib.patches import Patch
 from measure import matmul_peak, matmul_share, multiply_adds, times
@@ -87,7 +98,12 @@ def compared(name: str, baselines: list[str], mode: str) -> list[str]:
     """The baselines of a model; gradient checkpointing is of use in training only."""
     if name == RESNET:
         return [RESNET]
-    return [b for b in baselines if b != RESNET and (b != "ours-cp" or mode == "training")]
+    left_out = {RESNET}
+    if mode != "training":
+        left_out.add("ours-cp")
+    if MODELS[name][0] not in SOFTMAX:
+        left_out.add("softmax")
+    return [b for b in baselines if b not in left_out]
 
 
 def measured(

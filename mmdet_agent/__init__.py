@@ -6,9 +6,10 @@ require("mmengine", "mmcv", "mmdet")
 
 from mmdet.registry import MODELS  # noqa: E402
 
-from mmengine_agent.backbones import AgentPVT, AgentSwinTransformer  # noqa: E402
+from mmengine_agent.backbones import REGISTERED  # noqa: E402
 from mmengine_agent.register import register  # noqa: E402
 
 register(MODELS)
+globals().update(REGISTERED)
 
-__all__ = ["AgentPVT", "AgentSwinTransformer"]
+__all__ = list(REGISTERED)

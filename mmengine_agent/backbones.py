@@ -6,9 +6,8 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModule, PretrainedInit
 from mmengine.runner.checkpoint import CheckpointLoader
 
-import agent_attention
-from agent_attention.checkpoint import backbone_weights
-from agent_attention.pyramid import Pyramid
+from agent_attention.backbones import BACKBONES, Backbone
+from agent_attention.weights.fit import backbone_weights
 from mmengine_agent.errors import UserError
 
 _DOC = """{doc}
@@ -42,20 +41,23 @@ class _Initialised(BaseModule):
         self._is_init = True
 
 
-class AgentPVT(agent_attention.AgentPVT, _Initialised):
-    __doc__ = _DOC.format(doc=agent_attention.AgentPVT.__doc__)
+def registered(backbone: type[Backbone]) -> type[Backbone]:
+    """A class of the same name that takes ``init_cfg`` too."""
 
-    def __init__(self, *args: Any, init_cfg: Any = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self: Any, *args: Any, init_cfg: Any = None, **kwargs: Any) -> None:
+        backbone.__init__(self, *args, **kwargs)
         self.init_cfg = init_cfg
 
+    content = {
+        "__init__": __init__,
+        "__doc__": _DOC.format(doc=backbone.__doc__),
+        "__module__": __name__,
+    }
+    return type(backbone.__name__, (backbone, _Initialised), content)
 
-class AgentSwinTransformer(agent_attention.AgentSwinTransformer, _Initialised):
-    __doc__ = _DOC.format(doc=agent_attention.AgentSwinTransformer.__doc__)
 
-    def __init__(self, *args: Any, init_cfg: Any = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.init_cfg = init_cfg
+REGISTERED = {kind.__name__: registered(kind) for kind in BACKBONES.values()}
+globals().update(REGISTERED)  # so that a model can be pickled
 
 
 def load_backbone(model: Any, path: str | None, new_attention: bool = False) -> None:
@@ -64,7 +66,7 @@ def load_backbone(model: Any, path: str | None, new_attention: bool = False) -> 
     Raises:
         UserError: if the file is missing, unreadable or does not fit; the file is named.
     """
-    assert isinstance(model, Pyramid)
+    assert isinstance(model, Backbone)
     try:
         fit = backbone_weights(CheckpointLoader.load_checkpoint(path, "cpu"), model, new_attention)
     except (OSError, ValueError, TypeError) as error:

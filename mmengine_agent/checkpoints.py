@@ -20,9 +20,9 @@ from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from agent_attention.checkpoint import unwrap
-from agent_attention.safe_globals import inert_attribute, is_inert
-from agent_attention.safe_load import CheckpointError, load_file
+from agent_attention.weights.allowed import inert_attribute, is_inert
+from agent_attention.weights.fit import unwrap
+from agent_attention.weights.read import CheckpointError, load_file
 from mmengine_agent.config_text import drop_code
 
 

@@ -4,10 +4,8 @@ from mmengine.registry import Registry
 
 import mmengine_agent.hooks
 import mmengine_agent.resume.loops  # noqa: F401  (registers the loop)
-from mmengine_agent.backbones import AgentPVT, AgentSwinTransformer
+from mmengine_agent.backbones import REGISTERED
 from mmengine_agent.checkpoints import install_safe_loader
-
-BACKBONES = (AgentPVT, AgentSwinTransformer)
 
 
 def register(models: Registry) -> None:
@@ -16,7 +14,7 @@ def register(models: Registry) -> None:
     Args:
         models: ``MODELS`` of mmdet or mmseg.
     """
-    for backbone in BACKBONES:
+    for backbone in REGISTERED.values():
         # force: a second import under another path, as custom_imports may cause, must not fail
         models.register_module(module=backbone, force=True)
     install_safe_loader()

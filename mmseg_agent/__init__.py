@@ -6,11 +6,12 @@ require("mmengine", "mmcv", "mmseg")
 
 from mmseg.registry import DATASETS, MODELS  # noqa: E402
 
-from mmengine_agent.backbones import AgentPVT, AgentSwinTransformer  # noqa: E402
+from mmengine_agent.backbones import REGISTERED  # noqa: E402
 from mmengine_agent.register import register  # noqa: E402
 from mmseg_agent.datasets import NamedSegDataset  # noqa: E402
 
 register(MODELS)
 DATASETS.register_module(module=NamedSegDataset, force=True)
+globals().update(REGISTERED)
 
-__all__ = ["AgentPVT", "AgentSwinTransformer"]
+__all__ = list(REGISTERED)

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from agent_attention.layers import crop
+from agent_attention.compute.symbolic import crop
 from mmengine_agent.errors import UserError
 from mmengine_agent.export.modules import STRIDE, Exported
 

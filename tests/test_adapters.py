@@ -81,7 +81,7 @@ assert {other!r} not in sys.modules
 def test_the_core_works_without_openmmlab() -> None:
     code = f"""
 import torch
-import agent_attention, agent_attention.checkpoint
+import agent_attention, agent_attention.weights.fit
 model = agent_attention.AgentPVT({SMALL!r}).eval()
 assert len(model(torch.zeros(1, 3, 32, 32))) == 4
 assert not [name for name in sys.modules if name.startswith({MM!r})]

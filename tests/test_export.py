@@ -15,22 +15,25 @@ import export
 import onnx
 import pytest
 import torch
-from helpers import SMALL, SMALL_GRIDS, normal, seed_weights, small_pvt
+from helpers import SMALL, SMALL_GRIDS, SMALL_SWIN, normal, seed_weights, small_pvt, small_swin
 from mmengine.config import Config
 from mmengine.registry import MODELS as REGISTRY
 from mmengine.registry import init_default_scope
 from mmengine.structures import BaseDataElement
 from mmseg.models.utils import Upsample
-from test_agent_swin import SMALL as SMALL_SWIN
-from test_agent_swin import small_swin
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.nn import functional as F
 from torch.torch_version import TorchVersion
 
-from agent_attention.layers import _cell_means, in_strides
-from agent_attention.safe_load import CheckpointError
-from agent_attention.window import WindowAttention
+from agent_attention.compute.symbolic import assume_multiple_of, cell_means
+from agent_attention.compute.window_cut import (
+    cut_windows,
+    join_windows,
+    shift_mask,
+    window_permutation,
+)
+from agent_attention.weights.read import CheckpointError
 from mmengine_agent.errors import UserError
 from mmengine_agent.export import formats as export_formats
 from mmengine_agent.export.modules import Normalise, replace_layers
@@ -57,7 +60,7 @@ def test_cell_means_are_those_of_adaptive_pooling(cells: int) -> None:
     for size in range(1, 40):
         x = normal(size, (2, 3, size)).double()
         wanted = F.adaptive_avg_pool1d(x, cells)
-        close(x @ _cell_means(size, cells, x).t(), wanted, rtol=1e-12, atol=1e-12)
+        close(x @ cell_means(size, cells, x).t(), wanted, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("shift", [0, 3])
@@ -65,17 +68,22 @@ def test_cell_means_are_those_of_adaptive_pooling(cells: int) -> None:
 def test_windows_by_index_are_those_of_padding_and_rolling(
     size: tuple[int, int], shift: int
 ) -> None:
-    attention = seed_weights(WindowAttention(8, 2, 7, shift)).double().eval()
-    x = normal(1, (2, size[0] * size[1], 8)).double()
-    found = attention.proj_drop(attention._attend_by_index(x, size))
-    close(found, attention(x, size), rtol=1e-12, atol=1e-12)
+    x = normal(1, (2, size[0] * size[1], 8))
+    there, back, regions = window_permutation(size, 7, shift, x.device)
+    windows = F.pad(x, (0, 0, 0, 1))[:, there].flatten(0, 1).unflatten(0, (-1, 49))
+    assert torch.equal(windows, cut_windows(x, size, 7, shift))
+    assert torch.equal(windows.flatten(0, 1).unflatten(0, (2, -1))[:, back], x)
+    assert torch.equal(join_windows(windows, size, 7, shift, 2), x)
+    regions = regions.unflatten(0, (-1, 49))
+    apart = regions[:, :, None] != regions[:, None, :]
+    assert torch.equal(apart.float() * -100, shift_mask(size, 7, shift, x.device))
 
 
 class Strides(nn.Module):
     """The first step of a backbone."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return in_strides(x, 32)
+        return assume_multiple_of(32, x)
 
 
 @pytest.mark.parametrize("multiple", [32, 64])

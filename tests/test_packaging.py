@@ -84,7 +84,7 @@ def sources(*folders: str) -> set[str]:
 
 def test_the_wheel_has_every_module(wheel: ZipFile) -> None:
     modules = sources(*PACKAGES)
-    assert {"agent_attention/pvt.py", "mmdet_agent/__init__.py"} <= modules
+    assert {"agent_attention/backbones/pvt.py", "mmdet_agent/__init__.py"} <= modules
     assert modules <= set(wheel.namelist())
 
 

@@ -33,7 +33,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import mmdet_agent  # noqa: F401  (its import makes mmengine read safely)
-from agent_attention.safe_load import CheckpointError, Inert, load_file
+from agent_attention.weights.read import CheckpointError, Inert, load_file
 from mmengine_agent.checkpoints import install_safe_loader, load_local
 from mmengine_agent.errors import UserError
 
@@ -447,7 +447,7 @@ def test_arrays_of_made_up_types_are_refused(tmp_path: Path) -> None:
     path = zipped(code, tmp_path / "a.pth")
     script = """
 import sys
-from agent_attention.safe_load import CheckpointError, load_file
+from agent_attention.weights.read import CheckpointError, load_file
 try:
     print(load_file(sys.argv[1]))
 except CheckpointError:
@@ -531,7 +531,7 @@ def test_truncated_files_are_refused(kept: float, new_format: bool, tmp_path: Pa
 DAMAGE = """
 import random, sys
 from pathlib import Path
-from agent_attention.safe_load import CheckpointError, load_file
+from agent_attention.weights.read import CheckpointError, load_file
 
 rng, refused = random.Random(5), 0
 for whole in map(Path, sys.argv[1:]):
@@ -580,7 +580,7 @@ def test_a_few_bytes_cannot_take_all_memory(tmp_path: Path) -> None:
     path = zipped(b"Vtext\nr\x00\x00\x00\x08.", tmp_path / "a.pth")  # remembered as number 2^27
     script = """
 import sys
-from agent_attention.safe_load import CheckpointError, load_file
+from agent_attention.weights.read import CheckpointError, load_file
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
     load_file(sys.argv[1])

@@ -16,7 +16,8 @@ import torch
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
-from agent_attention.checkpoint import backbone_weights, build_like, looks_like, unwrap
+from agent_attention.weights.fit import backbone_weights, unwrap
+from agent_attention.weights.recognise import build_like, looks_like
 from mmengine_agent.checkpoints import install_safe_loader
 from mmengine_agent.errors import UserError
 from mmengine_agent.files import whole_file

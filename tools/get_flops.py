@@ -7,7 +7,7 @@ The model runs on torch's meta device, so it costs no time, and torch's own coun
 operator, fused attention included. One multiply-add is one FLOP, as in the published tables, whose
 input sizes are the defaults: 800x1280 with 1000 proposals and 100 masks for detectors, 512x2048
 without the auxiliary head for segmentors. Agent biases depend on the map's size and the weights
-alone: they are made once a size and do not count for an image.
+alone: resizing them does not count for an image.
 """
 
 import argparse
@@ -16,16 +16,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest import mock
 
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from agent_attention import attention
 from mmengine_agent.errors import UserError
 from mmengine_agent.run.exit import run_tool
 from mmengine_agent.run.setup import KeyValues, read_config
@@ -92,26 +89,17 @@ def build(cfg: Config) -> nn.Module:
 
 
 def count_run(model: nn.Module, run: Callable[[], None]) -> dict[str, int]:
-    """Multiply-adds of one run by module name, ``''`` for all: run to make biases, then count."""
+    """Multiply-adds of one run by module name, ``''`` for all.
+
+    While the counter looks on, attention is its definition: biases are added, not multiplied.
+    """
     counted = {name: 0 for name, _ in model.named_modules()}
-    plain = mock.patch.multiple(attention, gather=attend, serve=attend)
-    with torch.no_grad(), plain:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        for name, module in model.named_modules():
+            attach(module, name, counted, counter)
         run()
-        with FlopCounterMode(display=False) as counter:
-            for name, module in model.named_modules():
-                attach(module, name, counted, counter)
-            run()
     counted[""] = counter.get_total_flops() // 2
     return {name: within(model, name, counted) for name in counted}
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> Tensor:
-    """Softmax attention as it is published: biases are added, not multiplied, and so do not count.
-
-    How they are computed differs by device (``agent_attention.kernels``).
-    """
-    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    return scaled_dot_product_attention(q, k, v).transpose(1, 2)
 
 
 def attach(module: nn.Module, name: str, counted: dict[str, int], counter: FlopCounterMode) -> None:

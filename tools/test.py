@@ -18,7 +18,7 @@ from mmengine.dist import is_main_process
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from agent_attention.checkpoint import unwrap
+from agent_attention.weights.fit import unwrap
 from mmengine_agent.data.user_data import require_data
 from mmengine_agent.errors import UserError
 from mmengine_agent.files import write_whole

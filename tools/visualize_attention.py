@@ -22,8 +22,8 @@ from mmengine.dataset import pseudo_collate
 from torch import Tensor, nn
 
 from agent_attention import AgentAttention
-from agent_attention.attention_maps import AttentionMaps, recorded_maps
-from agent_attention.pyramid import Pyramid
+from agent_attention.backbones import Backbone
+from agent_attention.maps import AttentionMaps, recorded_maps
 from mmengine_agent.agent_picture import View, draw
 from mmengine_agent.errors import UserError
 from mmengine_agent.files import whole_file
@@ -38,8 +38,6 @@ from mmengine_agent.predict.model import (
 from mmengine_agent.run.exit import run_tool
 from mmengine_agent.run.setup import KeyValues, read_config
 
-STRIDES = {1: 4, 2: 8, 3: 16, 4: 32}  # of each stage's map, in pixels
-
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -48,7 +46,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("config", help="config file, for example configs/agent_pvt_maskrcnn.py")
     parser.add_argument("checkpoint", help="checkpoint file, or none for random weights")
     parser.add_argument("image", help="image file")
-    parser.add_argument("--stage", type=int, choices=STRIDES, default=3, help="%(default)s")
+    parser.add_argument("--stage", type=int, default=3, help="from 1 (%(default)s)")
     parser.add_argument(
         "--block",
         type=int,
@@ -76,7 +74,7 @@ def main() -> None:
     with torch.no_grad(), recorded_maps(attn) as found:
         model.backbone(inputs)
     pixel = scaled(args.pixel, file, image.shape[:2])
-    view = view_of(found[0], args.head, image, pixel, STRIDES[args.stage])
+    view = view_of(found[0], args.head, image, pixel, model.backbone.strides[args.stage - 1])
     save(draw(view, args.agents), Path(args.out))
 
 
@@ -107,9 +105,9 @@ def agent_modules(backbone: nn.Module, stage: int) -> list[AgentAttention]:
     Raises:
         UserError: if the backbone is none of ours, or the stage has none.
     """
-    if not isinstance(backbone, Pyramid):
+    if not isinstance(backbone, Backbone):
         raise UserError(f"the backbone {type(backbone).__name__} has no agents to draw")
-    found = {i: agents_in(backbone.parts(i)) for i in range(1, backbone.num_stages + 1)}
+    found = {i: agents_in(backbone.stage_modules(i)) for i in range(1, backbone.num_stages + 1)}
     if not found.get(stage):
         having = ", ".join(str(i) for i, modules in found.items() if modules)
         raise UserError(f"--stage {stage}: no agents there in this model; stages with: {having}")
@@ -160,7 +158,7 @@ def view_of(
     stride: int,
 ) -> View:
     """What is drawn of the maps for a pixel (x, y) of the image as the model sees it."""
-    heads = choose("--head", head, range(maps.gather.shape[1])) if head is not None else None
+    heads = choose("--head", head, range(maps.aggregate.shape[1])) if head is not None else None
     height, width = maps.size
     row, column = min(int(pixel[1] / stride), height - 1), min(int(pixel[0] / stride), width - 1)
     token = row * width + column
@@ -170,9 +168,9 @@ def view_of(
 
     return View(
         image=image,
-        gather=of_heads(maps.gather).reshape(*maps.agent_shape, height, width),
-        serve=of_heads(maps.serve[:, :, token]).reshape(maps.agent_shape),
-        reach=of_heads(maps.served_from(token)).reshape(height, width),
+        gather=of_heads(maps.aggregate).reshape(*maps.agent_shape, height, width),
+        serve=of_heads(maps.broadcast[:, :, token]).reshape(maps.agent_shape),
+        reach=of_heads(maps.reach(token)).reshape(height, width),
         pixel=pixel,
         stride=stride,
     )

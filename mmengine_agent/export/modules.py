@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agent_attention.checks import Pair
-from agent_attention.layers import pool
+from agent_attention.arguments import Pair
+from agent_attention.compute.symbolic import pool
 
 STRIDE = 32  # of the backbone's coarsest map; images are padded to multiples of it
 

@@ -11,7 +11,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, TRANSFORMS, init_default_scope
 from torch import nn
 
-from agent_attention.checkpoint import unwrap
+from agent_attention.weights.fit import unwrap
 from mmengine_agent.checkpoints import load_local
 from mmengine_agent.errors import UserError
 from mmengine_agent.predict.inputs import Load

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.runner.checkpoint import CheckpointLoader, find_latest_checkpoint
 from torch import Tensor, nn
 
-from agent_attention.checkpoint import unwrap
+from agent_attention.weights.fit import unwrap
 from mmengine_agent.class_counts import class_counts
 from mmengine_agent.data.user_data import class_names, datasets
 from mmengine_agent.errors import UserError

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from operator import index
 from typing import Any
 
-from agent_attention.safe_load import CheckpointError
+from agent_attention.weights.read import CheckpointError
 from mmengine_agent.errors import UserError
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from agent_attention.safe_archive import archive_damage
+from agent_attention.weights.archive import archive_damage
 from mmengine_agent.checkpoints import load_local
 from mmengine_agent.errors import UserError
 from mmengine_agent.files import write_whole

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from torch import distributed
 
-from agent_attention.safe_load import CheckpointError
+from agent_attention.weights.read import CheckpointError
 from mmengine_agent.errors import ToldError, UserError
 from mmengine_agent.files import describe_disk, disk_is_full
 

@@ -44,7 +44,7 @@ from mmengine.runner import CheckpointLoader
 from tiny_runs import toy, train
 from tqdm import tqdm
 
-from agent_attention.safe_load import CheckpointError
+from agent_attention.weights.read import CheckpointError
 from mmengine_agent.checkpoints import load_local
 from mmengine_agent.errors import UserError
 from mmengine_agent.resume.newest import newest_whole
