@@ -176,7 +176,7 @@ def check_integer(name: str, value: Any, low: int, high: int) -> None:
 
 def check_image(shape: Sequence[int], stride: int, channels: int | None) -> None:
     """Raise ValueError unless images are (B, channels, H, W) with sides of at least ``stride``."""
-    if len(shape) != 4 or channels not in (None, shape[1]):
+    if len(shape) != 4 or (channels is not None and shape[1] != channels):
         wanted = f"(B, {channels or 'C'}, H, W)"
         raise ValueError(f"expected an image batch of shape {wanted}, got {tuple(shape)}")
     height, width = shape[-2:]

@@ -42,6 +42,13 @@ def join_windows(x: Tensor, size: Pair, window: int, shift: int, batch: int) -> 
     return x[:, : size[0], : size[1]].flatten(1, 2)
 
 
+def repeat_windows(x: Tensor, count: int) -> Tensor:
+    """(G, ...), the same for each image, as (B*G, ...) for ``count`` = B*G windows."""
+    if is_symbolic((count, x.shape[0])):
+        return x.index_select(0, _divmod(torch.arange(count, device=x.device), x.shape[0])[1])
+    return x.expand(count // len(x), *x.shape).flatten(0, 1)
+
+
 def split_windows(x: Tensor, window: int) -> Tensor:
     """A map (B, H', W', C) as windows (B, G, M*M, C), row-major in both."""
     x = x.unflatten(2, (-1, window)).unflatten(1, (-1, window))  # (B, H'/M, M, W'/M, M, C)

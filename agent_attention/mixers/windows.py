@@ -13,6 +13,7 @@ from agent_attention.compute.window_cut import (
     cut_windows,
     join_windows,
     relative_position_index,
+    repeat_windows,
     shift_mask,
 )
 from agent_attention.layers import init_table
@@ -72,7 +73,7 @@ class WindowAttention(Mixer):
         make = functools.partial(self._with_mask, size)
         key = (tuple(size), self.window, self.shift)
         (bias,) = cached(make, [self.relative_position_bias_table], key)
-        return bias.expand(count // len(bias), -1, -1, -1, -1).flatten(0, 1)
+        return repeat_windows(bias, count)
 
     def _with_mask(self, size: Pair) -> tuple[Tensor]:
         """(G, h, M*M, M*M)."""
