@@ -2,6 +2,7 @@
 # make test   install, run the tests        STACK=upstream: with upstream's OpenMMLab
 # make check  ruff and mypy
 # make faults  install, then kill, fill, break and fuzz for half an hour; prints a table
+# make recipes  install, then every recipe through every tool, small, for about an hour; prints a table
 # make docs   install, build the pages of docs/ into site/
 STACK ?= maintained
 VENV ?= $(if $(filter upstream,$(STACK)),.venv-upstream,.venv)
@@ -9,7 +10,7 @@ VENV ?= $(if $(filter upstream,$(STACK)),.venv-upstream,.venv)
 # On a busy machine, threads that spin while they wait for each other cost most of the time.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: install demo test check faults docs clean
+.PHONY: install demo test check faults recipes docs clean
 
 install:
 	@bash requirements/install.sh $(VENV) $(STACK)
@@ -27,6 +28,9 @@ check: install
 
 faults: install
 	@$(VENV)/bin/python tests/faults/table.py
+
+recipes: install
+	@$(VENV)/bin/python tests/recipes/run.py
 
 # everything is read again (-E), since a warning is told only when its page is read
 docs: install

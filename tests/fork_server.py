@@ -39,6 +39,8 @@ SETTINGS = {
     "OMP_NUM_THREADS": "1",  # a pool of threads does not survive a fork
     "OPENBLAS_NUM_THREADS": "1",
 }
+# In a child's environment: mmengine writes configs without laying them out, for a second.
+PLAIN_CONFIGS = "PLAIN_CONFIGS"
 PACKAGES = (
     *(
         "numpy",
@@ -258,6 +260,8 @@ def become(request: dict[str, Any], files: Sequence[int]) -> None:
     paths = request["env"].get("PYTHONPATH", "").split(os.pathsep)
     sys.path[:0] = [str(script.resolve().parent), *filter(None, paths)]
     sys.modules["numpy"].random.seed()  # else all children draw the same seeds
+    if PLAIN_CONFIGS in os.environ:
+        sys.modules["mmengine.config.config"].FormatCode = lambda text, **_: (text, False)
     main = types.ModuleType("__main__")
     main.__dict__.update(__file__=str(script), __builtins__=__builtins__)
     sys.modules["__main__"] = main

@@ -98,6 +98,16 @@ def test_warnings_are_those_that_its_environment_asks_for(tmp_path: Path) -> Non
     assert run(tmp_path, text, env={"PYTHONWARNINGS": "ignore"}) == (0, "", "")
 
 
+def test_configs_are_laid_out_unless_that_is_not_wanted(tmp_path: Path) -> None:
+    text = "from mmengine.config import Config; print(Config(dict(a=[dict(b=1), 2])).pretty_text)"
+    laid_out, plain = run(tmp_path, text, env={}), run(tmp_path, text, env={"PLAIN_CONFIGS": "1"})
+    assert laid_out[1] != plain[1]
+    for code, printed, _ in (laid_out, plain):
+        found: dict[str, object] = {}
+        exec(printed, found)
+        assert (code, found["a"]) == (0, [{"b": 1}, 2])
+
+
 def test_workers_of_data_loaders_work_in_it(tmp_path: Path) -> None:
     text = """
 from torch.utils.data import DataLoader

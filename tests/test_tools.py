@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine.config import Config
 
 ROOT = Path(__file__).parents[1]
 TOOLS = ROOT / "tools"
@@ -265,6 +266,8 @@ def test_resuming_goes_on_where_the_checkpoint_ends(
     output(python("train.py", str(CONFIGS / task.config), *resume, *flags, cwd=tmp_path))
     assert [line["step"] for line in logged(tmp_path)] == [3, 4]
     assert (tmp_path / task.checkpoints[1]).is_file()
+    left = Config.fromfile(tmp_path / Path(task.config).name)
+    assert (left.resume, left.load_from) == (False, None)  # whoever takes it goes on from nowhere
 
 
 def test_the_config_in_the_work_directory_and_any_checkpoint_are_tested_without_flags(
@@ -275,7 +278,9 @@ def test_the_config_in_the_work_directory_and_any_checkpoint_are_tested_without_
     checkpoint["state_dict"][trained.task.class_bias][1] = 1000
     torch.save({"state_dict": checkpoint["state_dict"]}, sure)
 
-    config = trained.folder / Path(trained.task.config).name
+    config = tmp_path / Path(trained.task.config).name
+    text = (trained.folder / config.name).read_text()
+    config.write_text(f"{text}\nresume = True\n")  # as a stock tool may leave it
     flags = dump_flags(trained.task, tmp_path)
     done = python("test.py", str(config), str(sure), *flags, cwd=tmp_path)
     again = Tested(tmp_path, output(done))

@@ -119,7 +119,8 @@ class Chain:
         out, err = self.folder / f"{name}.out", self.folder / f"{name}.err"
         with out.open("w") as stdout, err.open("w") as stderr:
             argv = [str(script), *arguments]
-            process: Any = start(argv, cwd=self.folder, stdout=stdout, stderr=stderr)
+            plain = {fork_server.PLAIN_CONFIGS: "1"} if self.case.cut.narrow else {}
+            process: Any = start(argv, plain, cwd=self.folder, stdout=stdout, stderr=stderr)
             try:
                 if stop is not None:
                     send_when(process, *stop)
@@ -151,9 +152,10 @@ def clean(folder: Path, everything: bool) -> None:
         path.unlink()
 
 
-def start(argv: Sequence[str], **places: Any) -> Any:
+def start(argv: Sequence[str], settings: dict[str, str], **places: Any) -> Any:
     """Start a Python file, or a shell script, as a process of its own."""
-    known = dict(os.environ, PYTHONPATH=str(ROOT), PYTHON=sys.executable, **fork_server.SETTINGS)
+    known = {**os.environ, **fork_server.SETTINGS, **settings}
+    known |= {"PYTHONPATH": str(ROOT), "PYTHON": sys.executable}
     known.pop("PYTHONWARNINGS", None)
     if argv[0].endswith(".py"):
         return fork_server.start(argv, env=known, **places)

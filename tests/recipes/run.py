@@ -30,17 +30,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import chain
 import make_demo_data
 from chain import Broken, Case, Chain
-from small import recipes
+from small import KINDS, recipes
 
 Step = Callable[[Chain], None]
-# a recipe of each kind, for what is not run with all
-KINDS = {
-    "Mask R-CNN": "mask-rcnn_agent-swin-t_fpn_1x_coco",
-    "RetinaNet": "retinanet_agent-pvt-t_fpn_1x_coco",
-    "Cascade Mask R-CNN": "cascade-mask-rcnn_agent-swin-t_fpn_1x_coco",
-    "Semantic FPN": "fpn_agent-pvt-t_8xb2-40k_ade20k-512x512",
-    "UPerNet": "upernet_agent-swin-t_8xb2-160k_ade20k-512x512",
-}
 FLAGS = (
     *("--ema", "0.9", "--accumulate", "2", "--early-stop", "2", "--clip-grad", "1"),
     "--auto-scale-lr",

@@ -8,7 +8,6 @@ import re
 # on stderr, whole lines
 MEANT = (
     r"--resume: \S+",
-    r" *\d+%\|.*",  # a bar of tqdm
     # torchrun, when a signal stops it
     r"W\d+ .* Received 15 death signal, shutting down workers",
     r"W\d+ .* Sending process \d+ closing signal SIGTERM",
@@ -48,6 +47,7 @@ LOGGED = (
     "stopped by SIGTERM after iteration",
 )
 _NEVER = re.compile(r"Traceback|Exception ignored|Segmentation fault|terminate called|Error: ")
+_BAR = re.compile(r" *\d+%\|[^|]*\| \d+/\d+ \[[^]]*\]")  # of tqdm; others print behind it
 _WARNED = re.compile(r"(?P<place>\S+):\d+: \w*Warning: (?P<text>.*)")
 _LOGGED = re.compile(r" - mmengine - (?:WARNING|ERROR|CRITICAL) - (?P<text>.*)")
 
@@ -73,7 +73,7 @@ def faults(out: str, err: str, last: str | None) -> list[str]:
 def _unmeant(err: str) -> list[str]:
     """Lines of stderr that are neither meant nor another's warning."""
     found, quoted = [], False
-    for line in re.split(r"[\r\n]+", err):
+    for line in re.split(r"[\r\n]+", _BAR.sub("\n", err)):
         warned = _WARNED.match(line)
         if warned:
             theirs = "site-packages" in warned["place"] and warned["text"].startswith(THEIRS)

@@ -19,6 +19,14 @@ from mmengine.config import Config
 from agent_attention import AgentPVT, AgentSwinTransformer
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+# a recipe of each kind, for what is not run with all
+KINDS = {
+    "Mask R-CNN": "mask-rcnn_agent-swin-t_fpn_1x_coco",
+    "RetinaNet": "retinanet_agent-pvt-t_fpn_1x_coco",
+    "Cascade Mask R-CNN": "cascade-mask-rcnn_agent-swin-t_fpn_1x_coco",
+    "Semantic FPN": "fpn_agent-pvt-t_8xb2-40k_ade20k-512x512",
+    "UPerNet": "upernet_agent-swin-t_8xb2-160k_ade20k-512x512",
+}
 _SIZES = ("scale", "scales", "size", "crop_size")  # of images, in pipelines
 _COUNTS = ("num", "nms_pre", "max_per_img")  # of anchors and boxes an image, in a detector
 _WIDTHS = (
