@@ -30,7 +30,8 @@ class ExactResumeHook(Hook):
 
     mmengine resumes the model, its averages, the optimizer with its loss scaler, the schedules and
     the log. This adds, for each process, the random states of Python, NumPy, torch and its GPU and
-    the gradients of a step that is not complete; and the place in the data, also in the middle of
+    the gradients of a step that is not complete, and of several processes the statistics of BN, which
+    may differ; and the place in the data, also in the middle of
     an epoch, the counters of early stopping, and a validation that was due when the run ended.
 
     On the CPU the weights and metrics are those of an uninterrupted run, bit for bit, for any
@@ -57,7 +58,11 @@ class ExactResumeHook(Hook):
 
     def before_saving_in_every_process(self, runner: Any, meta: dict[str, Any]) -> None:
         """Gather what belongs into the next checkpoint; ``SafeCheckpointHook`` calls it."""
-        mine = {"random": self.before_validation or random_state(), "gradients": _gradients(runner)}
+        mine = {
+            "random": self.before_validation or random_state(),
+            "gradients": _gradients(runner),
+            "buffers": _buffers(runner) if runner.world_size > 1 else {},
+        }
         batches = runner.train_loop.dataloader.batch_sampler
         self.gathered = {
             "processes": all_gather_object(mine),
@@ -137,6 +142,7 @@ class ExactResumeHook(Hook):
         for name, parameter in _model(runner).named_parameters():
             if name in mine["gradients"]:
                 parameter.grad = mine["gradients"][name].to(parameter.device)
+        _model(runner).load_state_dict(mine.get("buffers", {}), strict=False)
         set_random_state(mine["random"])
 
 
@@ -193,6 +199,13 @@ def _gradients(runner: Any) -> dict[str, Any]:
     """Gradients that wait for more iterations, by parameter: none, unless they are accumulated."""
     named = _model(runner).named_parameters()
     return {name: each.grad.cpu() for name, each in named if each.grad is not None}
+
+
+def _buffers(runner: Any) -> dict[str, Any]:
+    """Statistics of this process: without SyncBN each has its own, and a checkpoint rank 0's."""
+    model = _model(runner)
+    names = dict(model.named_buffers()).keys() & model.state_dict().keys()
+    return {name: each.cpu() for name, each in model.state_dict().items() if name in names}
 
 
 def _gradients_are_kept(record: logging.LogRecord) -> bool:
