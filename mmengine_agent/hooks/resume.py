@@ -29,10 +29,10 @@ class ExactResumeHook(Hook):
     """Saves what mmengine does not, and goes on from it.
 
     mmengine resumes the model, its averages, the optimizer with its loss scaler, the schedules and
-    the log. This adds, for each process, the random states of Python, NumPy, torch and its GPU and
-    the gradients of a step that is not complete, and of several processes the statistics of BN, which
-    may differ; and the place in the data, also in the middle of
-    an epoch, the counters of early stopping, and a validation that was due when the run ended.
+    the log. This adds, for each process, the random states of Python, NumPy, torch and its GPU, the
+    gradients of a step that is not complete and, of several processes, the statistics of BN; and
+    the place in the data, also in the middle of an epoch, the counters of early stopping, and a
+    validation that was due when the run ended.
 
     On the CPU the weights and metrics are those of an uninterrupted run, bit for bit, for any
     number of workers, as long as the config, the data and the number of processes stay. On a GPU
