@@ -1,9 +1,8 @@
 """Agent Attention (arXiv 2312.08874) for dense prediction, on torch alone."""
 
-from agent_attention.attention import AgentAttention
-from agent_attention.load import load_backbone
-from agent_attention.pvt import AgentPVT
-from agent_attention.swin import AgentSwinTransformer
+from agent_attention.backbones import AgentPVT, AgentSwinTransformer
+from agent_attention.mixers import AgentAttention
+from agent_attention.weights.load import load_backbone
 
 __version__ = "0.1.0"
 __all__ = ["AgentAttention", "AgentPVT", "AgentSwinTransformer", "__version__", "load_backbone"]

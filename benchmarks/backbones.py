@@ -16,13 +16,24 @@ from typing import Any
 
 import reporting
 import torch
-from candidates import BASELINES, MODELS, MODES, Setting, Step, add_flags, build, flat, one_of
+from candidates import (
+    BASELINES,
+    MODELS,
+    MODES,
+    SOFTMAX,
+    Setting,
+    Step,
+    add_flags,
+    build,
+    flat,
+    one_of,
+)
 from candidates import setting as read_setting
 from matplotlib.patches import Patch
 from measure import matmul_peak, matmul_share, multiply_adds, times
 
-from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.failures import run_tool
+from mmengine_agent.errors import UserError
+from mmengine_agent.run.exit import run_tool
 
 RESNET = "resnet-50"
 PEAK = "matmul"  # the matrix product that is timed beside the candidates
@@ -87,7 +98,12 @@ def compared(name: str, baselines: list[str], mode: str) -> list[str]:
     """The baselines of a model; gradient checkpointing is of use in training only."""
     if name == RESNET:
         return [RESNET]
-    return [b for b in baselines if b != RESNET and (b != "ours-cp" or mode == "training")]
+    left_out = {RESNET}
+    if mode != "training":
+        left_out.add("ours-cp")
+    if MODELS[name][0] not in SOFTMAX:
+        left_out.add("softmax")
+    return [b for b in baselines if b not in left_out]
 
 
 def measured(

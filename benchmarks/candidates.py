@@ -12,15 +12,14 @@ from typing import Any
 import torch
 from measure import allocated, peak_memory, saved_bytes
 from mmdet.models.backbones import PyramidVisionTransformer, ResNet, SwinTransformer
-from published import as_published
+from published import Published
 from torch import Tensor, nn
 
-from agent_attention import AgentPVT, AgentSwinTransformer, pvt, swin
-from agent_attention.openmmlab.errors import UserError
+from agent_attention.backbones import BACKBONES, pvt, swin
+from mmengine_agent.errors import UserError
 
 MODELS = {
-    **{f"pvt-{arch[0]}": (AgentPVT, arch) for arch in pvt.ARCHS},
-    **{f"swin-{arch[0]}": (AgentSwinTransformer, arch) for arch in swin.ARCHS},
+    f"{name}-{arch[0]}": (name, arch) for name, family in BACKBONES.items() for arch in family.ARCHS
 }
 BASELINES = ("ours", "ours-cp", "published", "softmax", "resnet-50")
 MODES = ("inference", "training")
@@ -105,11 +104,12 @@ def build(name: str, baseline: str, **options: Any) -> nn.Module:
     torch.manual_seed(0)
     if baseline == "resnet-50":
         return ResNet(depth=50)
-    kind, arch = MODELS[name]
+    family, arch = MODELS[name]
     if baseline == "softmax":
-        return softmax_pvt(arch) if kind is AgentPVT else softmax_swin(arch)
+        return SOFTMAX[family](arch)
+    kind: Any = BACKBONES[family]
     model = kind(arch=arch, with_cp=baseline == "ours-cp", **options)
-    return as_published(model) if baseline == "published" else model
+    return Published(model) if baseline == "published" else model
 
 
 def softmax_pvt(arch: str) -> nn.Module:
@@ -119,7 +119,7 @@ def softmax_pvt(arch: str) -> nn.Module:
         num_layers=sizes["depths"],
         num_heads=sizes["num_heads"],
         mlp_ratios=sizes["mlp_ratios"],
-        sr_ratios=pvt.SR_RATIOS,
+        sr_ratios=[stage.sr_ratio for stage in pvt.STAGES],
         drop_path_rate=0.0,
     )
 
@@ -133,6 +133,9 @@ def softmax_swin(arch: str) -> nn.Module:
         window_size=7,
         drop_path_rate=0.0,
     )
+
+
+SOFTMAX = {"pvt": softmax_pvt, "swin": softmax_swin}  # mmdet's, by the name in BACKBONES
 
 
 # --- flags

@@ -24,7 +24,7 @@ from candidates import BASELINES, MODES, Setting, Step, add_flags, at_least, bui
 from candidates import setting as read_setting
 from measure import times
 
-from agent_attention.openmmlab.failures import run_tool
+from mmengine_agent.run.exit import run_tool
 
 SIZES = (512, 768, 1024, 1536, 2048, 3072)
 FORMS = tuple(b for b in BASELINES if b != "resnet-50")

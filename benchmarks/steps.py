@@ -23,10 +23,10 @@ from measure import synchronize
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from agent_attention.openmmlab.data import require_data
-from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.failures import run_tool
-from agent_attention.openmmlab.runtime import add_common_flags, build_runner, load_config
+from mmengine_agent.data.user_data import require_data
+from mmengine_agent.errors import UserError
+from mmengine_agent.run.exit import run_tool
+from mmengine_agent.run.setup import add_common_flags, build_runner, load_config
 
 TRAINING = ("data", "backbone", "neck and heads, loss", "backward", "optimizer")
 INFERENCE = ("data", "backbone", "neck and heads, results")

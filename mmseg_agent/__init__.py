@@ -1,22 +1,17 @@
 """Agent Attention backbones for MMSegmentation 1.x, registered when this is imported."""
 
-from agent_attention.openmmlab.versions import require
+from mmengine_agent.versions import require
 
 require("mmengine", "mmcv", "mmseg")
 
 from mmseg.registry import DATASETS, MODELS  # noqa: E402
 
-import agent_attention.openmmlab.guards  # noqa: E402  (registers hooks, as do the next)
-import agent_attention.openmmlab.hooks  # noqa: E402
-import agent_attention.openmmlab.survive  # noqa: E402, F401
-from agent_attention.openmmlab.backbones import AgentPVT, AgentSwinTransformer  # noqa: E402
-from agent_attention.openmmlab.checkpoints import install_safe_loader  # noqa: E402
+from mmengine_agent.backbones import REGISTERED  # noqa: E402
+from mmengine_agent.register import register  # noqa: E402
 from mmseg_agent.datasets import NamedSegDataset  # noqa: E402
 
-# force: a second import under another path, as custom_imports may cause, must not fail.
-for backbone in (AgentPVT, AgentSwinTransformer):
-    MODELS.register_module(module=backbone, force=True)
+register(MODELS)
 DATASETS.register_module(module=NamedSegDataset, force=True)
-install_safe_loader()
+globals().update(REGISTERED)
 
-__all__ = ["AgentPVT", "AgentSwinTransformer"]
+__all__ = list(REGISTERED)

@@ -1,12 +1,13 @@
 """For every test."""
 
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 
-from agent_attention import kernels
+from agent_attention.compute.guard import using
 
 
 @pytest.fixture(autouse=True)
@@ -18,6 +19,7 @@ def seeded() -> None:
 
 
 @pytest.fixture
-def always_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+def always_tiles() -> Iterator[None]:
     """Attention in tiles for small tensors too, where one fused call would be quicker."""
-    monkeypatch.setattr(kernels, "_FEW", 0)
+    with using(way="tiled"):
+        yield

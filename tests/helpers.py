@@ -4,15 +4,17 @@ import math
 import subprocess
 import sys
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from agent_attention import AgentPVT
+from agent_attention import AgentAttention, AgentPVT, AgentSwinTransformer
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -23,11 +25,50 @@ SMALL: dict[str, tuple[int, ...]] = {
     "depths": (1, 2, 1, 1),
 }
 SMALL_GRIDS = ((3, 4), (5, 4), (7, 7), (6, 8))
+SMALL_SWIN: dict[str, Any] = {"embed_dim": 8, "depths": (1, 2, 2, 2), "num_heads": (1, 2, 2, 4)}
+SWIN_TYPES = ("A", "1A1B", "B", "B")
+TABLES = ["an_bias", "ah_bias", "aw_bias", "na_bias", "ha_bias", "wa_bias"]
 
 
 def small_pvt(**arguments: Any) -> AgentPVT:
     """An Agent-PVT that runs in milliseconds, with seeded weights."""
     return seed_weights(AgentPVT(**{"arch": SMALL, "agent_shapes": SMALL_GRIDS, **arguments}))
+
+
+def small_swin(**arguments: Any) -> AgentSwinTransformer:
+    """An Agent-Swin that runs in milliseconds, with seeded weights."""
+    defaults = {"arch": SMALL_SWIN, "agent_shapes": SMALL_GRIDS, "attn_types": SWIN_TYPES}
+    return seed_weights(AgentSwinTransformer(**{**defaults, **arguments}))
+
+
+def agent_attention(**changes: Any) -> AgentAttention:
+    """A seeded module in evaluation mode: 8 channels, 2 heads, 3x3 base agents, 7x7 tables."""
+    options = {"dim": 8, "num_heads": 2, "base_grid": 3, "agent_shape": (3, 3)}
+    options["table_shape"] = (7, 7)
+    return seed_weights(AgentAttention(**{**options, **changes})).eval()
+
+
+def tokens(size: tuple[int, int], dim: int = 8, batch: int = 2) -> Tensor:
+    """Tokens (B, N, C) of a map of the given size."""
+    return normal(5, (batch, size[0] * size[1], dim))
+
+
+def weighted(outs: Iterable[Tensor]) -> Tensor:
+    """A loss that depends on each value of each tensor, with a weight of its own."""
+    losses = [(out * normal(13 + i, tuple(out.shape)).to(out)).sum() for i, out in enumerate(outs)]
+    return torch.stack(losses).sum()
+
+
+class Largest(TorchDispatchMode):
+    """Notes the number of values of the largest tensor that any operation gives."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        sizes = [leaf.numel() for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+        self.numel = max([self.numel, *sizes])
+        return out
 
 
 def seed_weights(model: Model) -> Model:

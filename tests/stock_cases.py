@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-OURS = {"agent_attention", "mmdet_agent", "mmseg_agent"}
+OURS = {"agent_attention", "mmengine_agent", "mmdet_agent", "mmseg_agent"}
 BOTH = ("maintained", "upstream")
 
 # tools of these names must be in CASES, all of them, but for those that are not for our models

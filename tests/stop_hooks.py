@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from agent_attention.openmmlab.survive import SafeCheckpointHook
+from mmengine_agent.hooks import SafeCheckpointHook
 
 
 @HOOKS.register_module(force=True)

@@ -1,10 +1,8 @@
 """The OpenMMLab side: registration, what is imported when, versions, weights by ``init_cfg``."""
 
-import ast
 import importlib
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +17,8 @@ from torch import nn
 import agent_attention
 import mmdet_agent
 import mmseg_agent
-from agent_attention.openmmlab import versions
-from agent_attention.openmmlab.errors import UserError
+from mmengine_agent import versions
+from mmengine_agent.errors import UserError
 
 ROOT = Path(agent_attention.__file__).parents[1]
 REGISTRIES = [mmdet.registry.MODELS, mmseg.registry.MODELS]
@@ -83,32 +81,12 @@ assert {other!r} not in sys.modules
 def test_the_core_works_without_openmmlab() -> None:
     code = f"""
 import torch
-import agent_attention, agent_attention.checkpoint
+import agent_attention, agent_attention.weights.fit
 model = agent_attention.AgentPVT({SMALL!r}).eval()
 assert len(model(torch.zeros(1, 3, 32, 32))) == 4
 assert not [name for name in sys.modules if name.startswith({MM!r})]
 """
     run_without(MM, code)
-
-
-def imported(path: Path) -> Iterator[str]:
-    """The full name of each module that a file imports, anywhere in it."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: a relative import"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-def test_the_core_imports_nothing_of_openmmlab() -> None:
-    core = ROOT / "agent_attention"
-    files = [p for p in core.rglob("*.py") if core / "openmmlab" not in p.parents]
-    assert len(files) > 5
-    for path in files:
-        for name in imported(path):
-            assert name.partition(".")[0] not in (*MM, "mmdet_agent", "mmseg_agent"), path
-            assert not name.startswith("agent_attention.openmmlab"), path
 
 
 # --- versions

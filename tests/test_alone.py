@@ -19,12 +19,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from agent_attention import AgentAttention, AgentPVT, AgentSwinTransformer, load_backbone
-from agent_attention.pyramid import Pyramid
-from agent_attention.safe_load import CheckpointError
+from agent_attention.backbones.base import Backbone
+from agent_attention.weights.read import CheckpointError
 
 ROOT = Path(__file__).parents[1]
 SWIN = {"embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2)}
-MODELS: list[tuple[type[Pyramid], dict[str, Any]]] = [
+MODELS: list[tuple[type[Backbone], dict[str, Any]]] = [
     (AgentPVT, SMALL),
     (AgentSwinTransformer, SWIN),
 ]
@@ -111,7 +111,7 @@ def test_an_example_prints_what_it_says_with_torch_alone(
 @both
 @pytest.mark.parametrize("out_indices", [(0, 1, 2, 3), (1, 3), (0,)])
 def test_features_are_known_before_there_are_maps(
-    family: type[Pyramid], arch: dict[str, Any], out_indices: tuple[int, ...]
+    family: type[Backbone], arch: dict[str, Any], out_indices: tuple[int, ...]
 ) -> None:
     model = family(arch, out_indices=out_indices).eval()
     info = model.feature_info
@@ -124,7 +124,7 @@ def test_features_are_known_before_there_are_maps(
 
 
 @both
-def test_a_copy_is_the_same_model(family: type[Pyramid], arch: dict[str, Any]) -> None:
+def test_a_copy_is_the_same_model(family: type[Backbone], arch: dict[str, Any]) -> None:
     model = family(arch).eval()
     file = io.BytesIO()
     torch.save(model, file)

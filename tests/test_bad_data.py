@@ -24,14 +24,15 @@ from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader
 from toy_runs import ToyData, ToyModel, toy_config, toy_run
 
-from agent_attention.openmmlab.checkpoints import load_local
-from agent_attention.openmmlab.errors import BadSample, UserError
-from agent_attention.openmmlab.guards import add_guard_flags, set_guards
-from agent_attention.openmmlab.guards.bad_samples import BadSamplesHook, log_of, summary
-from agent_attention.openmmlab.guards.checked_loading import CheckedLoading, check_loading
-from agent_attention.openmmlab.startup.keys import unread_keys
-from agent_attention.openmmlab.survive import newest_whole
-from agent_attention.openmmlab.training import add_training_flags
+from mmengine_agent.checkpoints import load_local
+from mmengine_agent.data.checked_loading import CheckedLoading, check_loading
+from mmengine_agent.errors import BadSample, UserError
+from mmengine_agent.hooks.samples import BadSamplesHook, log_of, summary
+from mmengine_agent.preflight.keys import unread_keys
+from mmengine_agent.resume.newest import newest_whole
+from mmengine_agent.run.flags import add_training_flags
+from mmengine_agent.run.guard_flags import add_guard_flags, set_guards
+from mmseg_agent.data.label_maps import require_plain
 
 __all__ = ["data", "mmdet_hooks"]  # a fixture, shared with test_tools; hooks that runs name
 
@@ -68,7 +69,9 @@ def built(steps: list[Parts]) -> list[Any]:
 
 def test_a_good_sample_is_loaded_as_without_checks(pair: tuple[Path, Path]) -> None:
     plain = Compose(STEPS)(sample_of(*pair))
-    found = CheckedLoading(built(STEPS), classes=CLASSES)(sample_of(*pair))
+    found = CheckedLoading(built(STEPS), classes=CLASSES, check_labels=require_plain)(
+        sample_of(*pair)
+    )
     assert found is not None and found.keys() == plain.keys()
     for key in ("img", "gt_seg_map"):
         np.testing.assert_array_equal(found[key], plain[key])
@@ -118,7 +121,7 @@ def test_a_bad_sample_names_its_file_and_what_is_wrong(what: str, pair: tuple[Pa
     which, spoil, words = BROKEN[what]
     spoil(pair[which])
     with pytest.raises(BadSample) as caught:
-        CheckedLoading(built(STEPS), classes=CLASSES)(sample_of(*pair))
+        CheckedLoading(built(STEPS), classes=CLASSES, check_labels=require_plain)(sample_of(*pair))
     assert str(pair[which]) in str(caught.value)
     assert words in str(caught.value)
 
@@ -149,7 +152,7 @@ def seg_data(root: Path, steps: list[Parts], **more: Any) -> BaseDataset:
 
 def loader_of(root: Path, workers: int, log: Path | None, **more: Any) -> DataLoader:
     dataset = seg_data(root, [*STEPS, {"type": "PackSegInputs"}], **more)
-    check_loading(dataset, log, CLASSES)
+    check_loading(dataset, log, CLASSES, require_plain)
     return DataLoader(dataset, num_workers=workers, collate_fn=first)
 
 
@@ -236,7 +239,7 @@ def test_each_step_that_loads_is_checked_once(
     dataset = seg_data(tmp_path, [STEPS[0], {"type": "RandomFlip", "prob": 0.5}, STEPS[1]])
     outer = wrapped([dataset]) if wrapped is ConcatDataset else wrapped(dataset, 2)
     for _ in range(2):
-        check_loading(outer, None, CLASSES)
+        check_loading(outer, None, CLASSES, require_plain)
     names = [type(step).__name__ for step in dataset.pipeline.transforms]
     assert names == ["CheckedLoading", "RandomFlip", "CheckedLoading"]
     later = dataset.pipeline.transforms[2]

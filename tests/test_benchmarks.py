@@ -16,12 +16,13 @@ import pytest
 import steps
 import torch
 from helpers import SMALL, normal, seed_weights, seeded_input, small_pvt
-from published import as_published
+from published import Published
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from agent_attention import AgentPVT, AgentSwinTransformer, pvt, swin
-from agent_attention.openmmlab.errors import UserError
+from agent_attention import AgentPVT, AgentSwinTransformer
+from agent_attention.backbones import pvt, swin
+from mmengine_agent.errors import UserError
 
 SMALL_SWIN: dict[str, Any] = {"embed_dim": 12, "depths": (2, 1, 2, 2), "num_heads": (1, 2, 3, 4)}
 MIB = 2**20
@@ -64,7 +65,7 @@ def near(found: Tensor, wanted: Tensor, relative: float = 1e-5) -> bool:
 def test_the_published_form_gives_our_features(name: str, size: tuple[int, int]) -> None:
     model, image = BUILDERS[name]().eval(), seeded_input(2, *size)
     with torch.no_grad():
-        pairs = list(zip(as_published(model)(image), model(image), strict=True))
+        pairs = list(zip(Published(model)(image), model(image), strict=True))
     assert len(pairs) == len(model.get_submodule("").out_indices)
     for found, wanted in pairs:
         assert found.shape == wanted.shape and near(found, wanted)
@@ -73,12 +74,12 @@ def test_the_published_form_gives_our_features(name: str, size: tuple[int, int])
 @pytest.mark.parametrize("name", ["pvt", "swin with mixed stages"])
 def test_the_published_form_gives_our_gradients(name: str) -> None:
     model = BUILDERS[name]()
-    published = as_published(model)
+    published = Published(model)
     for each in (model, published):
         outs = each(seeded_input(1, 72, 104))
         sum((out * normal(i, tuple(out.shape))).sum() for i, out in enumerate(outs)).backward()
     wanted = dict(model.named_parameters())
-    for key, parameter in published.named_parameters():
+    for key, parameter in published.model.named_parameters():
         ours = wanted[key].grad
         assert parameter.grad is not None and ours is not None
         assert near(parameter.grad, ours, 1e-4), key
@@ -87,7 +88,7 @@ def test_the_published_form_gives_our_gradients(name: str) -> None:
 def test_the_published_form_has_our_keys_and_weights_of_its_own() -> None:
     for build in (small_pvt, small_swin):
         model = build()
-        published = as_published(model)
+        published = Published(model).model
         ours, theirs = model.state_dict(), published.state_dict()
         assert ours.keys() == theirs.keys()
         published.load_state_dict(ours)
@@ -104,9 +105,10 @@ def test_the_published_form_resizes_eight_times_a_block(
     monkeypatch.setattr(
         nn.functional, "interpolate", lambda *a, **k: (calls.append(a), resize(*a, **k))[1]
     )
-    model = as_published(build(drop_path_rate=0.0))
+    grids = ((3, 4), (5, 4), (8, 7), (6, 8))  # none is that of the base agents
+    model = Published(build(agent_shapes=grids))
     blocks = sum(hasattr(module, "an_bias") for module in model.modules())
-    positions = sum(name.startswith("pos_embed") for name, _ in model.named_parameters())
+    positions = sum("pos_embed" in name for name, _ in model.named_parameters())
     for _ in range(2):
         calls.clear()
         model(seeded_input(1, 64, 96))
@@ -115,7 +117,7 @@ def test_the_published_form_resizes_eight_times_a_block(
 
 def test_other_models_have_no_published_form() -> None:
     with pytest.raises(TypeError, match="no published form of Linear"):
-        as_published(nn.Linear(2, 2))
+        Published(nn.Linear(2, 2))
 
 
 # --- measuring

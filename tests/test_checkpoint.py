@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from agent_attention import AgentPVT, AgentSwinTransformer
-from agent_attention.checkpoint import Fit, backbone_weights, build_like, unwrap
-from agent_attention.safe_load import Inert, load_file
+from agent_attention.weights.fit import Fit, backbone_weights, unwrap
+from agent_attention.weights.read import Inert, load_file
+from agent_attention.weights.recognise import build_like
 
 State = dict[str, Tensor]
 MODEL = small_pvt()

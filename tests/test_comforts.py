@@ -12,8 +12,10 @@ from mmengine.config import Config
 from mmengine.hooks import EarlyStoppingHook
 from test_tools import CONFIGS, TASKS, Task, Trained, data, output, python, train_flags, trained
 
-from agent_attention.openmmlab import training, tta
-from agent_attention.openmmlab.errors import UserError
+from mmdet_agent.tta import with_flip
+from mmengine_agent.errors import UserError
+from mmengine_agent.run import flags as training
+from mmengine_agent.run import tta
 
 __all__ = ["data", "trained"]  # fixtures, shared with test_tools
 
@@ -142,7 +144,7 @@ RESIZES = {
 def test_each_scale_is_tested_both_ways(key: str) -> None:
     settings, wanted = RESIZES[key]
     resize = {"type": "Resize", **settings}
-    load, views = tta.augmented([LOAD, resize, PACK], detection=True)
+    load, views = tta.augmented([LOAD, resize, PACK], with_flip)
     assert load == LOAD and views["type"] == "TestTimeAug"
     resizes, flips, pack = views["transforms"]
     assert resizes == [{**resize, key: scale} for scale in wanted]
@@ -152,7 +154,7 @@ def test_each_scale_is_tested_both_ways(key: str) -> None:
 
 
 def test_without_a_resize_the_image_itself_is_scaled() -> None:
-    load, views = tta.augmented([LOAD, PACK], detection=False)
+    load, views = tta.augmented([LOAD, PACK], dict)
     assert load == LOAD
     assert [step["scale_factor"] for step in views["transforms"][0]] == [0.75, 1, 1.25]
 
@@ -181,7 +183,7 @@ def test_a_config_s_own_augmentation_comes_first(task: str) -> None:
 def test_other_pipelines_cannot_be_augmented(resizes: list[Parts]) -> None:
     steps = [{"type": "Resize", **settings} for settings in resizes]
     with pytest.raises(UserError, match=r"--tta: .* Resize.* tta_pipeline and tta_model"):
-        tta.augmented([LOAD, *steps, PACK], detection=False)
+        tta.augmented([LOAD, *steps, PACK], dict)
 
 
 # --- runs

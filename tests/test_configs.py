@@ -356,7 +356,7 @@ def test_no_backbone_has_classes(name: str) -> None:
 
 
 def test_a_backbone_comes_from_the_registry_of_the_adapter(built: Built) -> None:
-    from agent_attention.openmmlab import backbones as registered
+    from mmengine_agent import backbones as registered
 
     kind = built.cfg.model.backbone.type
     assert kind in BACKBONES.values()

@@ -19,9 +19,9 @@ from torch import Tensor
 
 import mmdet_agent  # noqa: F401  (its import registers the backbones)
 from agent_attention import AgentPVT, AgentSwinTransformer
-from agent_attention.checkpoint import backbone_weights
-from agent_attention.openmmlab.errors import UserError
-from agent_attention.safe_load import CheckpointError, load_file
+from agent_attention.weights.fit import backbone_weights
+from agent_attention.weights.read import CheckpointError, load_file
+from mmengine_agent.errors import UserError
 
 State = dict[str, Tensor]
 Convert = Callable[..., State]

@@ -13,8 +13,8 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope, init_default_scope
 
-from agent_attention.openmmlab.data import DataFlags, point_at, require_data
-from agent_attention.openmmlab.errors import UserError
+from mmengine_agent.data.user_data import DataFlags, point_at, require_data
+from mmengine_agent.errors import UserError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 COCO = CONFIGS / "agent_pvt_maskrcnn.py"

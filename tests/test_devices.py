@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import small_pvt
-from test_agent_swin import small_swin
+from helpers import small_pvt, small_swin
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from agent_attention import AgentPVT, AgentSwinTransformer, window
+from agent_attention import AgentPVT, AgentSwinTransformer
 
 pytestmark = pytest.mark.usefixtures("always_tiles")
 
@@ -26,6 +26,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "swin": small_swin,
     "swin of windows": lambda: small_swin(attn_types="BBBB"),
 }
+EXECUTORS = {"_Aggregate", "_Broadcast", "_NormMlp"}  # autograd functions
 models = pytest.mark.parametrize("name", MODELS)
 
 
@@ -43,12 +44,6 @@ class Devices(TorchDispatchMode):
         self.seen |= {x.device.type for x in found}
         self.dtypes |= {x.dtype for x in tree_leaves(out) if isinstance(x, Tensor)}
         return out
-
-
-@pytest.fixture(autouse=True)
-def no_mask_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Masks without numbers would disturb other tests."""
-    monkeypatch.setattr(window, "kept_mask", window.shift_mask.__wrapped__)
 
 
 @models
@@ -71,16 +66,15 @@ def test_a_training_step_stays_on_its_device(name: str, dtype: torch.dtype, trai
 
 
 @models
-def test_only_a_cpu_takes_tiles_and_slabs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any, **__: Any) -> Any:
-        raise AssertionError("tiles or slabs")
-
-    for target in ("kernels._each", "mlp.slabs"):
-        monkeypatch.setattr(f"agent_attention.{target}", refuse)
+def test_only_a_cpu_takes_executors(name: str) -> None:
     model = MODELS[name]()
-    model.to("meta")(torch.empty(1, 3, 64, 64, device="meta"))
-    with pytest.raises(AssertionError, match="tiles or slabs"):
-        MODELS[name]()(torch.zeros(1, 3, 64, 64))
+    with profile(activities=[ProfilerActivity.CPU]) as of_cpu:
+        model(torch.zeros(1, 3, 64, 64))
+    with profile(activities=[ProfilerActivity.CPU]) as of_meta:
+        model.to("meta")(torch.empty(1, 3, 64, 64, device="meta"))
+    executors = {"_NormMlp"} if "softmax" in name or "windows" in name else EXECUTORS
+    assert executors <= {event.key for event in of_cpu.key_averages()}
+    assert not EXECUTORS & {event.key for event in of_meta.key_averages()}
 
 
 @pytest.mark.parametrize("build", [AgentPVT, AgentSwinTransformer])

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from pages import COMMANDS, PROGRAMS, ROOT, Command, blocks, run
 
-from agent_attention.openmmlab.runtime import read_config
+from mmengine_agent.run.setup import read_config
 
 PLACEHOLDER = re.compile(r"[A-Z]{2}|[*…]|/data/")  # CONFIG, DIR, photos/*.jpg, the reader's folders
 OWN_DATA = {  # flags of the trainings that test_docs_run.py begins

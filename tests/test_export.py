@@ -15,25 +15,30 @@ import export
 import onnx
 import pytest
 import torch
-from helpers import SMALL, SMALL_GRIDS, normal, seed_weights, small_pvt
+from helpers import SMALL, SMALL_GRIDS, SMALL_SWIN, normal, seed_weights, small_pvt, small_swin
 from mmengine.config import Config
+from mmengine.registry import MODELS as REGISTRY
 from mmengine.registry import init_default_scope
 from mmengine.structures import BaseDataElement
 from mmseg.models.utils import Upsample
-from test_agent_swin import SMALL as SMALL_SWIN
-from test_agent_swin import small_swin
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.nn import functional as F
 from torch.torch_version import TorchVersion
 
-from agent_attention.layers import _cell_means, in_strides
-from agent_attention.openmmlab import export_formats
-from agent_attention.openmmlab.data import is_coco
-from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.export import Normalise, exported, replace_layers
-from agent_attention.safe_load import CheckpointError
-from agent_attention.window import WindowAttention
+from agent_attention.compute.symbolic import assume_multiple_of, cell_means
+from agent_attention.compute.window_cut import (
+    cut_windows,
+    join_windows,
+    shift_mask,
+    window_permutation,
+)
+from agent_attention.weights.read import CheckpointError
+from mmengine_agent.errors import UserError
+from mmengine_agent.export import formats as export_formats
+from mmengine_agent.export.modules import Normalise, replace_layers
+from mmengine_agent.task import task_of
+from mmseg_agent.task import TASK as SEGMENTATION
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 # batch, height, width: none is the recorded one; smaller than a stride, multiples of it, larger
@@ -55,7 +60,7 @@ def test_cell_means_are_those_of_adaptive_pooling(cells: int) -> None:
     for size in range(1, 40):
         x = normal(size, (2, 3, size)).double()
         wanted = F.adaptive_avg_pool1d(x, cells)
-        close(x @ _cell_means(size, cells, x).t(), wanted, rtol=1e-12, atol=1e-12)
+        close(x @ cell_means(size, cells, x).t(), wanted, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("shift", [0, 3])
@@ -63,17 +68,22 @@ def test_cell_means_are_those_of_adaptive_pooling(cells: int) -> None:
 def test_windows_by_index_are_those_of_padding_and_rolling(
     size: tuple[int, int], shift: int
 ) -> None:
-    attention = seed_weights(WindowAttention(8, 2, 7, shift)).double().eval()
-    x = normal(1, (2, size[0] * size[1], 8)).double()
-    found = attention.proj_drop(attention._attend_by_index(x, size))
-    close(found, attention(x, size), rtol=1e-12, atol=1e-12)
+    x = normal(1, (2, size[0] * size[1], 8))
+    there, back, regions = window_permutation(size, 7, shift, x.device)
+    windows = F.pad(x, (0, 0, 0, 1))[:, there].flatten(0, 1).unflatten(0, (-1, 49))
+    assert torch.equal(windows, cut_windows(x, size, 7, shift))
+    assert torch.equal(windows.flatten(0, 1).unflatten(0, (2, -1))[:, back], x)
+    assert torch.equal(join_windows(windows, size, 7, shift, 2), x)
+    regions = regions.unflatten(0, (-1, 49))
+    apart = regions[:, :, None] != regions[:, None, :]
+    assert torch.equal(apart.float() * -100, shift_mask(size, 7, shift, x.device))
 
 
 class Strides(nn.Module):
     """The first step of a backbone."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return in_strides(x, 32)
+        return assume_multiple_of(32, x)
 
 
 @pytest.mark.parametrize("multiple", [32, 64])
@@ -200,10 +210,7 @@ def build(config: Path) -> Any:
     """The model of a config, with seeded weights."""
     cfg = Config.fromfile(config)
     init_default_scope(cfg.default_scope)
-    if is_coco(cfg):
-        from mmdet.registry import MODELS as REGISTRY
-    else:
-        from mmseg.registry import MODELS as REGISTRY
+    task_of(cfg)  # registers the backbones
     return seed_weights(REGISTRY.build(cfg.model)).eval()
 
 
@@ -331,7 +338,7 @@ def test_other_models_in_another_order_of_channels(name: str, tmp_path: Path) ->
     image = photo(2, 70, 90)
     wanted = predict(made.model, image)
     settings = Config.fromfile(made.config).model.data_preprocessor
-    model = exported(made.model, Normalise(settings, "bgr"))
+    model = SEGMENTATION.exported(made.model, Normalise(settings, "bgr"), labels=False)
     close(model(image.flip(1)), wanted, **CLOSE)
 
 
@@ -344,7 +351,7 @@ def test_labels_are_those_that_mmseg_predicts(classes: int, tmp_path: Path) -> N
     image = photo(2, 64, 96)
     logits = model.encode_decode(image, [{"img_shape": (64, 96)}])
     wanted = [each.pred_sem_seg.data[0] for each in model.postprocess_result(logits)]
-    found = exported(model, nn.Identity(), labels=True)(image)["labels"]
+    found = SEGMENTATION.exported(model, nn.Identity(), labels=True)(image)["labels"]
     assert torch.equal(found, torch.stack(wanted)) and found.unique().numel() > 1
 
 

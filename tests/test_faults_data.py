@@ -19,12 +19,12 @@ import pytest
 from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 
-from agent_attention.openmmlab.data import DataFlags, point_at
-from agent_attention.openmmlab.errors import BadSample
-from agent_attention.openmmlab.guards import guard_loading
-from agent_attention.openmmlab.guards.bad_samples import BadSamplesHook
-from agent_attention.openmmlab.prepare import coco
-from agent_attention.openmmlab.startup import annotations as checks
+from mmdet_agent.data import coco
+from mmdet_agent.data import preflight as checks
+from mmengine_agent.data.user_data import DataFlags, point_at
+from mmengine_agent.errors import BadSample
+from mmengine_agent.hooks.samples import BadSamplesHook
+from mmengine_agent.run.guard_flags import guard_loading
 
 KINDS = ("coco", "ade")
 

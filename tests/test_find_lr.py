@@ -16,10 +16,10 @@ from mmengine.registry import DATASETS, HOOKS, MODELS
 from test_tools import CONFIGS, TASKS, data, output, python
 from torch import Tensor, nn
 
-from agent_attention.openmmlab import find_lr
-from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.find_lr import HIGHEST, LOWEST, fall
-from agent_attention.openmmlab.training import add_training_flags
+from mmengine_agent.errors import UserError
+from mmengine_agent.run import find_lr
+from mmengine_agent.run.find_lr import HIGHEST, LOWEST, fall
+from mmengine_agent.run.flags import add_training_flags
 
 __all__ = ["data"]  # a fixture, shared with test_tools
 

@@ -116,7 +116,7 @@ def test_an_inferencer_takes_our_config_by_path(
 ) -> None:
     from get_flops import build
 
-    from agent_attention.openmmlab.runtime import read_config
+    from mmengine_agent.run.setup import read_config
 
     model = build(read_config(str(ROOT / config))).to_empty(device="cpu")
     for parameter in model.state_dict().values():

@@ -9,8 +9,8 @@ from mmdet.evaluation import CocoMetric
 from mmengine.runner import Runner
 from tiny_runs import make_data, tiny
 
-from agent_attention.openmmlab.runtime import build_runner
 from mmdet_agent.no_detections import score_names
+from mmengine_agent.run.setup import build_runner
 
 NAMES = ["mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l"]
 

@@ -12,9 +12,10 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import agent_attention
-from agent_attention.openmmlab.versions import SUPPORTED
+from mmengine_agent.versions import SUPPORTED
 
 ROOT = Path(__file__).parents[1]
+PACKAGES = ("agent_attention", "mmengine_agent", "mmdet_agent", "mmseg_agent")
 FAMILIES = {"maintained": "openmmlab", "upstream": "upstream"}  # and their extras and files
 Pins = dict[str, Requirement]
 
@@ -82,8 +83,8 @@ def sources(*folders: str) -> set[str]:
 
 
 def test_the_wheel_has_every_module(wheel: ZipFile) -> None:
-    modules = sources("agent_attention", "mmdet_agent", "mmseg_agent")
-    assert {"agent_attention/pvt.py", "mmdet_agent/__init__.py"} <= modules
+    modules = sources(*PACKAGES)
+    assert {"agent_attention/backbones/pvt.py", "mmdet_agent/__init__.py"} <= modules
     assert modules <= set(wheel.namelist())
 
 
@@ -97,7 +98,7 @@ def test_the_wheel_has_configs_and_tools_where_openmmlab_looks(wheel: ZipFile) -
 def test_the_wheel_has_nothing_else(wheel: ZipFile) -> None:
     folders = {name.partition("/")[0] for name in wheel.namelist()}
     metadata = f"agent_attention-{agent_attention.__version__}.dist-info"
-    assert folders == {"agent_attention", "mmdet_agent", "mmseg_agent", metadata}
+    assert folders == {*PACKAGES, metadata}
     assert f"{metadata}/licenses/LICENSE" in wheel.namelist()
 
 

@@ -18,15 +18,15 @@ from mmengine.structures import InstanceData, PixelData
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.predict.detection import DetectionGather, records
-from agent_attention.openmmlab.predict.files import VideoFile
-from agent_attention.openmmlab.predict.inputs import find
-from agent_attention.openmmlab.predict.masks import encode, place
-from agent_attention.openmmlab.predict.model import Predictor, build_model, dataset_of
-from agent_attention.openmmlab.predict.segmentation import SegmentationGather
-from agent_attention.openmmlab.predict.tiles import Axis, Grid, Tile
-from agent_attention.openmmlab.runtime import read_config
+from mmdet_agent.predict.gather import DetectionGather, records
+from mmdet_agent.predict.masks import encode, place
+from mmengine_agent.errors import UserError
+from mmengine_agent.predict.files import VideoFile
+from mmengine_agent.predict.inputs import find
+from mmengine_agent.predict.model import Predictor, build_model, dataset_of
+from mmengine_agent.predict.tiles import Axis, Grid, Tile
+from mmengine_agent.run.setup import read_config
+from mmseg_agent.predict.gather import SegmentationGather
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = {

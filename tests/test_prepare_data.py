@@ -22,11 +22,11 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.prepare import download, unpack
-from agent_attention.openmmlab.prepare.faults import KINDS
-from agent_attention.openmmlab.prepare.images import probe
-from agent_attention.openmmlab.prepare.masks import runs
+from mmdet_agent.data.masks import runs
+from mmengine_agent.data import download, unpack
+from mmengine_agent.data.faults import KINDS
+from mmengine_agent.data.images import probe
+from mmengine_agent.errors import UserError
 
 WIDTH, HEIGHT = 64, 48
 ROTATED = 6  # EXIF orientation: lies on its side

@@ -19,13 +19,13 @@ from processes import ROOT, bash, train, write_config
 from tiny_runs import make_data
 from train import prepare
 
-from agent_attention.openmmlab.checkpoints import load_local
-from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.failures import explained
-from agent_attention.openmmlab.lock import claim
-from agent_attention.openmmlab.processes import name_ourselves
-from agent_attention.openmmlab.runtime import build_runner
-from agent_attention.openmmlab.survive import POINTER
+from mmengine_agent.checkpoints import load_local
+from mmengine_agent.errors import UserError
+from mmengine_agent.resume.newest import POINTER
+from mmengine_agent.run.exit import explained
+from mmengine_agent.run.lock import lock_work_dir
+from mmengine_agent.run.processes import name_ourselves
+from mmengine_agent.run.setup import build_runner
 
 SHORT = {"train_cfg.max_iters": 6, "train_cfg.val_interval": 6}
 SAVED_OFTEN = {"default_hooks.checkpoint.interval": 2}
@@ -246,7 +246,7 @@ def test_outside_of_slurm_its_launcher_is_refused(monkeypatch: pytest.MonkeyPatc
 
 def test_one_training_at_a_time_in_a_work_directory(tmp_path: Path) -> None:
     hold = (
-        "import sys; from agent_attention.openmmlab.lock import claim; claim(sys.argv[1]);"
+        "import sys; from mmengine_agent.run.lock import lock_work_dir; lock_work_dir(sys.argv[1]);"
         "print('claimed', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
@@ -257,9 +257,9 @@ def test_one_training_at_a_time_in_a_work_directory(tmp_path: Path) -> None:
     ) as first:
         assert first.stdout is not None and first.stdout.readline() == b"claimed\n"
         with pytest.raises(UserError, match=f"another training writes there .process {first.pid}"):
-            claim(tmp_path)
+            lock_work_dir(tmp_path)
         first.kill()
-    claim(tmp_path)  # whatever ended the first one
+    lock_work_dir(tmp_path)  # whatever ended the first one
 
 
 @pytest.mark.parametrize("setting", [{"strategy": {"type": "FSDPStrategy"}}, {"runner_type": "X"}])

@@ -29,13 +29,13 @@ from mmseg.evaluation import IoUMetric
 from mmseg.registry import MODELS
 from pycocotools import mask as run_lengths
 
-from agent_attention.openmmlab.failures import run_tool
-from agent_attention.openmmlab.report import cli
-from agent_attention.openmmlab.report.coco import Evaluation
-from agent_attention.openmmlab.report.page import metric_rows, render
-from agent_attention.openmmlab.report.record import FILE, add_record, best_and_worst, write_record
-from agent_attention.openmmlab.report.segmentation import SegmentationRecord, table
-from agent_attention.openmmlab.report.workdir import history, read_work_dir
+from mmdet_agent.evaluation.coco import Evaluation
+from mmengine_agent.report import cli
+from mmengine_agent.report.page import metric_rows, render
+from mmengine_agent.report.record import FILE, add_record, best_and_worst, write_record
+from mmengine_agent.report.workdir import history, read_work_dir
+from mmengine_agent.run.exit import run_tool
+from mmseg_agent.evaluation.record import SegmentationRecord, table
 
 ROOT = Path(__file__).parents[1]
 MATH = r"$\no{$"  # which matplotlib would take for a formula, and a wrong one

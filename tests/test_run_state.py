@@ -25,7 +25,7 @@ from tiny_runs import difference, toy, train
 
 import mmdet_agent
 import mmseg_agent
-from agent_attention.openmmlab.checkpoints import load_local, without_functions
+from mmengine_agent.checkpoints import load_local, without_functions
 
 mmdet.utils.register_all_modules(init_default_scope=False)
 mmseg.utils.register_all_modules(init_default_scope=False)

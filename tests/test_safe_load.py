@@ -33,9 +33,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 import mmdet_agent  # noqa: F401  (its import makes mmengine read safely)
-from agent_attention.openmmlab.checkpoints import load_local
-from agent_attention.openmmlab.errors import UserError
-from agent_attention.safe_load import CheckpointError, Inert, load_file
+from agent_attention.weights.read import CheckpointError, Inert, load_file
+from mmengine_agent.checkpoints import install_safe_loader, load_local
+from mmengine_agent.errors import UserError
 
 FORMATS = {"zip": True, "old": False}
 LOADERS = {"core": load_file, "mmengine": load_local}
@@ -447,7 +447,7 @@ def test_arrays_of_made_up_types_are_refused(tmp_path: Path) -> None:
     path = zipped(code, tmp_path / "a.pth")
     script = """
 import sys
-from agent_attention.safe_load import CheckpointError, load_file
+from agent_attention.weights.read import CheckpointError, load_file
 try:
     print(load_file(sys.argv[1]))
 except CheckpointError:
@@ -531,7 +531,7 @@ def test_truncated_files_are_refused(kept: float, new_format: bool, tmp_path: Pa
 DAMAGE = """
 import random, sys
 from pathlib import Path
-from agent_attention.safe_load import CheckpointError, load_file
+from agent_attention.weights.read import CheckpointError, load_file
 
 rng, refused = random.Random(5), 0
 for whole in map(Path, sys.argv[1:]):
@@ -580,7 +580,7 @@ def test_a_few_bytes_cannot_take_all_memory(tmp_path: Path) -> None:
     path = zipped(b"Vtext\nr\x00\x00\x00\x08.", tmp_path / "a.pth")  # remembered as number 2^27
     script = """
 import sys
-from agent_attention.safe_load import CheckpointError, load_file
+from agent_attention.weights.read import CheckpointError, load_file
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
     load_file(sys.argv[1])
@@ -728,10 +728,14 @@ def test_every_way_to_a_file_is_safe(
     assert not made(marker)
 
 
-@pytest.mark.parametrize("scheme", CheckpointLoader._schemes)
+STORES = [prefix for prefix in CheckpointLoader._schemes if re.search("s3|petrel|pavi", prefix)]
+
+
+@pytest.mark.parametrize(
+    "scheme", [each for each in CheckpointLoader._schemes if each not in STORES]
+)
 def test_every_kind_of_name_is_read_by_the_safe_loader(scheme: str) -> None:
-    loader = CheckpointLoader._schemes[scheme]
-    assert loader.__module__ == "agent_attention.openmmlab.checkpoints"
+    assert CheckpointLoader._schemes[scheme].__module__ == "mmengine_agent.checkpoints"
 
 
 def test_a_home_folder_may_be_written_as_a_tilde(
@@ -829,13 +833,23 @@ def test_a_list_of_a_package_that_is_not_installed_names_it(
 
 
 @pytest.mark.parametrize("prefix", ["s3://", "petrel://", "cluster:s3://", "pavi://"])
-def test_object_stores_are_refused_before_anything_is_read(
-    prefix: str, monkeypatch: pytest.MonkeyPatch
+def test_object_stores_keep_their_loaders_and_are_warned_of(
+    prefix: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("get_file_backend", "_get_mmengine_home"):
-        monkeypatch.delattr(mmengine.runner.checkpoint, name)
-    with pytest.raises(CheckpointError, match=f"{prefix}bucket/a.pth is in an object store"):
-        CheckpointLoader.load_checkpoint(f"{prefix}bucket/a.pth")
+    loader = CheckpointLoader._get_checkpoint_loader(f"{prefix}bucket/a.pth")
+    assert loader.__wrapped__.__module__ == "mmengine.runner.checkpoint"
+    with pytest.raises(Exception) as error:  # there is no such store here
+        loader(f"{prefix}bucket/a.pth")
+    assert not isinstance(error.value, CheckpointError)
+    assert f"{prefix}bucket/a.pth is in an object store" in "".join(capsys.readouterr())
+
+
+def test_loaders_of_stores_are_wrapped_once() -> None:
+    before = dict(CheckpointLoader._schemes)
+    install_safe_loader()
+    assert {name: before[name] for name in STORES} == {
+        name: CheckpointLoader._schemes[name] for name in STORES
+    }
 
 
 # --- the variable that forbids torch every other unpickler

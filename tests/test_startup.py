@@ -20,13 +20,13 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from test_tools import CONFIGS, TASKS, data, python, refusal
 
-from agent_attention.openmmlab.data import DataFlags, point_at
-from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.startup import run as run_checks
-from agent_attention.openmmlab.startup.checks import require_ready
-from agent_attention.openmmlab.startup.data import data_problems
-from agent_attention.openmmlab.startup.keys import unread_keys
-from agent_attention.openmmlab.startup.model import class_problems
+from mmengine_agent.data.user_data import DataFlags, point_at
+from mmengine_agent.errors import UserError
+from mmengine_agent.preflight import machine as run_checks
+from mmengine_agent.preflight.checks import require_ready
+from mmengine_agent.preflight.keys import unread_keys
+from mmengine_agent.preflight.model import class_problems
+from mmengine_agent.task import task_of
 
 __all__ = ["data"]  # a fixture, shared with test_tools
 
@@ -151,13 +151,13 @@ def spoilt(data: Path, folder: Path, spoil: Callable[[Any], Any]) -> list[str]:
     path = folder / "set/annotations/instances_train2017.json"
     content = json.loads(path.read_text())
     path.write_text(json.dumps([] if spoil(content) == "a list" else content))
-    return list(data_problems(cfg))
+    return list(task_of(cfg).data_problems(cfg, ("train", "val")))
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_good_set_has_no_problems(task: str, data: Path, tmp_path: Path) -> None:
     cfg = own(task, data, tmp_path)
-    assert list(data_problems(cfg)) == []
+    assert list(task_of(cfg).data_problems(cfg, ("train", "val"))) == []
     require_ready(cfg)
     assert not (tmp_path / "work").exists()  # checks leave nothing behind
 
@@ -237,7 +237,7 @@ def test_labels_that_lack_are_told(data: Path, tmp_path: Path) -> None:
     cfg = own("segmentation", data, tmp_path)
     labels = sorted((tmp_path / "set/annotations/training").iterdir())
     labels[1].unlink()
-    (found,) = data_problems(cfg)
+    (found,) = task_of(cfg).data_problems(cfg, ("train", "val"))
     assert "1 of 9 images have no label map" in found and labels[1].name in found
 
 
@@ -245,7 +245,7 @@ def test_images_of_another_ending_are_told(data: Path, tmp_path: Path) -> None:
     """Training would wait for its first image without end."""
     cfg = own("segmentation", data, tmp_path)
     cfg.train_dataloader.dataset.img_suffix = ".tif"
-    (found,) = data_problems(cfg)
+    (found,) = task_of(cfg).data_problems(cfg, ("train", "val"))
     assert "no image ends in .tif (there: 9 .jpg)" in found
 
 

@@ -24,19 +24,17 @@ from stop_hooks import add_hook, scramble
 from tiny_runs import LAST, difference, make_data, tiny, toy, train
 from torch.utils.data import BatchSampler, DataLoader
 
-from agent_attention.openmmlab import files
-from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.survive import (
-    RESUME_ME,
-    make_resumable,
-    newest_whole,
-)
-from agent_attention.openmmlab.survive.data_order import (
+from mmengine_agent import files
+from mmengine_agent.errors import UserError
+from mmengine_agent.resume.data_order import (
     Batch,
     EndlessBatches,
     PlacedBatches,
     placed,
 )
+from mmengine_agent.resume.newest import newest_whole
+from mmengine_agent.resume.switch_on import make_resumable
+from mmengine_agent.run.exit import RESUME_ME
 
 TASKS = ("detection", "segmentation")
 
@@ -417,7 +415,7 @@ def test_early_stopping_counts_on(tmp_path: Path) -> None:
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent_attention.openmmlab.survive.interrupts._PATIENCE", 0.0)
+    monkeypatch.setattr("mmengine_agent.hooks.interrupt._PATIENCE", 0.0)
     cfg = add_hook(toy(tmp_path), "SendSignal", number=signal.SIGINT, iteration=2)
     with pytest.raises(KeyboardInterrupt):
         train(add_hook(cfg, "SendSignal", number=signal.SIGINT, iteration=2), 1)

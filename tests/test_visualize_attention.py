@@ -7,15 +7,14 @@ import numpy as np
 import pytest
 import torch
 import visualize_attention
-from helpers import small_pvt
+from helpers import agent_attention, small_pvt, tokens
 from PIL import Image
-from test_attention import agent_attention, tokens
 from test_tools import CONFIGS, TASKS
 from torch.nn import functional as F
 
-from agent_attention.attention_maps import attention_maps, recorded_maps
-from agent_attention.openmmlab.agent_picture import View, _cell, draw
-from agent_attention.pvt import AgentPVT
+from agent_attention.backbones.pvt import AgentPVT
+from agent_attention.maps import attention_maps, recorded_maps
+from mmengine_agent.agent_picture import View, _cell, draw
 
 close = torch.testing.assert_close
 tasks = pytest.mark.parametrize("task", TASKS)
@@ -29,18 +28,18 @@ def test_maps_times_values_are_the_attention(joint: bool) -> None:
     attn, size = agent_attention(joint_qkv=joint), (5, 6)
     x = tokens(size)
     maps = attention_maps(attn, x, size)
-    *_, v = attn.project(x)
-    values = attn.to_heads(v).transpose(1, 2)
-    out = (maps.serve @ (maps.gather @ values)).transpose(1, 2).flatten(2)
-    close(attn.proj(out + attn.local_detail(v, size)), attn(x, size), rtol=1e-5, atol=1e-5)
+    *_, v = attn.project(x, size)
+    values = attn.split_heads(v)
+    out = (maps.broadcast @ (maps.aggregate @ values)).transpose(1, 2).flatten(2)
+    close(attn.proj(out + attn.detail(v, size)), attn(x, size), rtol=1e-5, atol=1e-5)
 
 
 def test_what_reaches_a_token_is_the_product_of_both_maps() -> None:
     attn, size = agent_attention(), (5, 6)
     maps = attention_maps(attn, tokens(size), size)
-    reach = maps.served_from(7)
-    close(reach, (maps.serve @ maps.gather)[:, :, 7])
-    for weights in (maps.gather, maps.serve, reach):
+    reach = maps.reach(7)
+    close(reach, (maps.broadcast @ maps.aggregate)[:, :, 7])
+    for weights in (maps.aggregate, maps.broadcast, reach):
         close(weights.sum(-1), torch.ones(weights.shape[:-1]))
 
 

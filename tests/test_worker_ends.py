@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from tiny_runs import make_data, tiny
 
-from agent_attention.openmmlab.survive import RESUME_ME
+from mmengine_agent.run.exit import RESUME_ME
 
 ROOT = Path(__file__).parents[1]
 TASK = "upernet-recipe"

@@ -26,8 +26,8 @@ from mmengine.utils.dl_utils import collect_env
 from tiny_tasks import CLASSES, DEMOS, TASKS, last_checkpoint, small_config
 from torch.utils.data import Dataset
 
-from agent_attention.openmmlab.checkpoints import install_safe_loader, load_local
-from agent_attention.openmmlab.survive import make_resumable
+from mmengine_agent.checkpoints import install_safe_loader, load_local
+from mmengine_agent.resume.switch_on import make_resumable
 
 LAST = {name: last_checkpoint(name) for name in TASKS}  # of the runs as configured
 TIMES = ("time", "data_time", "memory")

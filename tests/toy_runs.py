@@ -20,12 +20,10 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from agent_attention.openmmlab import guards, hooks
-from agent_attention.openmmlab.failures import run_tool
-from agent_attention.openmmlab.runtime import build_runner
-from agent_attention.openmmlab.survive import make_resumable
-
-__all__ = ["guards", "hooks"]  # they register what runs name
+import mmengine_agent.register  # noqa: F401  (registers what runs name)
+from mmengine_agent.resume.switch_on import make_resumable
+from mmengine_agent.run.exit import run_tool
+from mmengine_agent.run.setup import build_runner
 
 
 @MODELS.register_module(force=True)

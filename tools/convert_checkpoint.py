@@ -9,7 +9,6 @@ backbone, a detector or segmentor keeps all its weights. OUT ends in .pth or .sa
 """
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,12 @@ import torch
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
-from agent_attention.checkpoint import backbone_weights, build_like, looks_like, unwrap
-from agent_attention.openmmlab.checkpoints import install_safe_loader
-from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.failures import run_tool
+from agent_attention.weights.fit import backbone_weights, unwrap
+from agent_attention.weights.recognise import build_like, looks_like
+from mmengine_agent.checkpoints import install_safe_loader
+from mmengine_agent.errors import UserError
+from mmengine_agent.files import whole_file
+from mmengine_agent.run.exit import run_tool
 
 
 def parse_args() -> argparse.Namespace:
@@ -86,18 +87,17 @@ def check_output(out: Path, force: bool) -> None:
 
 
 def save(weights: dict[str, Tensor], out: Path) -> None:
-    """Write weights, whole or not at all."""
+    """Write weights."""
     weights = {key: value.detach().clone().contiguous() for key, value in weights.items()}
-    part = out.with_name(out.name + ".part")
-    if out.suffix == ".safetensors":
+    with whole_file(out) as part:
+        if out.suffix != ".safetensors":
+            torch.save({"state_dict": weights}, part)
+            return
         try:
             from safetensors.torch import save_file
         except ImportError as error:
             raise UserError(f"writing {out} needs: pip install safetensors") from error
         save_file(weights, part)
-    else:
-        torch.save({"state_dict": weights}, part)
-    os.replace(part, out)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data" / "demo"
 OUT = ROOT / "work_dirs" / "demo"
+FOLDERS = ("agent_attention", "mmengine_agent", "mmdet_agent", "mmseg_agent", "configs", "tools")
 PICTURES = 4  # scenes of each task on the final picture
 PROGRESS = re.compile(r"(?:\[(\d+)\])?\[ *(\d+)/(\d+)\].* eta: (\S+) .* loss: ([\d.]+)")
 
@@ -92,7 +93,7 @@ def run_task(task: Task) -> list[tuple[str, str, str]]:
 def fingerprint(task: Task) -> str:
     """Changes whenever the code, the configs or the data that a training depends on change."""
     digest = hashlib.sha256((DATA / "demo.json").read_bytes() + task.config.encode())
-    for folder in ("agent_attention", "mmdet_agent", "mmseg_agent", "configs", "tools"):
+    for folder in FOLDERS:
         for path in sorted((ROOT / folder).rglob("*.py")):
             digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -4,7 +4,7 @@
     python tools/export.py configs/agent_pvt_semantic_fpn.py iter_40000.pth --out fpn.pt2 --labels
 
 The input is `image`, float32 (B, 3, H, W), of any batch and size, RGB of 0 to 255 (see --input).
-The normalisation of the config is part of what is exported, and so is padding, right and bottom, to
+The normalisation of the config is part of what is and so is padding, right and bottom, to
 multiples of 32; resizing is yours. (A .pt2 file refuses sides below 33, of detectors below 129.)
 The outputs:
 
@@ -18,7 +18,6 @@ exit code 1 if they differ. ONNX needs: pip install onnx onnxscript onnxruntime
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -27,9 +26,8 @@ from mmengine.config import Config
 from torch import nn
 from tqdm import tqdm
 
-from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.export import STRIDE, Exported, Normalise, exported
-from agent_attention.openmmlab.export_formats import (
+from mmengine_agent.errors import UserError
+from mmengine_agent.export.formats import (
     FORMATS,
     Facts,
     Format,
@@ -37,9 +35,12 @@ from agent_attention.openmmlab.export_formats import (
     difference,
     record,
 )
-from agent_attention.openmmlab.failures import run_tool
-from agent_attention.openmmlab.predict.model import build_model, load_model
-from agent_attention.openmmlab.runtime import KeyValues, read_config
+from mmengine_agent.export.modules import STRIDE, Exported, Normalise
+from mmengine_agent.files import whole_file
+from mmengine_agent.predict.model import build_model, load_model
+from mmengine_agent.run.exit import run_tool
+from mmengine_agent.run.setup import KeyValues, read_config
+from mmengine_agent.task import task_of
 
 VERIFIED = (1, 3, 150, 230)  # another shape than the recorded one, and padded too
 INPUTS = {
@@ -75,12 +76,8 @@ def main() -> None:
     form = format_of(out)
     form.require(run=not args.no_verify)
     model, facts = prepare(read_config(args.config, args.cfg_options), args)
-    part = out.with_name(f"{out.name}.part")
-    try:
+    with whole_file(out) as part:
         export(model, form, part, facts, args)
-        os.replace(part, out)
-    finally:
-        part.unlink(missing_ok=True)
     print(f"wrote {out} ({out.stat().st_size / 2**20:.0f} MiB)")
 
 
@@ -109,7 +106,7 @@ def prepare(cfg: Config, args: argparse.Namespace) -> tuple[Exported, Facts]:
     settings = cfg.model.get("data_preprocessor") or {}
     plain = args.input == "normalised"
     normalise = nn.Identity() if plain else Normalise(settings, args.input)
-    made = exported(model, normalise, args.labels)
+    made = task_of(cfg).exported(model, normalise, args.labels)
     return made, {**facts, "classes": json.dumps([str(name) for name in classes])}
 
 

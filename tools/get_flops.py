@@ -7,7 +7,7 @@ The model runs on torch's meta device, so it costs no time, and torch's own coun
 operator, fused attention included. One multiply-add is one FLOP, as in the published tables, whose
 input sizes are the defaults: 800x1280 with 1000 proposals and 100 masks for detectors, 512x2048
 without the auxiliary head for segmentors. Agent biases depend on the map's size and the weights
-alone: they are made once a size and do not count for an image.
+alone: resizing them does not count for an image.
 """
 
 import argparse
@@ -16,23 +16,18 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest import mock
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
-from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from agent_attention import attention
-from agent_attention.openmmlab.data import is_coco
-from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.failures import run_tool
-from agent_attention.openmmlab.runtime import KeyValues, read_config
+from mmengine_agent.errors import UserError
+from mmengine_agent.run.exit import run_tool
+from mmengine_agent.run.setup import KeyValues, read_config
+from mmengine_agent.task import task_of
 
-SHAPES = {"detection": (800, 1280), "segmentation": (512, 2048)}  # (H, W), as published
-PROPOSALS, MASKS = 1000, 100
 STRIDE = 32  # the smallest image side
 
 
@@ -59,7 +54,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     cfg = read_config(args.config, args.cfg_options)
-    shape = tuple(args.shape or SHAPES["detection" if is_coco(cfg) else "segmentation"])
+    shape = tuple(args.shape or task_of(cfg).flops_shape)
     if min(shape) < STRIDE:
         raise UserError(f"--shape: sides must be at least {STRIDE} pixels, got {shape}")
     counts = count(cfg, (shape[0], shape[1]))
@@ -78,7 +73,7 @@ def count(cfg: Config, shape: tuple[int, int]) -> dict[str, Count]:
         shape: image size (H, W) in pixels.
     """
     model = build(cfg)
-    counted = count_run(model, functools.partial(RUNS[is_coco(cfg)], model, shape))
+    counted = count_run(model, functools.partial(task_of(cfg).run_for_flops, model, shape))
     parts = {
         name: Count(sum(p.numel() for p in module.parameters()), counted[name])
         for name, module in model.named_modules()
@@ -90,34 +85,21 @@ def count(cfg: Config, shape: tuple[int, int]) -> dict[str, Count]:
 def build(cfg: Config) -> nn.Module:
     """The model of a config, in evaluation mode on the meta device: shapes without numbers."""
     init_default_scope(cfg.default_scope)
-    if is_coco(cfg):
-        from mmdet.registry import MODELS
-    else:
-        from mmseg.registry import MODELS
     return MODELS.build(cfg.model).eval().to("meta")
 
 
 def count_run(model: nn.Module, run: Callable[[], None]) -> dict[str, int]:
-    """Multiply-adds of one run by module name, ``''`` for all: run to make biases, then count."""
+    """Multiply-adds of one run by module name, ``''`` for all.
+
+    While the counter looks on, attention is its definition: biases are added, not multiplied.
+    """
     counted = {name: 0 for name, _ in model.named_modules()}
-    plain = mock.patch.multiple(attention, gather=attend, serve=attend)
-    with torch.no_grad(), plain:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        for name, module in model.named_modules():
+            attach(module, name, counted, counter)
         run()
-        with FlopCounterMode(display=False) as counter:
-            for name, module in model.named_modules():
-                attach(module, name, counted, counter)
-            run()
     counted[""] = counter.get_total_flops() // 2
     return {name: within(model, name, counted) for name in counted}
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> Tensor:
-    """Softmax attention as it is published: biases are added, not multiplied, and so do not count.
-
-    How they are computed differs by device (``agent_attention.kernels``).
-    """
-    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    return scaled_dot_product_attention(q, k, v).transpose(1, 2)
 
 
 def attach(module: nn.Module, name: str, counted: dict[str, int], counter: FlopCounterMode) -> None:
@@ -140,41 +122,6 @@ def within(model: nn.Module, name: str, counted: dict[str, int]) -> int:
     prefix = f"{name}." if name else ""
     children = model.get_submodule(name).named_children()
     return sum(within(model, f"{prefix}{child}", counted) for child, _ in children)
-
-
-def run_segmentor(model: Any, shape: tuple[int, int]) -> None:
-    image = torch.empty(1, 3, *shape, device="meta")
-    model.decode_head(model.extract_feat(image))
-
-
-def run_detector(model: Any, shape: tuple[int, int]) -> None:
-    """Backbone, neck, dense head, and RoI heads on a fixed number of regions."""
-    features = model.extract_feat(torch.empty(1, 3, *shape, device="meta"))
-    roi = getattr(model, "roi_head", None)
-    if roi is None:
-        model.bbox_head(features)
-        return
-    model.rpn_head(features)
-    for head in as_list(roi.bbox_head):
-        head(torch.empty(PROPOSALS, *region(head), device="meta"))
-    if roi.with_mask:
-        # in testing a cascade uses the mask heads of all its stages
-        extractors = as_list(roi.mask_roi_extractor)
-        for head, extractor in zip(as_list(roi.mask_head), extractors, strict=True):
-            size = extractor.roi_layers[0].output_size
-            head(torch.empty(MASKS, head.in_channels, *size, device="meta"))
-
-
-RUNS = {True: run_detector, False: run_segmentor}  # by is_coco
-
-
-def region(head: Any) -> tuple[int, int, int]:
-    """Shape (C, H, W) of the features a box head takes."""
-    return (head.in_channels, *head.roi_feat_size)
-
-
-def as_list(heads: Any) -> list[Any]:
-    return list(heads) if isinstance(heads, nn.ModuleList) else [heads]
 
 
 def table(counts: dict[str, Count]) -> str:

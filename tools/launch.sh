@@ -25,7 +25,7 @@ cores=$(getconf _NPROCESSORS_ONLN)
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores / gpus > 0 ? cores / gpus : 1))}
 export MKL_NUM_THREADS=${MKL_NUM_THREADS:-$OMP_NUM_THREADS}
 
-"$python" -m agent_attention.openmmlab.launch "${rendezvous[@]}" --max-restarts "$restarts" --nproc-per-node "$gpus" "$@" \
+"$python" -m mmengine_agent.run.launch "${rendezvous[@]}" --max-restarts "$restarts" --nproc-per-node "$gpus" "$@" \
     --launcher pytorch &
 child=$! signal=
 trap 'signal=15; kill -TERM $child 2>/dev/null || true' TERM

@@ -20,24 +20,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmengine.config import Config
 from tqdm import tqdm
 
-from agent_attention.openmmlab.data import is_coco
-from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.failures import run_tool
-from agent_attention.openmmlab.predict.classes import classes_of
-from agent_attention.openmmlab.predict.inputs import count, find, read
-from agent_attention.openmmlab.predict.model import (
+from mmengine_agent.errors import UserError
+from mmengine_agent.predict.classes import classes_of
+from mmengine_agent.predict.inputs import count, find, read
+from mmengine_agent.predict.model import (
     Predictor,
     choose_device,
     dataset_of,
     load_model,
 )
-from agent_attention.openmmlab.predict.output import Output
-from agent_attention.openmmlab.predict.run import predict
-from agent_attention.openmmlab.predict.tasks import Detection, Segmentation, Task
-from agent_attention.openmmlab.runtime import KeyValues, read_config
+from mmengine_agent.predict.output import Output
+from mmengine_agent.predict.run import predict
+from mmengine_agent.predict.writer import Writer
+from mmengine_agent.run.exit import run_tool
+from mmengine_agent.run.setup import KeyValues, read_config
+from mmengine_agent.task import task_of
 
 
 def parse_args() -> argparse.Namespace:
@@ -78,9 +77,10 @@ def main() -> None:
     if not paths:
         raise UserError("\n  ".join(["there is nothing to predict on:", *faults]))
     model, meta = load_model(cfg, args.checkpoint, choose_device(args.device))
-    task = build_task(cfg, model, meta, args)
+    classes = classes_of(cfg, model, meta, args.classes)
+    writer = task_of(cfg).writer(classes, model, args.score_thr, not args.no_results)
     predictor = Predictor(model, dataset_of(cfg).pipeline)
-    done = run(args, task, predictor, paths, faults)
+    done = run(args, writer, predictor, paths, faults)
     if done:
         print(f"predicted on {done} images or frames: {args.out}")
     if faults:
@@ -101,19 +101,9 @@ def require_sense(args: argparse.Namespace) -> None:
         raise UserError("--no-draw and --no-results together leave nothing to write")
 
 
-def build_task(cfg: Config, model: Any, meta: dict[str, Any], args: argparse.Namespace) -> Task:
-    """Detection or segmentation, as the config says."""
-    classes = classes_of(cfg, model, meta, args.classes)
-    if is_coco(cfg):
-        return Detection(classes, args.score_thr, not args.no_results)
-    head = model.decode_head
-    head = head if hasattr(head, "num_classes") else head[-1]
-    return Segmentation(classes, getattr(head, "threshold", None) or 0.5, not args.no_results)
-
-
 def run(
     args: argparse.Namespace,
-    task: Task,
+    writer: Writer,
     predictor: Predictor,
     paths: list[Path],
     faults: list[str],
@@ -122,7 +112,7 @@ def run(
     overlap = 0 if args.tile is None else args.overlap
     overlap = args.tile // 8 if overlap is None else overlap
     info = {"config": args.config, "checkpoint": args.checkpoint}
-    output = Output(Path(args.out), task, info, draw=not args.no_draw)
+    output = Output(Path(args.out), writer, info, draw=not args.no_draw)
     with output, tqdm(total=count(paths), unit="image") as bar:
         frames = read(paths, predictor.load, faults)
 
@@ -131,7 +121,7 @@ def run(
                 bar.set_postfix_str(f"tile {cut.number}/{cut.total}")
 
         for frame, result in predict(
-            frames, predictor, task, args.tile, overlap, args.batch_size, tick
+            frames, predictor, writer, args.tile, overlap, args.batch_size, tick
         ):
             output.add(frame, result)
             bar.update()

@@ -18,22 +18,27 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from agent_attention.openmmlab.data import DataFlags
-from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.failures import run_tool
-from agent_attention.openmmlab.prepare.check import AdeSet, CocoSet, Place, check_ade, check_coco
-from agent_attention.openmmlab.prepare.clean import is_free, link_pairs, new_folder, write_coco
-from agent_attention.openmmlab.prepare.download import download
-from agent_attention.openmmlab.prepare.report import text, write_json
-from agent_attention.openmmlab.prepare.sheet import SUFFIXES, write_sheet
-from agent_attention.openmmlab.prepare.sources import ARCHIVES, Archive, lacking
-from agent_attention.openmmlab.prepare.unpack import staging_of, unpack
+from mmengine_agent.data.check import CheckedSet, Place
+from mmengine_agent.data.download import download
+from mmengine_agent.data.findings_text import text, write_json
+from mmengine_agent.data.new_folder import is_free, new_folder
+from mmengine_agent.data.sheet import SUFFIXES, write_sheet
+from mmengine_agent.data.sources import ARCHIVES, Archive, lacking
+from mmengine_agent.data.unpack import staging_of, unpack
+from mmengine_agent.data.user_data import DataFlags
+from mmengine_agent.errors import UserError
+from mmengine_agent.run.exit import run_tool
 
 Parser = argparse.ArgumentParser
-Sets = list[CocoSet] | list[AdeSet]
+# by --format: the module and function that check a set; mmdet or mmseg may be installed alone
+CHECKS = {
+    "coco": ("mmdet_agent.data.check", "check_coco"),
+    "ade20k": ("mmseg_agent.data.check", "check_ade"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -145,12 +150,10 @@ def check(args: argparse.Namespace, parser: Parser) -> int:
     require_outputs(args, parser)
     places, started = find_places(args, parser), time.time()
     warnings.filterwarnings("ignore", module="PIL")  # of odd tags, which stop nothing
-    sets: Sets
-    if args.format == "coco":
-        sets = [check_coco(place, args.workers, args.fast) for place in places]
-    else:
-        names = class_names(args.classes, parser)
-        sets = [check_ade(place, names, args.workers, args.fast) for place in places]
+    module, function = CHECKS[args.format]
+    check_set = getattr(import_module(module), function)
+    names = () if args.format == "coco" else (class_names(args.classes, parser),)
+    sets = [check_set(place, *names, args.workers, args.fast) for place in places]
     print("\n".join(map(text, sets)))
     how = "headers and end marks, nothing decoded" if args.fast else "every image decoded"
     print(f"looked at: {how}")
@@ -215,7 +218,7 @@ def class_names(classes: list[str] | None, parser: Parser) -> list[str]:
     return list(found or ())
 
 
-def write_outputs(args: argparse.Namespace, sets: Sets, seconds: float) -> None:
+def write_outputs(args: argparse.Namespace, sets: Sequence[CheckedSet], seconds: float) -> None:
     """Write the report, the contact sheet and the cleaned copy that were asked for."""
     if args.report:
         write_json(args.report, sets, args.format, seconds)
@@ -225,13 +228,8 @@ def write_outputs(args: argparse.Namespace, sets: Sets, seconds: float) -> None:
         print(f"pictures: {args.sheet}")
     if args.fix:
         with new_folder(args.fix) as folder:
-            done = [write_clean(found, folder) for found in sets]
+            done = [found.write_clean(folder) for found in sets]
         print("\n".join(f"cleaned copy in {args.fix}, kept of {line}" for line in done))
-
-
-def write_clean(found: CocoSet | AdeSet, folder: Path) -> str:
-    """Write a set's cleaned copy; what was kept, in words."""
-    return write_coco(found, folder) if isinstance(found, CocoSet) else link_pairs(found, folder)
 
 
 if __name__ == "__main__":

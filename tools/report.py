@@ -2,14 +2,14 @@
 
     python tools/report.py work_dirs/NAME
 
---help says more; agent_attention/openmmlab/report/ does the work.
+--help says more; mmengine_agent/report/ does the work.
 """
 
 from functools import partial
 from pathlib import Path
 
-from agent_attention.openmmlab.failures import run_tool
-from agent_attention.openmmlab.report.cli import main
+from mmengine_agent.report.cli import main
+from mmengine_agent.run.exit import run_tool
 
 if __name__ == "__main__":
     run_tool(partial(main, Path(__file__).resolve().parent))

@@ -18,17 +18,18 @@ from mmengine.dist import is_main_process
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from agent_attention.checkpoint import unwrap
-from agent_attention.openmmlab.data import is_coco, require_data
-from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.failures import run_tool
-from agent_attention.openmmlab.files import write_whole
-from agent_attention.openmmlab.guards import guard_loading
-from agent_attention.openmmlab.predict.model import require_fit
-from agent_attention.openmmlab.report.record import add_record, write_record
-from agent_attention.openmmlab.runtime import add_common_flags, build_runner, load_config
-from agent_attention.openmmlab.startup.checks import require_sound
-from agent_attention.openmmlab.tta import set_tta
+from agent_attention.weights.fit import unwrap
+from mmengine_agent.data.user_data import require_data
+from mmengine_agent.errors import UserError
+from mmengine_agent.files import write_whole
+from mmengine_agent.predict.model import require_fit
+from mmengine_agent.preflight.checks import require_sound
+from mmengine_agent.report.record import add_record, write_record
+from mmengine_agent.run.exit import run_tool
+from mmengine_agent.run.guard_flags import guard_loading
+from mmengine_agent.run.setup import add_common_flags, build_runner, load_config
+from mmengine_agent.run.tta import set_tta
+from mmengine_agent.task import task_of
 
 
 def parse_args() -> argparse.Namespace:
@@ -99,11 +100,7 @@ def set_show_dir(cfg: Config, folder: str) -> None:
         raise UserError("--show-dir: the config has no default_hooks.visualization to draw with")
     hook.draw = True
     hook.interval = 1  # mmseg's hook may skip pictures in testing too
-    # mmdet's hook joins work_dir, a timestamp and test_out_dir; an absolute path wins the join
-    if is_coco(cfg):
-        hook.test_out_dir = str(Path(folder).resolve())
-    else:
-        cfg.visualizer.save_dir = folder
+    task_of(cfg).show_predictions(cfg, folder)
 
 
 def add_dump(cfg: Config, path: str) -> None:
@@ -111,7 +108,7 @@ def add_dump(cfg: Config, path: str) -> None:
     if Path(path).suffix not in (".pkl", ".pickle"):
         raise UserError(f"--out: predictions are pickled, name a .pkl file; got {path}")
     evaluators = cfg.test_evaluator
-    dump = {"type": "DumpDetResults" if is_coco(cfg) else "DumpResults", "out_file_path": path}
+    dump = {"type": task_of(cfg).dump, "out_file_path": path}
     cfg.test_evaluator = (evaluators if isinstance(evaluators, list) else [evaluators]) + [dump]
 
 

@@ -20,17 +20,18 @@ from typing import Any
 
 from mmengine.config import Config
 
-from agent_attention.openmmlab.data import require_data
-from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.failures import run_tool
-from agent_attention.openmmlab.find_lr import find_lr
-from agent_attention.openmmlab.guards import add_guard_flags, set_guards
-from agent_attention.openmmlab.lock import claim
-from agent_attention.openmmlab.processes import agree, join_processes, was_restarted
-from agent_attention.openmmlab.runtime import add_common_flags, build_runner, load_config
-from agent_attention.openmmlab.startup.checks import require_ready
-from agent_attention.openmmlab.survive import POINTER, make_resumable, newest_whole, point_at
-from agent_attention.openmmlab.training import add_training_flags, apply_training_flags
+from mmengine_agent.data.user_data import require_data
+from mmengine_agent.errors import UserError
+from mmengine_agent.preflight.checks import require_ready
+from mmengine_agent.resume.newest import POINTER, newest_whole, point_at
+from mmengine_agent.resume.switch_on import make_resumable
+from mmengine_agent.run.exit import run_tool
+from mmengine_agent.run.find_lr import find_lr
+from mmengine_agent.run.flags import add_training_flags, apply_training_flags
+from mmengine_agent.run.guard_flags import add_guard_flags, set_guards
+from mmengine_agent.run.lock import lock_work_dir
+from mmengine_agent.run.processes import agree, join_processes, was_restarted
+from mmengine_agent.run.setup import add_common_flags, build_runner, load_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -89,7 +90,7 @@ def prepare(cfg: Config, args: argparse.Namespace, restarted: bool) -> tuple[boo
         require_ready(cfg, resuming, data, weights, options=args.cfg_options)
     resume, start = bool(cfg.get("resume")), cfg.get("load_from")
     if args.find_lr is None:
-        claim(cfg.work_dir)
+        lock_work_dir(cfg.work_dir)
         if not resume or start:  # the pointer of another run must not be gone on with
             point_at(cfg.work_dir, start if resume else None)
     return resume, start

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 from mmengine.fileio import load
 
-from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.failures import run_tool
+from mmengine_agent.errors import UserError
+from mmengine_agent.run.exit import run_tool
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = {"COCO": "coco", "ADE20K": "ade/ADEChallengeData2016"}  # below --data

@@ -9,7 +9,6 @@ largest weight of a panel. CHECKPOINT 'none' draws random weights.
 """
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,22 +22,21 @@ from mmengine.dataset import pseudo_collate
 from torch import Tensor, nn
 
 from agent_attention import AgentAttention
-from agent_attention.attention_maps import AttentionMaps, recorded_maps
-from agent_attention.openmmlab.agent_picture import View, draw
-from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.failures import run_tool
-from agent_attention.openmmlab.predict.inputs import read as read_frames
-from agent_attention.openmmlab.predict.model import (
+from agent_attention.backbones import Backbone
+from agent_attention.maps import AttentionMaps, recorded_maps
+from mmengine_agent.agent_picture import View, draw
+from mmengine_agent.errors import UserError
+from mmengine_agent.files import whole_file
+from mmengine_agent.predict.inputs import read as read_frames
+from mmengine_agent.predict.model import (
     Predictor,
     build_model,
     choose_device,
     dataset_of,
     load_model,
 )
-from agent_attention.openmmlab.runtime import KeyValues, read_config
-from agent_attention.pyramid import Pyramid
-
-STRIDES = {1: 4, 2: 8, 3: 16, 4: 32}  # of each stage's map, in pixels
+from mmengine_agent.run.exit import run_tool
+from mmengine_agent.run.setup import KeyValues, read_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -48,7 +46,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("config", help="config file, for example configs/agent_pvt_maskrcnn.py")
     parser.add_argument("checkpoint", help="checkpoint file, or none for random weights")
     parser.add_argument("image", help="image file")
-    parser.add_argument("--stage", type=int, choices=STRIDES, default=3, help="%(default)s")
+    parser.add_argument("--stage", type=int, default=3, help="from 1 (%(default)s)")
     parser.add_argument(
         "--block",
         type=int,
@@ -76,7 +74,7 @@ def main() -> None:
     with torch.no_grad(), recorded_maps(attn) as found:
         model.backbone(inputs)
     pixel = scaled(args.pixel, file, image.shape[:2])
-    view = view_of(found[0], args.head, image, pixel, STRIDES[args.stage])
+    view = view_of(found[0], args.head, image, pixel, model.backbone.strides[args.stage - 1])
     save(draw(view, args.agents), Path(args.out))
 
 
@@ -107,9 +105,9 @@ def agent_modules(backbone: nn.Module, stage: int) -> list[AgentAttention]:
     Raises:
         UserError: if the backbone is none of ours, or the stage has none.
     """
-    if not isinstance(backbone, Pyramid):
+    if not isinstance(backbone, Backbone):
         raise UserError(f"the backbone {type(backbone).__name__} has no agents to draw")
-    found = {i: agents_in(backbone.parts(i)) for i in range(1, backbone.num_stages + 1)}
+    found = {i: agents_in(backbone.stage_modules(i)) for i in range(1, backbone.num_stages + 1)}
     if not found.get(stage):
         having = ", ".join(str(i) for i, modules in found.items() if modules)
         raise UserError(f"--stage {stage}: no agents there in this model; stages with: {having}")
@@ -160,7 +158,7 @@ def view_of(
     stride: int,
 ) -> View:
     """What is drawn of the maps for a pixel (x, y) of the image as the model sees it."""
-    heads = choose("--head", head, range(maps.gather.shape[1])) if head is not None else None
+    heads = choose("--head", head, range(maps.aggregate.shape[1])) if head is not None else None
     height, width = maps.size
     row, column = min(int(pixel[1] / stride), height - 1), min(int(pixel[0] / stride), width - 1)
     token = row * width + column
@@ -170,21 +168,19 @@ def view_of(
 
     return View(
         image=image,
-        gather=of_heads(maps.gather).reshape(*maps.agent_shape, height, width),
-        serve=of_heads(maps.serve[:, :, token]).reshape(maps.agent_shape),
-        reach=of_heads(maps.served_from(token)).reshape(height, width),
+        gather=of_heads(maps.aggregate).reshape(*maps.agent_shape, height, width),
+        serve=of_heads(maps.broadcast[:, :, token]).reshape(maps.agent_shape),
+        reach=of_heads(maps.reach(token)).reshape(height, width),
         pixel=pixel,
         stride=stride,
     )
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a picture, whole or not at all."""
+    """Write a picture."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.stem}.part{path.suffix}")
-        figure.savefig(part)
-        os.replace(part, path)
+        with whole_file(path) as part:
+            figure.savefig(part, format=path.suffix[1:] or None)
     except (OSError, ValueError) as error:  # matplotlib knows the formats by the file's ending
         raise UserError(f"--out {path}: {error}") from error
     print(f"written: {path}")

@@ -37,11 +37,12 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from PIL import Image
 from tqdm import tqdm
 
-from agent_attention.openmmlab.data import DataFlags, datasets, point_at, set_num_classes
-from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.guards.checked_loading import check_loading
-from agent_attention.openmmlab.startup.checks import WARNING
-from agent_attention.openmmlab.startup.data import data_problems
+from mmengine_agent.class_counts import set_class_count
+from mmengine_agent.data.checked_loading import check_loading
+from mmengine_agent.data.user_data import DataFlags, datasets, point_at
+from mmengine_agent.errors import UserError
+from mmengine_agent.preflight.checks import WARNING
+from mmengine_agent.task import task_of
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = {
@@ -159,7 +160,11 @@ def outcome(kind: str, cfg: Config, step: bool) -> str:
     try:
         if kind == "coco":
             point_at(cfg, flags)
-        told += [each for each in data_problems(cfg) if not each.startswith(WARNING)]
+        told += [
+            each
+            for each in task_of(cfg).data_problems(cfg, ("train", "val"))
+            if not each.startswith(WARNING)
+        ]
     except UserError as error:
         told.append(str(error))
     if told:
@@ -173,7 +178,7 @@ def train_on(kind: str, cfg: Config, step: bool) -> str:
     dataset_cfg = cfg.train_dataloader.dataset
     classes = None if kind == "coco" else len(dataset_cfg.metainfo.classes)
     dataset = DATASETS.build(dataset_cfg)
-    check_loading(dataset, None, classes)
+    check_loading(dataset, None, classes, task_of(cfg).label_check())
     try:
         samples = [dataset[index] for index in range(len(dataset))]
     except UserError:
@@ -213,7 +218,7 @@ def read(kind: str) -> Config:
 def model_for(kind: str, classes: int) -> Any:
     """The model of a demo config, for a number of classes that a mutation may have changed."""
     cfg = copy.deepcopy(read(kind))
-    set_num_classes(cfg.model, classes)
+    set_class_count(cfg.model, classes)
     return MODELS.build(cfg.model)
 
 

@@ -44,10 +44,10 @@ from mmengine.runner import CheckpointLoader
 from tiny_runs import toy, train
 from tqdm import tqdm
 
-from agent_attention.openmmlab.checkpoints import load_local
-from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.survive import newest_whole
-from agent_attention.safe_load import CheckpointError
+from agent_attention.weights.read import CheckpointError
+from mmengine_agent.checkpoints import load_local
+from mmengine_agent.errors import UserError
+from mmengine_agent.resume.newest import newest_whole
 
 SECONDS = 20  # for one file: more is a hang
 MEGABYTES = 1500  # more than a process needs that has imported everything

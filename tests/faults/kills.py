@@ -43,10 +43,10 @@ from tiny_runs import difference, make_data, start_quickly, tiny, toy, train
 from tiny_tasks import EPOCH, RECIPES, TASKS
 from tqdm import tqdm
 
-from agent_attention.openmmlab.checkpoints import load_local
-from agent_attention.openmmlab.errors import UserError
-from agent_attention.openmmlab.files import describe_disk
-from agent_attention.openmmlab.survive import newest_whole
+from mmengine_agent.checkpoints import load_local
+from mmengine_agent.errors import UserError
+from mmengine_agent.files import describe_disk
+from mmengine_agent.resume.newest import newest_whole
 
 INTERVAL = EPOCH  # iterations between checkpoints
 LATER = 0.6  # of a run: where the second half of the kills begins; 2/3 and 11/12 are milestones

@@ -34,7 +34,8 @@ from tiny_runs import TIMES, difference, make_data, start_quickly, tiny, train
 from tiny_tasks import TASKS, last_checkpoint
 from tqdm import tqdm
 
-from agent_attention.openmmlab.survive import RESUME_ME, newest_whole
+from mmengine_agent.resume.newest import newest_whole
+from mmengine_agent.run.exit import RESUME_ME
 
 
 def run(

@@ -1,0 +1,127 @@
+"""What the backbones share. Shape letters: see ``agent_attention.mixers.agent``."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from agent_attention.arguments import (
+    Pair,
+    check_image,
+    check_integer,
+    check_out_indices,
+    check_rate,
+)
+from agent_attention.backbones import lean
+from agent_attention.backbones.features import FeatureInfo
+from agent_attention.backbones.recognised import Recognised
+from agent_attention.compute.symbolic import assume_multiple_of
+
+Self = TypeVar("Self", bound="Backbone")
+
+
+class Backbone(nn.Module):
+    """Stages of blocks, from images to a map for each stage that is asked for.
+
+    A backbone defines ``ARCHS``, ``feature_info``, ``maps`` and ``stage_modules``, and, beside
+    them, how its published files are recognised and which of their keys it does not need. With a
+    line in ``BACKBONES`` it is then found by whatever works with backbones.
+
+    Args:
+        strides: of each stage's map, in pixels of the image; one number a stage of the family.
+        out_indices: stages whose maps are returned; later stages than the last are not built.
+        frozen_stages: -1 trains everything; k freezes the stem and the first k stages.
+        with_cp: recompute blocks in the backward pass (gradient checkpointing) to save memory.
+        rates: dropout and stochastic depth rates, by argument name.
+    """
+
+    ARCHS: Mapping[str, Mapping[str, Any]] = {}  # sizes by the name that ``arch`` takes
+    feature_info: FeatureInfo  # of the maps that ``forward`` returns
+
+    def __init__(
+        self,
+        strides: Sequence[int],
+        out_indices: Sequence[int],
+        frozen_stages: int,
+        with_cp: bool,
+        rates: Mapping[str, float],
+    ) -> None:
+        super().__init__()
+        self.strides = tuple(strides)
+        self.out_indices = check_out_indices(out_indices, len(self.strides))
+        self.num_stages = max(self.out_indices) + 1
+        check_integer("frozen_stages", frozen_stages, -1, self.num_stages)
+        for name, rate in rates.items():
+            check_rate(name, rate)
+        self.frozen_stages = frozen_stages
+        self.with_cp = with_cp
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Images (B, 3, H, W) -> one map (B, C_i, H_i, W_i) for each of ``out_indices``.
+
+        Raises:
+            ValueError: if the image has other channels than the first convolution takes, or is
+                smaller than the coarsest stride.
+        """
+        check_image(x.shape, self.strides[-1], self._channels())
+        return tuple(self.maps(assume_multiple_of(self.strides[-1], x)))
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """The maps of ``forward``, in order."""
+        raise NotImplementedError
+
+    def stage_modules(self, stage: int) -> list[nn.Module | nn.Parameter]:
+        """What to freeze of a stage, counted from 1; 0 is the stem."""
+        raise NotImplementedError
+
+    @classmethod
+    def recognise(cls, weights: Mapping[str, Tensor]) -> Recognised | None:
+        """What tensors, by a backbone's names, tell of their model; None if it is another's."""
+        return None
+
+    @classmethod
+    def options_at(cls, img_size: int) -> dict[str, Any]:
+        """Arguments for a model that is pre-trained on images of this side, in pixels."""
+        return {"pretrain_img_size": img_size}
+
+    def is_unused_key(self, key: str) -> bool:
+        """Whether a key of a published checkpoint is of no use to this model."""
+        return False
+
+    def is_optional_key(self, key: str) -> bool:
+        """Whether a key of this model is in no published ImageNet checkpoint."""
+        return False
+
+    def train(self: Self, mode: bool = True) -> Self:
+        """Set training mode, keep frozen stages in evaluation mode, return self."""
+        super().train(mode)
+        for part in self._frozen():
+            if isinstance(part, nn.Module):
+                part.eval()
+        return self
+
+    def freeze(self) -> None:
+        """Freeze the first ``frozen_stages`` stages; called at the end of a constructor."""
+        for part in self._frozen():
+            part.requires_grad_(False)
+        self.train(self.training)
+
+    def run(self, blocks: nn.ModuleList, x: Tensor, size: Pair) -> Tensor:
+        """Tokens (B, N, C) through blocks, each recomputed in the backward pass if ``with_cp``."""
+        if lean.takes(blocks, x):
+            return lean.run(blocks, x, size)
+        for block in blocks:
+            if self.with_cp and self.training:
+                x = checkpoint(block, x, size, use_reentrant=False)
+            else:
+                x = block(x, size)
+        return x
+
+    def _frozen(self) -> list[nn.Module | nn.Parameter]:
+        return [p for stage in range(self.frozen_stages + 1) for p in self.stage_modules(stage)]
+
+    def _channels(self) -> int | None:
+        """Channels that the first convolution takes (it may have been replaced), where known."""
+        stem = getattr(self.stage_modules(0)[0], "proj", None)
+        return getattr(stem, "in_channels", None)

@@ -1,0 +1,102 @@
+"""Blocks in inference, in little memory: the same numbers from the same weights.
+
+New memory is slow on a CPU: for a map of 200 x 336 tokens, getting a tensor's pages from the system
+takes as long as the arithmetic on it. Without gradients nobody needs what was made on the way, so
+norms and projections work on a chunk of tokens at a time, residuals are added in place, and one
+block's tensors become the next one's. The blocks know nothing of this, and where they are not
+exactly what their classes say (``guard``), they run themselves.
+"""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from agent_attention.arguments import Pair
+from agent_attention.backbones.block import Block
+from agent_attention.compute.attend import attend
+from agent_attention.compute.guard import Part, define, is_exact, may_replace
+from agent_attention.compute.linear import fill_with_linear, fill_with_norm_linear, weight_parts
+from agent_attention.compute.norm_mlp import add_norm_mlp_
+from agent_attention.compute.symbolic import join_heads
+from agent_attention.layers import DropPath
+from agent_attention.mixers.agent import AgentAttention
+from agent_attention.mixers.base import Mixer
+from agent_attention.mixers.reduced import SpatialReductionAttention
+from agent_attention.mixers.softmax import SoftmaxAttention
+from agent_attention.mixers.windows import WindowAttention
+
+for _kind in (AgentAttention, SoftmaxAttention, SpatialReductionAttention, WindowAttention):
+    define(_kind, "project", "mix", "attend")
+for _layer in (Block, DropPath):
+    define(_layer)
+
+
+def takes(blocks: Iterable[nn.Module], x: Tensor) -> bool:
+    """Whether ``run`` may compute what the blocks do with tokens x (B, N, C)."""
+    if torch.is_grad_enabled() or not may_replace(x):
+        return False
+    return all(_is_as_built(block) for block in blocks)
+
+
+def _is_as_built(block: nn.Module) -> bool:
+    """Whether a block, and all in it, is what its class says, in evaluation mode and unhooked."""
+    if not isinstance(block, Block) or not isinstance(block.attn, Mixer):
+        return False
+    attn = block.attn
+    parts: list[Part] = [(block.norm1, nn.LayerNorm), (block.drop_path, DropPath)]
+    parts += [(attn.proj, nn.Linear), (attn.proj_drop, nn.Dropout)]
+    parts += [(linear, nn.Linear) for linear in attn.projections()]
+    parts += [(module, type(module)) for module in block.modules()]
+    return all(not module.training and is_exact(module, kind) for module, kind in parts)
+
+
+def run(blocks: Iterable[nn.Module], x: Tensor, size: Pair) -> Tensor:
+    """Tokens (B, N, C) of a map of ``size`` (H, W) through blocks that ``takes`` has agreed to."""
+    scratch: list[Tensor] = []  # tensors (B, N, C) that nobody needs any more
+    for i, block in enumerate(blocks):
+        assert isinstance(block, Block) and isinstance(block.attn, Mixer)
+        mix = IN_PLACE.get(type(block.attn))
+        if mix is None:
+            out = block.attn(block.norm1(x), size).contiguous()
+        else:
+            out = _mixed(block.norm1, block.attn, mix, x, size, scratch)
+        out.add_(x)
+        if i and x.is_contiguous():  # the first is the caller's
+            scratch.append(x)
+        x = add_norm_mlp_(block.norm2, block.mlp, out)
+    return x
+
+
+Mix = Callable[[Mixer, Tensor, Tensor, Tensor, Pair], Tensor]
+
+
+def _mixed(
+    norm: nn.LayerNorm, mixer: Mixer, mix: Mix, x: Tensor, size: Pair, scratch: list[Tensor]
+) -> Tensor:
+    """``mixer(norm(x), size)``; leaves its memory in ``scratch``, from whose end it takes some."""
+    dim = x.shape[-1]
+    parts = [
+        part
+        for linear in mixer.projections()
+        for part in weight_parts(linear, linear.out_features // dim)
+    ]
+    q, k, v = (scratch.pop() if scratch else x.new_empty(x.shape) for _ in parts)
+    fill_with_norm_linear([q, k, v], norm, parts, x)
+    o = mix(mixer, q, k, v, size)
+    fill_with_linear(k.flatten(0, 1), (mixer.proj.weight, mixer.proj.bias), o.flatten(0, 1))
+    scratch += [each for each in (o, v) if each.is_contiguous()]
+    return k
+
+
+def _agent(mixer: Mixer, q: Tensor, k: Tensor, v: Tensor, size: Pair) -> Tensor:
+    """``AgentAttention.mix`` in the memory of ``q``."""
+    assert isinstance(mixer, AgentAttention)
+    a = mixer.agents(q, size)
+    v_a = mixer.attend(a, k, v, mixer.b1(size))
+    q, a, v_a = (mixer.split_heads(t) for t in (q, a, v_a))
+    o = join_heads(attend(q, a, v_a, mixer.b2(size), out=q))
+    return o.add_(mixer.detail(v, size)) if mixer.has_detail else o
+
+
+IN_PLACE: dict[type[nn.Module], Mix] = {AgentAttention: _agent}  # mixes that overwrite queries

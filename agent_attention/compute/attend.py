@@ -1,0 +1,131 @@
+"""Softmax attention: its definition, and the choice of how to compute it.
+
+Shapes: q (B, h, Q, d), k and v (B, h, K, d); a bias is (h, Q, K), or one that can be broadcast to
+the scores, or an ``AgentBias``, whose factors never become a tensor of that size.
+Letters: see ``agent_attention.mixers.agent``.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from agent_attention.compute.bias import AgentBias, Factors
+from agent_attention.compute.guard import (
+    is_for_cpu,
+    is_recording,
+    is_transformed,
+    is_watched,
+    settings,
+)
+from agent_attention.compute.tiles import aggregate, broadcast, broadcast_into
+
+Bias = Tensor | AgentBias | None
+WAYS = ("plain", "fused", "tiled", None)
+_FEW = 1 << 18  # scores of a sample, below which a CPU is quickest with the definition
+_ALIGN = 8  # channels of a head that fused kernels want in multiples
+
+
+def attention_weights(q: Tensor, k: Tensor, bias: Tensor | None = None) -> Tensor:
+    """softmax(q kᵀ / √d + bias): (B, h, Q, K), each row with the sum of one."""
+    scores = q @ k.mT * q.shape[-1] ** -0.5
+    return (scores if bias is None else scores + bias).softmax(-1)
+
+
+def attend_plain(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, dropout: float = 0.0
+) -> Tensor:
+    """softmax(q kᵀ / √d + bias) v: (B, h, Q, d). The definition that all other ways must equal."""
+    return F.dropout(attention_weights(q, k, bias), dropout) @ v
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Bias = None,
+    dropout: float = 0.0,
+    way: str | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """``attend_plain`` in the way that is quickest here.
+
+    Args:
+        q: queries (B, h, Q, d).
+        k: keys (B, h, K, d).
+        v: values (B, h, K, d).
+        bias: added to the scores.
+        dropout: rate of dropout on the attention weights.
+        way: 'plain', the definition; 'fused', torch's kernels; 'tiled', in tiles for a CPU's cache
+            where there is an ``AgentBias`` and no dropout, whatever the size, and else fused. The
+            default is that of ``settings()``, and there None, which chooses.
+        out: memory that the result may be written to, also that of ``q``; for use without
+            gradients.
+
+    Returns:
+        (B, h, Q, d).
+
+    Raises:
+        ValueError: if there is no such way.
+    """
+    way = _choose(q, k, bias, dropout, way)
+    if not isinstance(bias, AgentBias):
+        if way == "plain":
+            return attend_plain(q, k, v, bias, dropout)
+        mask = None if bias is None else bias.to(q.dtype)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+    if way == "plain":
+        return attend_plain(q, k, v, bias.dense(), dropout)
+    factors = bias.factors().to(q.dtype)
+    if way == "tiled":
+        return _tiled(q, k, v, factors, bias.tokens_first, out)
+    return _fused(q, k, v, factors, bias.tokens_first, dropout)
+
+
+def _choose(q: Tensor, k: Tensor, bias: Bias, dropout: float, way: str | None) -> str:
+    if is_recording():
+        return way or "fused"  # before any size is looked at, which a graph may leave open
+    if is_transformed():
+        return "plain"  # the others lack rules for it
+    way = way or settings().way or ("plain" if is_watched() else None)
+    if way not in WAYS:
+        raise ValueError(f"way must be one of {WAYS}, got {way!r}")
+    if way in ("plain", "fused"):
+        return way
+    if not isinstance(bias, AgentBias) or not is_for_cpu(q):
+        return "fused"
+    if way is None and q.shape[1] * q.shape[2] * k.shape[2] < _FEW:
+        return "plain"
+    return "fused" if dropout or not len(q) else "tiled"
+
+
+def _tiled(
+    q: Tensor, k: Tensor, v: Tensor, bias: Factors, tokens_first: bool, out: Tensor | None
+) -> Tensor:
+    """One sample of the batch after the other."""
+    if out is not None and tokens_first:
+        for sample in zip(out, q, k, v, strict=True):
+            broadcast_into(*sample, bias)
+        return out
+    function = broadcast if tokens_first else aggregate
+    outs = [function(*sample, bias) for sample in zip(q, k, v, strict=True)]
+    if len(outs) == 1:
+        return outs[0][None]
+    # tokens come before heads in memory, as a linear layer takes them
+    return torch.stack([out.transpose(0, 1) for out in outs]).transpose(1, 2)
+
+
+def _fused(
+    q: Tensor, k: Tensor, v: Tensor, bias: Factors, tokens_first: bool, dropout: float
+) -> Tensor:
+    """[q / √d, M] [k, K̂]ᵀ is the whole score: attention without a mask, with P more channels."""
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # tokens first, as they lie in memory
+    by_agent = bias.by_agent().unsqueeze(1).expand(-1, q.shape[2], -1)  # (n, h, P)
+    by_token = bias.by_token().permute(2, 0, 1)  # (N, h, P)
+    of_q, of_k = (by_token, by_agent) if tokens_first else (by_agent, by_token)
+    d, batch = q.shape[-1], q.shape[0]
+    fill = -(d + of_q.shape[-1]) % _ALIGN
+    q = F.pad(torch.cat([q * d**-0.5, of_q.expand(batch, -1, -1, -1)], -1), (0, fill))
+    k = F.pad(torch.cat([k, of_k.expand(batch, -1, -1, -1)], -1), (0, fill))
+    v = F.pad(v, (0, q.shape[-1] - d))  # fused kernels want one width of all three
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=1.0)[..., :d]

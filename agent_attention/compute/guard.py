@@ -1,0 +1,124 @@
+"""Whether an executor may compute in the place of plain modules: the one place that decides.
+
+An executor gives the numbers of the definition in less time or memory. For that it reads a layer's
+weights instead of calling the layer, and it writes into memory that is already there. Both are
+right only while every layer is exactly what its class says and while nobody watches: no hook, no
+adapter, no transform, no recorder. In any doubt the modules run, as they do in any other model.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.modules import module as torch_module
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
+
+Part = tuple[nn.Module, type[nn.Module]]
+
+
+class Settings(NamedTuple):
+    """How executors work; ``using`` changes it for a while."""
+
+    way: str | None = None  # 'plain': definitions alone; 'fused', 'tiled': see ``attend``
+    chunk: int = 1 << 21  # numbers of a chunk's largest tensor: 8 MiB of float32
+    kept: int = 1 << 23  # numbers of a hidden layer that is kept for the backward pass
+
+
+_settings: ContextVar[Settings] = ContextVar("agent_attention", default=Settings())  # noqa: B039
+
+
+def settings() -> Settings:
+    """The settings that hold here, in this thread."""
+    return _settings.get()
+
+
+@contextmanager
+def using(**changes: str | int | None) -> Iterator[None]:
+    """Change fields of ``Settings`` in this thread while the context is open.
+
+    ``using(way="plain")`` switches all executors off: what runs then is the definition, made of
+    ordinary operations, each of which can be differentiated any number of times.
+    """
+    token = _settings.set(settings()._replace(**changes))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        _settings.reset(token)
+
+
+def is_recording() -> bool:
+    """Whether a graph is being recorded: compiled, exported or traced."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
+def is_transformed() -> bool:
+    """Whether operations are transformed, by ``torch.func`` or by forward differentiation."""
+    return (
+        torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+    )
+
+
+def is_watched() -> bool:
+    """Whether something looks at single operations: a recorder, a transform, a counter."""
+    if is_recording() or is_transformed() or torch._C._len_torch_dispatch_stack():
+        return True
+    return any(type(mode) is not DeviceContext for mode in _get_current_function_mode_stack())
+
+
+def is_ordinary(x: Tensor) -> bool:
+    """Whether a tensor is of torch's own type, and not quantised, sharded or fake."""
+    return type(x) in (Tensor, nn.Parameter)
+
+
+def is_for_cpu(x: Tensor) -> bool:
+    """Whether a tensor is an ordinary one of full precision on the CPU."""
+    full = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+    return is_ordinary(x) and x.device.type == "cpu" and full
+
+
+def may_replace(x: Tensor, *parts: Part) -> bool:
+    """Whether an executor may compute what modules do with ``x``.
+
+    Args:
+        x: the input.
+        parts: every module whose call the executor skips, and the class that it counts on.
+    """
+    if is_watched() or settings().way == "plain" or not is_for_cpu(x):
+        return False
+    return not torch_module._has_any_global_hook() and all(is_exact(*part) for part in parts)
+
+
+def define(kind: type[nn.Module], *methods: str) -> None:
+    """Note how a class computes, so that later changes of it are seen."""
+    _DEFINED[kind] = {name: getattr(kind, name) for name in ("forward", *methods)}
+
+
+def is_exact(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a module computes what a class was defined to, from ordinary weights, unhooked.
+
+    Subclasses are not exact (adapters, parametrizations), nor are modules with a ``forward`` of
+    their own (offloading), classes patched since they were defined, weights that are subclasses of
+    tensors (quantised, sharded), or classes that are not known here.
+    """
+    defined = _DEFINED.get(kind)
+    if type(module) is not kind or not defined or not vars(module).keys().isdisjoint(defined):
+        return False
+    hooked = (
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
+    if hooked or any(getattr(kind, name) is not each for name, each in defined.items()):
+        return False
+    return all(w is None or is_ordinary(w) for w in module._parameters.values())
+
+
+_DEFINED: dict[type[nn.Module], dict[str, object]] = {}
+for _layer in (nn.Linear, nn.LayerNorm, nn.GELU, nn.Dropout, nn.Conv2d):
+    define(_layer)

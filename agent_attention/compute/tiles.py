@@ -1,0 +1,194 @@
+"""Agent attention in tiles that stay in a CPU's cache, forward and backward.
+
+A tile is some rows of the map with all agents (FlashAttention's scheme, arXiv 2205.14135, with
+matrix products as large as the cache allows). Nothing of the size agents x tokens exists at once,
+and for the backward pass nothing of it is kept: the scores are computed again.
+
+Shapes, of one sample: agents (h, n, d) and tokens (h, N, d), strided as it comes; scores of a tile
+of T tokens (h, n, T). What has no gradient, ``fixed``, is (m_h, m_w, x) of the factors of the bias.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from agent_attention.compute.bias import Factors
+from agent_attention.compute.chunks import row_chunks
+
+Fixed = tuple[Tensor, Tensor, Tensor]  # m_h, m_w, x
+Gradients = tuple[Tensor | None, ...]
+aten = torch.ops.aten
+
+
+def aggregate(a: Tensor, k: Tensor, v: Tensor, bias: Factors) -> Tensor:
+    """Agents attend to all tokens: softmax(a kᵀ / √d + B) v, (h, n, d)."""
+    out: Tensor = _Aggregate.apply(a, k, v, tuple(bias[:3]), bias.y, bias.row)
+    return out
+
+
+def broadcast(q: Tensor, a: Tensor, v_a: Tensor, bias: Factors) -> Tensor:
+    """Tokens attend to all agents: softmax(q aᵀ / √d + Bᵀ) v_a, (h, N, d)."""
+    out: Tensor = _Broadcast.apply(a, q, v_a, tuple(bias[:3]), bias.y, bias.row)
+    return out
+
+
+def broadcast_into(out: Tensor, q: Tensor, a: Tensor, v_a: Tensor, bias: Factors) -> None:
+    """Write what ``broadcast`` gives to ``out`` (h, N, d), which may be ``q`` itself."""
+    for rows, part in _tiles(bias, a.shape[:2].numel()):
+        weights = _over_agents(_scores(a, q[:, part], bias, rows))
+        _set_product(out, part, weights.mT, v_a)
+
+
+class _Aggregate(torch.autograd.Function):
+    """Softmax over the tokens, of which no tile has all: sums are kept as they come in."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, a: Tensor, k: Tensor, v: Tensor, fixed: Fixed, y: Tensor, row: Tensor
+    ) -> Tensor:
+        bias = _factors(fixed, y, row)
+        out = _tokens_like(a).zero_()
+        largest = a.new_full((*a.shape[:2], 1), -torch.inf)  # score so far
+        total = a.new_zeros(*a.shape[:2], 1)  # of exp(score - largest) so far
+        for rows, part in _tiles(bias, a.shape[:2].numel()):
+            scores = _scores(a, k[:, part], bias, rows)
+            now = torch.maximum(largest, scores.amax(-1, keepdim=True))
+            weights = scores.sub_(now).exp_()
+            shrink = largest.sub_(now).exp_()
+            largest = now
+            total.mul_(shrink).add_(weights.sum(-1, keepdim=True))
+            out.mul_(shrink).baddbmm_(weights, v[:, part])
+        out.div_(total)
+        ctx.save_for_backward(a, k, v, y, row, out, largest.add_(total.log_()))
+        ctx.fixed = fixed
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Gradients:
+        a, k, v, y, row, out, log_total = ctx.saved_tensors
+        bias = _factors(ctx.fixed, y, row)
+        scores = _ScoreGradients(a, k, bias, ctx.needs_input_grad)
+        of_v = _tokens_like(v) if ctx.needs_input_grad[2] else None
+        mean = (grad * out).sum(-1, keepdim=True)  # (h, n, 1)
+        with torch.autocast("cpu", enabled=False):  # as in the forward pass
+            for rows, part in _tiles(bias, 2 * mean.numel()):
+                weights = _scores(a, k[:, part], bias, rows).sub_(log_total).exp_()
+                _set_product(of_v, part, weights.mT, grad)
+                slope = torch.bmm(grad, v[:, part].mT)
+                scores.add(rows, part, slope.sub_(mean).mul_(weights))
+        return scores.of_a, scores.of_tokens, of_v, None, scores.of_y, scores.of_row
+
+
+class _Broadcast(torch.autograd.Function):
+    """Softmax over the agents, of which each tile has all."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, a: Tensor, q: Tensor, v_a: Tensor, fixed: Fixed, y: Tensor, row: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(a, q, v_a, y, row)
+        ctx.fixed = fixed
+        out = _tokens_like(q)
+        bias = _factors(fixed, y, row)
+        broadcast_into(out, q, a, v_a, bias)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Gradients:
+        a, q, v_a, y, row = ctx.saved_tensors
+        bias = _factors(ctx.fixed, y, row)
+        scores = _ScoreGradients(a, q, bias, ctx.needs_input_grad)
+        of_v = torch.zeros_like(v_a) if ctx.needs_input_grad[2] else None
+        with torch.autocast("cpu", enabled=False):  # as in the forward pass
+            for rows, part in _tiles(bias, 2 * a.shape[:2].numel()):
+                weights = _over_agents(_scores(a, q[:, part], bias, rows))
+                _add_product(of_v, weights, grad[:, part])
+                slope = torch.bmm(v_a, grad[:, part].mT)
+                aten._softmax_backward_data.out(slope, weights, 1, slope.dtype, grad_input=slope)
+                scores.add(rows, part, slope)
+        return scores.of_a, scores.of_tokens, of_v, None, scores.of_y, scores.of_row
+
+
+class _ScoreGradients:
+    """Gradients of what the scores are made of, where needed, from those of tile after tile."""
+
+    def __init__(self, a: Tensor, tokens: Tensor, bias: Factors, needed: tuple[bool, ...]) -> None:
+        self.a, self.tokens, self.bias = a, tokens, bias
+        self.of_a = torch.zeros_like(a) if needed[0] else None
+        self.of_tokens = _tokens_like(tokens) if needed[1] else None
+        self.of_y = torch.zeros_like(bias.y) if needed[4] else None
+        self.of_row = torch.zeros_like(bias.row) if needed[5] else None
+
+    def add(self, rows: slice, part: slice, slope: Tensor) -> None:
+        """Take in the gradient (h, n, T) of the scores of a tile."""
+        scale = self.a.shape[-1] ** -0.5
+        _add_product(self.of_a, slope, self.tokens[:, part], scale)
+        _set_product(self.of_tokens, part, slope.mT, self.a, scale)
+        if self.of_y is None and self.of_row is None:
+            return
+        m_h, m_w, x, *_ = self.bias
+        base = _interpolate(m_h.t(), m_w.t(), slope).unflatten(2, (-1, x.shape[1]))
+        if self.of_y is not None:
+            self.of_y[:, :, rows] = base @ x.t()
+        if self.of_row is not None:
+            self.of_row += base.sum(2, keepdim=True)
+
+
+def _factors(fixed: Fixed, y: Tensor, row: Tensor) -> Factors:
+    m_h, m_w, x = fixed
+    return Factors(m_h, m_w, x, y, row)
+
+
+def _tiles(bias: Factors, width: int) -> Iterator[tuple[slice, slice]]:
+    """Rows of the map and their tokens, ``width`` numbers being made for each token."""
+    columns = bias.x.shape[1]
+    for rows in row_chunks(bias.y.shape[2], width, columns):
+        yield rows, slice(rows.start * columns, rows.stop * columns)
+
+
+def _scores(a: Tensor, tokens: Tensor, bias: Factors, rows: slice) -> Tensor:
+    """a tokensᵀ / √d + B, for the tokens of some rows of the map: (h, n, T)."""
+    base = (bias.y[:, :, rows] @ bias.x).add_(bias.row)  # (h, P, rows of the map, W)
+    scores = _interpolate(bias.m_h, bias.m_w, base.flatten(2))
+    return scores.baddbmm_(a, tokens.mT, alpha=a.shape[-1] ** -0.5)
+
+
+def _interpolate(m_h: Tensor, m_w: Tensor, base: Tensor) -> Tensor:
+    """(h, i*j, T) to (h, a*b, T) by matrices (a, i) and (b, j): two products of thin matrices."""
+    heads, _, tokens = base.shape
+    i, j = m_h.shape[1], m_w.shape[1]
+    base = base.unflatten(1, (i, j)).flatten(0, 1)  # (h*i, j, T)
+    base = torch.bmm(m_w.expand(len(base), -1, -1), base)  # (h*i, b, T)
+    base = torch.bmm(m_h.expand(heads, -1, -1), base.view(heads, i, -1))  # (h, a, b*T)
+    return base.view(heads, -1, tokens)
+
+
+def _over_agents(scores: Tensor) -> Tensor:
+    """Softmax over the agents of (h, n, T), in the same memory."""
+    weights: Tensor = aten._softmax.out(scores, 1, False, out=scores)
+    return weights
+
+
+def _tokens_like(x: Tensor) -> Tensor:
+    """Memory for (h, N, d) in which tokens come before heads, as linear layers take them."""
+    heads, tokens, d = x.shape
+    return x.new_empty(tokens, heads, d).transpose(0, 1)
+
+
+def _set_product(
+    out: Tensor | None, part: slice, left: Tensor, right: Tensor, scale: float = 1.0
+) -> None:
+    """out[:, part] = scale * left right, for left (h, T, n) and right (h, n, d)."""
+    if out is not None:
+        out[:, part].baddbmm_(left, right, beta=0, alpha=scale)
+
+
+def _add_product(out: Tensor | None, left: Tensor, right: Tensor, scale: float = 1.0) -> None:
+    """out += scale * left right, for left (h, n, T) and right (h, T, d)."""
+    if out is not None:
+        out.baddbmm_(left, right, alpha=scale)

@@ -1,0 +1,129 @@
+"""How a map is cut into shifted windows, and how windows become a map again.
+
+M is the side of a window, G the number of windows of one image. Maps are padded with zeros right
+and bottom to multiples of M, then rolled by the shift. With a symbolic size the same is done by
+index: no tensor may then have an axis of windows, which for small maps would be of length 1.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from agent_attention.arguments import Pair
+from agent_attention.compute.size_cache import pure
+from agent_attention.compute.symbolic import is_symbolic, missing, pad_map
+
+_APART = -100.0  # score between pixels that the shift brought into one window from afar
+
+
+def cut_windows(x: Tensor, size: Pair, window: int, shift: int) -> Tensor:
+    """Tokens (B, N, C) of a map -> windows (B*G, M*M, C), row-major in both."""
+    if is_symbolic(size):
+        there, _, _ = window_permutation(size, window, shift, x.device)
+        x = F.pad(x, (0, 0, 0, 1)).index_select(1, there)  # (B, G*M*M, C)
+        return x.flatten(0, 1).unflatten(0, (-1, window**2))
+    x = pad_map(x.unflatten(1, tuple(size)), window)  # (B, H', W', C)
+    if shift:
+        x = x.roll((-shift, -shift), dims=(1, 2))
+    return split_windows(x, window).flatten(0, 1)
+
+
+def join_windows(x: Tensor, size: Pair, window: int, shift: int, batch: int) -> Tensor:
+    """Windows (B*G, M*M, C) -> tokens (B, N, C); what was padding is cut off."""
+    if is_symbolic(size):
+        _, back, _ = window_permutation(size, window, shift, x.device)
+        return x.flatten(0, 1).unflatten(0, (batch, -1)).index_select(1, back)
+    grid = tuple(-(-side // window) for side in size)
+    x = x.unflatten(0, (batch, grid[0] * grid[1]))
+    x = x.unflatten(2, (window, window)).unflatten(1, grid)  # (B, H'/M, W'/M, M, M, C)
+    x = x.transpose(2, 3).flatten(3, 4).flatten(1, 2)  # (B, H', W', C)
+    if shift:
+        x = x.roll((shift, shift), dims=(1, 2))
+    return x[:, : size[0], : size[1]].flatten(1, 2)
+
+
+def repeat_windows(x: Tensor, count: int) -> Tensor:
+    """(G, ...), the same for each image, as (B*G, ...) for ``count`` = B*G windows."""
+    if is_symbolic((count, x.shape[0])):
+        return x.index_select(0, _divmod(torch.arange(count, device=x.device), x.shape[0])[1])
+    return x.expand(count // len(x), *x.shape).flatten(0, 1)
+
+
+def split_windows(x: Tensor, window: int) -> Tensor:
+    """A map (B, H', W', C) as windows (B, G, M*M, C), row-major in both."""
+    x = x.unflatten(2, (-1, window)).unflatten(1, (-1, window))  # (B, H'/M, M, W'/M, M, C)
+    return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+
+def shift_mask(size: Pair, window: int, shift: int, device: torch.device) -> Tensor:
+    """What keeps apart the pixels that a shift brings together: (G, M*M, M*M), 0 or -100."""
+    if not is_symbolic(size):
+        return _shift_mask((size[0], size[1]), window, shift, device)
+    regions = window_permutation(size, window, shift, device)[2].unflatten(0, (-1, window**2))
+    return (regions[:, :, None] != regions[:, None, :]).float() * _APART
+
+
+@pure
+def _shift_mask(size: Pair, window: int, shift: int, device: torch.device) -> Tensor:
+    height, width = (side + missing(side, window) for side in size)
+    row, column = (_bands(side, window, shift, device) for side in (height, width))
+    regions = row[:, None] * 3 + column[None, :]
+    regions = split_windows(regions[None, :, :, None], window)[0, :, :, 0]  # (G, M*M)
+    return (regions[:, :, None] != regions[:, None, :]).float() * _APART
+
+
+def _bands(side: int, window: int, shift: int, device: torch.device) -> Tensor:
+    """0, 1 or 2 for each row of a rolled map: before, in, and after the last window's cut."""
+    at = torch.arange(side, device=device)
+    return (at >= side - window).int() + (at >= side - shift).int()
+
+
+def relative_position_index(window: int) -> Tensor:
+    """Row of the bias table for each pair of pixels of a window: (M*M, M*M) int64."""
+    axis = torch.arange(window)
+    rows, columns = (t.flatten() for t in torch.meshgrid(axis, axis, indexing="ij"))
+    down = rows[:, None] - rows[None, :] + window - 1
+    right = columns[:, None] - columns[None, :] + window - 1
+    return down * (2 * window - 1) + right
+
+
+def window_permutation(
+    size: Pair, window: int, shift: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Padding, rolling and cutting into windows as places in a list of tokens.
+
+    A map of 2 x 3 in windows of 2, without a shift, is padded to 2 x 4::
+
+        tokens  0 1 2      windows  0 1 | 2 .      there = 0 1 3 4, 2 6 5 6   (6 is padding)
+                3 4 5               3 4 | 5 .      back  = 0 1 4 2 3 6
+
+    Returns:
+        The token at each place of each window (G*M*M), N for padding; the place of each token (N);
+        and a number (G*M*M) that differs for pixels that the shift has brought together.
+    """
+    (height, width), area = size, window**2
+    # windows; of positive numbers, since ONNX rounds quotients to zero
+    down, across = ((side + window - 1) // window for side in size)
+    high, wide = down * window, across * window
+    group, pixel = _divmod(torch.arange(down * across * area, device=device), area)
+    (upper, left), (row, column) = _divmod(group, across), _divmod(pixel, window)
+    row, column = upper * window + row, left * window + column  # of the map as it is rolled
+    bands = [
+        (at >= side - window).long() + (at >= side - shift).long()
+        for at, side in ((row, high), (column, wide))
+    ]
+    row, column = _divmod(row + shift, high)[1], _divmod(column + shift, wide)[1]
+    padding = (row >= height) | (column >= width)
+    there = (row * width + column).masked_fill(padding, height * width)
+
+    row, column = _divmod(torch.arange(height * width, device=device), width)
+    row, column = _divmod(row + high - shift, high)[1], _divmod(column + wide - shift, wide)[1]
+    (upper, row), (left, column) = _divmod(row, window), _divmod(column, window)
+    back = (upper * across + left) * area + row * window + column
+    return there, back, bands[0] * 3 + bands[1] if shift else torch.zeros_like(there)
+
+
+def _divmod(x: Tensor, by: int) -> tuple[Tensor, Tensor]:
+    """Quotient and rest without the operator ``%``, which ONNX lacks for symbolic sizes."""
+    quotient = x // by
+    return quotient, x - quotient * by

@@ -1,0 +1,105 @@
+"""What all token mixers share: projections, heads, the output. Letters: see ``agent``."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from agent_attention.arguments import Pair, check_heads
+from agent_attention.compute import attend as compute
+from agent_attention.compute.symbolic import join_heads
+
+
+class Mixer(nn.Module):
+    """Mixes the tokens of a map. A mixer of your own writes ``mix`` and nothing else.
+
+    Its name in ``MIXERS`` then stands for it in every backbone. A backbone passes those of its
+    options that the constructor names, see ``build_mixer``.
+
+    Args:
+        dim: channels C; a multiple of ``num_heads``.
+        num_heads: heads h.
+        qkv_bias: learn a bias in the query, key and value projections.
+        attn_drop: dropout rate on attention weights.
+        proj_drop: dropout rate after the output projection.
+        joint_qkv: one projection ``qkv`` (Swin's key names) instead of ``q`` and ``kv`` (PVT's).
+        before: layers that come before the projections in published state dicts.
+
+    Raises:
+        ValueError: if ``dim`` is not a multiple of ``num_heads``.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        qkv_bias: bool = True,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        joint_qkv: bool = False,
+        before: Mapping[str, nn.Module] | None = None,
+    ) -> None:
+        super().__init__()
+        check_heads(dim, num_heads)
+        self.num_heads = num_heads
+        self.attn_drop = attn_drop
+        for name, layer in (before or {}).items():
+            self.add_module(name, layer)
+        self.joint_qkv = joint_qkv
+        if joint_qkv:
+            self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        else:
+            self.q = nn.Linear(dim, dim, bias=qkv_bias)
+            self.kv = nn.Linear(dim, 2 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+        self.proj_drop = nn.Dropout(proj_drop)
+
+    def forward(self, x: Tensor, size: Pair) -> Tensor:
+        """Tokens (B, N, C), row by row, of a map of ``size`` (H, W) -> tokens (B, N, C)."""
+        q, k, v = self.project(x, size)
+        out: Tensor = self.proj_drop(self.proj(self.mix(q, k, v, size)))
+        return out
+
+    def project(self, x: Tensor, size: Pair) -> Sequence[Tensor]:
+        """Queries, keys and values (B, N, C) of tokens (B, N, C)."""
+        if self.joint_qkv:
+            return self.qkv(x).chunk(3, -1)
+        return self.q(x), *self.kv(x).chunk(2, -1)
+
+    def projections(self) -> list[nn.Linear]:
+        """The linear layers that ``project`` calls, in order."""
+        return [self.qkv] if self.joint_qkv else [self.q, self.kv]
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, size: Pair) -> Tensor:
+        """The equation: queries, keys and values, each (B, N, C), to tokens (B, N, C)."""
+        raise NotImplementedError
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: compute.Bias = None) -> Tensor:
+        """softmax(q kᵀ / √d + bias) v in each head: q (B, Q, C), k and v (B, K, C) -> (B, Q, C)."""
+        dropout = self.attn_drop if self.training else 0.0
+        q, k, v = (self.split_heads(t) for t in (q, k, v))
+        return join_heads(compute.attend(q, k, v, bias, dropout))
+
+    def split_heads(self, x: Tensor) -> Tensor:
+        """(B, N, C) as (B, h, N, d), in the same memory."""
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        # memory_format=torch.channels_last is for maps, and refuses the five axes of a bias table
+        def of_four_axes(x: Tensor) -> Tensor:
+            return fn(x.flatten(0, 1)).unflatten(0, x.shape[:2]) if x.dim() == 5 else fn(x)
+
+        return super()._apply(of_four_axes, recurse)
+
+    def extra_repr(self) -> str:
+        return f"num_heads={self.num_heads}"
+
+
+def to_map(x: Tensor, size: Pair) -> Tensor:
+    """Tokens (B, N, C) as a map (B, C, H, W), in the same memory: channels last."""
+    return x.unflatten(1, tuple(size)).permute(0, 3, 1, 2)
+
+
+def to_tokens(x: Tensor) -> Tensor:
+    """A map (B, C, H, W) as tokens (B, N, C)."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2)

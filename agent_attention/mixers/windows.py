@@ -1,0 +1,89 @@
+"""Swin's shifted-window softmax attention. Letters: see ``agent_attention.mixers.agent``.
+
+M is the side of a window, G the number of windows of one image.
+"""
+
+import functools
+
+from torch import Tensor
+
+from agent_attention.arguments import Pair
+from agent_attention.compute.size_cache import cached
+from agent_attention.compute.window_cut import (
+    cut_windows,
+    join_windows,
+    relative_position_index,
+    repeat_windows,
+    shift_mask,
+)
+from agent_attention.layers import init_table
+from agent_attention.mixers.base import Mixer
+
+
+class WindowAttention(Mixer):
+    """O = σ(Q Kᵀ / √d + B) V within windows of M x M pixels (Swin, arXiv 2103.14030, section 3.2).
+
+    Maps are padded right and bottom to a multiple of M. With a shift, windows are cut from the map
+    rolled by that many pixels, and pixels that are not neighbours do not attend to each other.
+
+    Args:
+        dim: channels C; a multiple of ``num_heads``.
+        num_heads: heads h.
+        window: M.
+        shift: pixels the windows are shifted by, 0 for none.
+        qkv_bias: learn a bias in the query, key and value projections.
+        attn_drop: dropout rate on the attention map.
+        proj_drop: dropout rate after the output projection.
+
+    Raises:
+        ValueError: if ``dim`` is not a multiple of ``num_heads``.
+    """
+
+    relative_position_index: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        window: int = 7,
+        shift: int = 0,
+        qkv_bias: bool = True,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+    ) -> None:
+        super().__init__(dim, num_heads, qkv_bias, attn_drop, proj_drop, joint_qkv=True)
+        self.window = window
+        self.shift = shift
+        self.relative_position_bias_table = init_table((2 * window - 1) ** 2, num_heads)
+        self.register_buffer("relative_position_index", relative_position_index(window))
+
+    def forward(self, x: Tensor, size: Pair) -> Tensor:
+        """Tokens (B, N, C) of a map of ``size`` (H, W) -> tokens (B, N, C)."""
+        cut = (size, self.window, self.shift)
+        return join_windows(super().forward(cut_windows(x, *cut), size), *cut, x.shape[0])
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, size: Pair) -> Tensor:
+        """The equation above, of windows (B*G, M*M, C)."""
+        return self.attend(q, k, v, self.bias(size, q.shape[0]))
+
+    def bias(self, size: Pair, count: int) -> Tensor:
+        """B of ``count`` = B*G windows, with what a shift forbids: (B*G, h, M*M, M*M)."""
+        if not self.shift:
+            return self._by_place()
+        make = functools.partial(self._with_mask, size)
+        key = (tuple(size), self.window, self.shift)
+        (bias,) = cached(make, [self.relative_position_bias_table], key)
+        return repeat_windows(bias, count)
+
+    def _with_mask(self, size: Pair) -> tuple[Tensor]:
+        """(G, h, M*M, M*M)."""
+        table = self._by_place()
+        mask = shift_mask(size, self.window, self.shift, table.device)
+        return (table + mask.unsqueeze(1).to(table.dtype),)
+
+    def _by_place(self) -> Tensor:
+        """Relative position bias of any window: (h, M*M, M*M)."""
+        return self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
+
+    def extra_repr(self) -> str:
+        return f"num_heads={self.num_heads}, window={self.window}, shift={self.shift}"

@@ -1,0 +1,209 @@
+"""Reads checkpoint files without running anything that is in them.
+
+A pickle names functions and has them called, so unpickling a stranger's file runs the stranger's
+code. Here only what rebuilds tensors and plain containers is real; any other class becomes an inert
+stand-in without behaviour, and a file that has anything else called is refused by name.
+"""
+
+import collections
+import os
+import pickle
+import tarfile
+import types
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING  # names that protocol 2 uses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from agent_attention.weights.allowed import (
+    Globals,
+    Inert,
+    InertType,
+    RefusedCall,
+    allowed_globals,
+)
+from agent_attention.weights.archive import archive_damage, is_archive, part_sizes
+
+__all__ = ["CheckpointError", "Inert", "RefusedCall", "load_file"]
+
+_PlainUnpickler: Any = pickle._Unpickler
+_COSTLY = 1_000_000  # parts of a tuple, each counted as often as it is in it
+
+
+class CheckpointError(ValueError):
+    """A checkpoint file that cannot be read, or may not be; the message names file and reason."""
+
+
+def load_file(path: str | Path, allow: Globals | None = None) -> Any:
+    """Read a checkpoint, tensors on the CPU.
+
+    Args:
+        path: a file written by ``torch.save``, of any age, or a ``.safetensors`` file.
+        allow: further globals that may be real, by (module, name), such as a class of a framework.
+
+    Returns:
+        What was saved; objects of unknown classes are ``Inert``.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, no checkpoint, or wants something called.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {path}")
+    try:
+        if path.suffix == ".safetensors":
+            return _load_safetensors(path)
+        _refuse_forced_unpickler(path)
+        _refuse_other_formats(path)
+        if is_archive(path) and (problem := archive_damage(path)):
+            raise ValueError(problem)
+        module = _pickle_module({**allowed_globals(), **(allow or {})}, _sizes(path))
+        return torch.load(path, map_location="cpu", weights_only=False, pickle_module=module)
+    except RefusedCall as error:
+        raise CheckpointError(
+            f"refused to read {path}: {error}, and a checkpoint must not"
+        ) from error
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged pickle can raise anything
+        words = " ".join(str(error).split())  # of a KeyError, the key alone
+        reason = words if " " in words else f"{type(error).__name__} {words}".rstrip()
+        raise CheckpointError(
+            f"cannot read {path}, it is damaged or no checkpoint: {reason}"
+        ) from error
+
+
+def _load_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        from safetensors.torch import load_file as load
+    except ImportError as error:
+        raise CheckpointError(f"reading {path} needs: pip install safetensors") from error
+    return load(path)
+
+
+def _refuse_forced_unpickler(path: Path) -> None:
+    """With this variable torch takes no unpickler but its own, not even a stricter one."""
+    variable = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    if os.environ.get(variable, "").lower() in ("1", "y", "yes", "true"):
+        raise CheckpointError(
+            f"cannot read {path} with {variable} set: unset it, files are read as strictly without"
+        )
+
+
+def _refuse_other_formats(path: Path) -> None:
+    """``torch.load`` hands some archives to other readers.
+
+    TorchScript holds code. The tar archives of torch before 0.1.10 are unpacked, and a link in one
+    changes the mode and time of any file it names.
+    """
+    if is_archive(path):
+        if "constants.pkl" in part_sizes(path):  # as torch.load asks
+            raise CheckpointError(f"refused to read {path}: it is a TorchScript program")
+    elif tarfile.is_tarfile(path):
+        raise CheckpointError(
+            f"refused to read {path}: it is a tar archive, of torch before 0.1.10"
+        )
+
+
+def _sizes(path: Path) -> dict[str, int] | None:
+    return part_sizes(path) if is_archive(path) else None
+
+
+def _pickle_module(allowed: Globals, sizes: dict[str, int] | None) -> Any:
+    """What ``torch.load`` takes as ``pickle_module``: an unpickler that finds only ``allowed``.
+
+    Args:
+        allowed: what is real, by (module, name).
+        sizes: bytes of each part of an archive.
+    """
+
+    real = [kind for kind in allowed.values() if isinstance(kind, type)]
+    changeable = (Inert, collections.OrderedDict, *(k for k in real if "__setstate__" in vars(k)))
+    changeable = tuple(k for k in changeable if k.__module__.split(".")[0] != "torch")
+
+    # In Python, not C: its memo is a dict, where C allocates as many places as a file says.
+    class Unpickler(_PlainUnpickler):
+        dispatch: ClassVar[Any] = dict(_PlainUnpickler.dispatch)
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.costs: dict[int, tuple[int, tuple[Any, ...]]] = {}
+
+        def load_binpersid(self) -> None:
+            if sizes is not None:
+                _refuse_wrong_size(self.stack[-1], sizes)
+            super().load_binpersid()
+
+        dispatch[pickle.BINPERSID[0]] = load_binpersid
+
+        for (code,) in (pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.TUPLE):
+            dispatch[code] = _weighing(dispatch[code])
+
+        def load_build(self) -> None:
+            target, state = self.stack[-2:]
+            if not isinstance(target, changeable) and not _is_honest(target, state):
+                raise RefusedCall(
+                    f"it changes {getattr(target, '__name__', type(target).__name__)}"
+                )
+            super().load_build()
+
+        dispatch[pickle.BUILD[0]] = load_build
+
+        def find_class(self, module: str, name: str) -> Any:
+            module, name = NAME_MAPPING.get(
+                (module, name), (IMPORT_MAPPING.get(module, module), name)
+            )
+            if (module, name) in allowed:
+                return allowed[module, name]
+            if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
+                return getattr(torch, name)
+            return InertType(str(name), (Inert,), {"__module__": module})
+
+    def load(file: Any, **kwargs: Any) -> Any:
+        return Unpickler(file, **kwargs).load()
+
+    return types.SimpleNamespace(Unpickler=Unpickler, load=load, __name__="safe_pickle")
+
+
+def _is_honest(target: Any, state: Any) -> bool:
+    """Whether NumPy itself would write this state; NumPy trusts it with memory."""
+    if type(target).__module__.partition(".")[0] != "numpy":
+        return False
+    import numpy as np
+
+    if isinstance(target, np.dtype):
+        return state == target.newbyteorder(state[1]).__reduce__()[2]
+    return isinstance(target, np.ndarray) and isinstance(state[4], bytes)
+
+
+def _refuse_wrong_size(storage: Any, sizes: dict[str, int]) -> None:
+    """Some torch read as many bytes as the pickle says, and not as the part has."""
+    _, kind, key, _, count = storage
+    wanted = count * torch._utils._element_size(kind.dtype)
+    if not isinstance(key, str) or wanted != sizes.get(f"data/{key}"):
+        raise RefusedCall(f"it takes {wanted} bytes of a part of {sizes.get(f'data/{key}')}")
+
+
+def _weighing(load: Callable[[Any], None]) -> Callable[[Any], None]:
+    """The opcode that makes a tuple, with a look at it."""
+
+    def load_and_weigh(unpickler: Any) -> None:
+        load(unpickler)
+        _refuse_costly(unpickler.stack[-1], unpickler.costs)
+
+    return load_and_weigh
+
+
+def _refuse_costly(made: tuple[Any, ...], costs: dict[int, tuple[int, tuple[Any, ...]]]) -> None:
+    """Hashing a tuple walks through all of it: pairs of pairs, 40 deep, take hours as a key.
+
+    ``costs`` keeps what it knows of alive, so that no other tuple gets its id.
+    """
+    parts = (costs[id(each)][0] for each in made if id(each) in costs)
+    cost = len(made) + sum(parts)
+    if cost > _COSTLY:
+        raise RefusedCall(f"it nests tuples to {cost} parts")
+    if cost > 1:
+        costs[id(made)] = cost, made

@@ -1,0 +1,1 @@
+"""COCO-like data: checking, cleaning, and pointing a config at it."""

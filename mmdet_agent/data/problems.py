@@ -1,0 +1,128 @@
+"""A detection config's data: can mmdet load it, and is it what the classes say?"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmdet.datasets import CocoDataset
+from mmengine.config import Config
+from mmengine.registry import DATASETS
+
+from mmdet_agent.data import preflight as annotations
+from mmengine_agent.data.user_data import class_names, datasets
+
+_LOOKED = 100  # images whose files are looked for
+
+
+def data_problems(cfg: Config, splits: Sequence[str]) -> Iterator[str]:
+    """What is wrong with the sets of some splits, as far as their files are there."""
+    for split, dataset in datasets(cfg):
+        if split in splits and reads_coco(dataset):
+            yield from _coco_problems(dataset, split)
+    for split in splits:
+        yield from _evaluator_problems(cfg, split)
+
+
+def reads_coco(dataset: Any) -> bool:
+    """Whether a data set reads its annotations as mmdet's ``CocoDataset`` does.
+
+    Those of Pascal VOC, LVIS, panoptic COCO and others have layouts of their own.
+    """
+    with DATASETS.switch_scope_and_registry("mmdet") as registry:
+        kind = registry.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
+    own = ("load_data_list", "parse_data_info", "COCOAPI")
+    return all(getattr(kind, name, None) is getattr(CocoDataset, name) for name in own)
+
+
+def _coco_problems(dataset: Any, split: str) -> Iterator[str]:
+    path = Path(dataset.get("data_root") or "", dataset.get("ann_file") or "")
+    if not path.is_file():
+        return
+    content, faults = annotations.read(path)
+    if content is not None and not faults:
+        masks = split == "train" and _with_masks(dataset.get("pipeline") or [])
+        faults = list(annotations.faults_of(content, masks, split != "train"))
+    if content is None or faults:
+        yield annotations.in_words(path, faults)
+        return
+    yield from _name_problems(path, content, class_names(dataset, "mmdet"))
+    yield from _unlisted(path, content)
+    yield from _file_problems(path, content, dataset)
+    if split == "train" and not _kept(content, dataset):
+        yield f"{path}: no image is left to train on (filter_cfg {dataset.get('filter_cfg')})"
+
+
+def _name_problems(path: Path, content: dict[str, Any], names: tuple[str, ...]) -> Iterator[str]:
+    """mmdet finds categories by name, and numbers them in the file's order."""
+    listed = [entry["name"] for entry in content["categories"]]
+    absent = [name for name in names if name not in listed]
+    known = [name for name in listed if name in names]
+    if absent:
+        yield (
+            f"{path} has no {', '.join(absent[:8])}{' ...' if absent[8:] else ''}, which the "
+            f"config's classes name; it has {', '.join(listed[:20])}. With --train-ann or "
+            "--val-ann the names are read from the files"
+        )
+    elif known != list(names):
+        yield (
+            f"{path} lists its categories in another order ({', '.join(known[:8])}) than the "
+            f"config's classes ({', '.join(names[:8])}): mmdet numbers them in the file's order"
+        )
+
+
+def _unlisted(path: Path, content: dict[str, Any]) -> Iterator[str]:
+    """mmdet leaves out, without a word, what is of a category that the file does not list."""
+    ids = {entry["id"] for entry in content["categories"]}
+    odd = [note["id"] for note in content["annotations"] if note["category_id"] not in ids]
+    if odd:
+        yield (
+            f"warning: {path}: {len(odd)} annotations, such as id {odd[0]}, are of a category that "
+            "the file does not list: their objects are trained on as background"
+        )
+
+
+def _file_problems(path: Path, content: dict[str, Any], dataset: Any) -> Iterator[str]:
+    folder = Path(dataset.get("data_root") or "", dataset.get("data_prefix", {}).get("img") or "")
+    if not folder.is_dir():
+        return  # require_data says it
+    entries = content["images"]
+    looked = entries[:: max(1, len(entries) // _LOOKED)]
+    absent = [
+        name for name in (each["file_name"] for each in looked) if not (folder / name).exists()
+    ]
+    if len(absent) == len(looked):
+        yield f"{folder} has none of the images of {path}, such as {absent[0]}: see --train-images"
+    elif absent:
+        yield (
+            f"warning: {folder} lacks {len(absent)} of the {len(looked)} images that were looked "
+            f"for, such as {absent[0]}"
+        )
+
+
+def _kept(content: dict[str, Any], dataset: Any) -> int:
+    """Images that mmdet's filter leaves."""
+    settings = dataset.get("filter_cfg") or {}
+    names = class_names(dataset, "mmdet")
+    ids = {entry["id"] for entry in content["categories"] if entry["name"] in names}
+    annotated = Counter(
+        note["image_id"] for note in content["annotations"] if note["category_id"] in ids
+    )
+    bare = not settings.get("filter_empty_gt", False)
+    return sum(
+        (bare or annotated[entry["id"]] > 0)
+        and min(entry["width"], entry["height"]) >= settings.get("min_size", 0)
+        for entry in content["images"]
+    )
+
+
+def _with_masks(pipeline: list[Any]) -> bool:
+    return any(step.get("with_mask") for step in pipeline)
+
+
+def _evaluator_problems(cfg: Config, split: str) -> Iterator[str]:
+    found = cfg.get(f"{split}_evaluator") or []
+    for evaluator in found if isinstance(found, list) else [found]:
+        path = evaluator.get("ann_file")
+        if path and not Path(path).exists():
+            yield f"{split}_evaluator.ann_file: there is no {path} (from {Path.cwd()})"

@@ -1,0 +1,1 @@
+"""What testing a detector records for the report."""

@@ -1,0 +1,1 @@
+"""Predictions of a detector: put together, saved and drawn."""

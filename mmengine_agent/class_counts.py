@@ -1,0 +1,68 @@
+"""Where the heads of a model keep the number of the data set's classes."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from mmengine_agent.config_walk import walk
+from mmengine_agent.errors import UserError
+
+_KEYS = ("num_classes", "num_things_classes")
+# parts with a number of their own: object or not, ImageNet's classes, those of stuff
+_OTHER = {"rpn_head", "backbone", "teacher", "text_encoder", "semantic_head"}
+_BOUNDARY = (1, 2)  # classes of an auxiliary head that only tells edges
+
+
+class ClassCount(NamedTuple):
+    """A number of classes in a model's config."""
+
+    path: str
+    node: Any  # the dict that holds it
+    key: str
+
+    @property
+    def number(self) -> int:
+        return int(self.node[self.key])
+
+
+def class_counts(model: Any) -> Iterator[ClassCount]:
+    """Every number of the data set's classes in a model's config."""
+    for path, node in walk(model, "model"):
+        if _OTHER.intersection(path.split(".")):
+            continue
+        for key in _KEYS:
+            number = node.get(key)
+            edges = "auxiliary_head" in path and number in _BOUNDARY
+            if isinstance(number, int) and not edges:
+                yield ClassCount(f"{path}.{key}", node, key)
+
+
+def set_class_count(model: Any, count: int) -> None:
+    """Give every head of a model's config a number of classes, in place.
+
+    Weights of classes in a loss follow, if they are equal but for the last, which is of background.
+
+    Raises:
+        UserError: if classes are things and stuff, or have weights of their own.
+    """
+    for path, node, key in list(class_counts(model)):
+        if node.get("num_stuff_classes"):
+            raise UserError(
+                f"{path}: this model tells things from stuff, and how many of the {count} classes "
+                "are which is not known here: set num_things_classes and num_stuff_classes"
+            )
+        _fit_weights(node, int(node[key]), count, path)
+        node[key] = count
+
+
+def _fit_weights(head: Any, before: int, count: int, path: str) -> None:
+    for place, node in walk(head, path.rpartition(".")[0]):
+        weights = node.get("class_weight")
+        if not isinstance(weights, list | tuple) or len(weights) not in (before, before + 1):
+            continue
+        background = list(weights[before:])
+        if len({*weights[:before]}) > 1:
+            raise UserError(
+                f"{place}.class_weight has a weight for each of {before} classes, and there are "
+                f"{count}: give it the weights of your classes"
+            )
+        node["class_weight"] = [weights[0]] * count + background

@@ -1,0 +1,160 @@
+"""Where the data is: one folder, given once, for every loader and evaluator of a config.
+
+A config names data in up to six places (three loaders, three evaluators), and class names and
+counts in more. ``point_at`` moves them all; ``require_data`` says what is missing before anything
+is built.
+"""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import DATASETS
+
+from mmengine_agent.class_counts import set_class_count
+from mmengine_agent.errors import UserError
+from mmengine_agent.task import task_of
+
+IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+
+
+@dataclass(frozen=True)
+class DataFlags:
+    """A user's own data; paths are relative to ``root``, None keeps what the config says."""
+
+    root: str | None = None
+    train_ann: str | None = None
+    val_ann: str | None = None
+    train_images: str | None = None
+    val_images: str | None = None
+    classes: tuple[str, ...] | None = None
+
+    @classmethod
+    def add_to(cls, parser: ArgumentParser) -> None:
+        """Add the flags to a parser, as a group of their own."""
+        group = parser.add_argument_group(
+            "your own data", "COCO- or ADE20K-like; paths are relative to --data-root"
+        )
+        group.add_argument("--data-root", metavar="DIR", help="folder of the data set")
+        ann = "COCO: annotation JSON; ADE20K: folder of label PNGs"
+        group.add_argument("--train-ann", metavar="PATH", help=f"{ann}, for training")
+        group.add_argument("--val-ann", metavar="PATH", help=f"{ann}, for validation and test")
+        group.add_argument("--train-images", metavar="DIR", help="folder of training images")
+        group.add_argument("--val-images", metavar="DIR", help="folder of validation images")
+        group.add_argument(
+            "--classes",
+            nargs="+",
+            metavar="NAME",
+            help="class names in label order, or one text file with a name a line; "
+            "COCO-like data need none, they are read from the annotations",
+        )
+
+    @classmethod
+    def of(cls, args: Namespace) -> "DataFlags":
+        """The flags a user gave."""
+        classes = args.classes
+        if classes and len(classes) == 1 and Path(classes[0]).suffix == ".txt":
+            classes = _lines(Path(classes[0]))
+        return cls(
+            args.data_root,
+            args.train_ann,
+            args.val_ann,
+            args.train_images,
+            args.val_images,
+            tuple(classes) if classes else None,
+        )
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, field.name) is not None for field in fields(self))
+
+
+def point_at(cfg: Config, flags: DataFlags) -> list[str] | None:
+    """Point every loader, evaluator and head of a config at a user's data, in place.
+
+    Args:
+        cfg: a detection or segmentation config.
+        flags: what the user gave; empty flags change nothing.
+
+    Returns:
+        The class names, if they are no longer the config's own.
+
+    Raises:
+        UserError: if the annotations cannot be read, or classes are wanted and not given.
+    """
+    if not flags:
+        return None
+    return _rename(cfg, task_of(cfg).point_at(cfg, flags))
+
+
+def require_data(cfg: Config, *splits: str) -> None:
+    """Raise UserError if the data of a split ('train', 'val', 'test') are not there.
+
+    The message has every path looked for, the layout wanted, and what to do without data.
+    """
+    missing: dict[str, None] = {}
+    for split, dataset in datasets(cfg):
+        if split in splits:
+            missing.update(dict.fromkeys(str(p) for p in _paths(dataset) if not p.exists()))
+    if not missing:
+        return
+    root = next(datasets(cfg))[1].get("data_root") or "DIR"
+    layout = task_of(cfg).layout.format(root=str(root).rstrip("/"))
+    raise UserError(
+        f"no data: looked for {', '.join(missing)} (from {Path.cwd()}).\n"
+        f"The layout wanted:{layout}\n"
+        "Data elsewhere: --data-root DIR; files of your own: see --help, 'your own data'.\n"
+        "No data at hand: `make demo` trains on a generated set; `python tools/make_demo_data.py` "
+        "makes it for configs/demo/."
+    )
+
+
+def datasets(cfg: Config) -> Iterator[tuple[str, Any]]:
+    """(split, dataset config) of each loader; wrappers such as RepeatDataset are opened."""
+    for split in ("train", "val", "test"):
+        loader = cfg.get(f"{split}_dataloader")
+        todo = [loader.dataset] if loader else []
+        while todo:
+            dataset = todo.pop()
+            inner = dataset.get("dataset") or dataset.get("datasets")
+            if inner is None:
+                yield split, dataset
+            else:
+                todo += inner if isinstance(inner, list) else [inner]
+
+
+def _rename(cfg: Config, classes: Sequence[str] | None) -> list[str] | None:
+    """Give datasets and heads the class names; None leaves the config's own."""
+    if classes is None:
+        return None
+    for _, dataset in datasets(cfg):
+        dataset.metainfo = {"classes": tuple(classes)}
+    set_class_count(cfg.model, len(classes))
+    return list(classes)
+
+
+def class_names(dataset: Any, scope: str) -> tuple[str, ...]:
+    """The class names of a data set's config: its own, or those of its type; empty if unknown."""
+    found = (dataset.get("metainfo") or {}).get("classes")
+    if found is None:
+        with DATASETS.switch_scope_and_registry(scope) as registry:
+            kind = registry.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
+        found = getattr(kind, "METAINFO", {}).get("classes")
+    return tuple(_lines(Path(found))) if isinstance(found, str) else tuple(found or ())
+
+
+def _paths(dataset: Any) -> Iterator[Path]:
+    root = dataset.get("data_root") or ""
+    if dataset.get("ann_file"):
+        yield Path(root, dataset.ann_file)
+    for folder in dataset.get("data_prefix", {}).values():
+        yield Path(root, folder)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    except OSError as error:
+        raise UserError(f"--classes: cannot read {path}: {error.strerror}") from error

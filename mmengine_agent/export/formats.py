@@ -1,0 +1,169 @@
+"""Recording a model as a graph with open sizes, and the files such a graph is kept in."""
+
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.export import Dim, ExportedProgram
+
+from mmengine_agent.errors import UserError
+from mmengine_agent.export.modules import STRIDE, Exported
+
+# any shape that is padded in both directions, and whose maps differ in all sizes at every level
+_EXAMPLE = (2, 3, 9 * STRIDE - 5, 13 * STRIDE - 7)
+_TORCH = "2.9"  # the first that leaves to a run what it cannot prove of open sizes
+
+Run = Callable[[Tensor], dict[str, Tensor]]
+Facts = dict[str, str]
+
+
+def record(model: Exported) -> ExportedProgram:
+    """The model as a graph for any batch and any height and width from ``model.least`` on.
+
+    Raises:
+        UserError: if the model cannot be recorded.
+    """
+    height, width = (Dim(name, min=model.least) for name in ("height", "width"))
+    shapes = {"image": {0: Dim("batch", min=1), 2: height, 3: width}}
+    try:
+        with torch.no_grad(), quiet():
+            return torch.export.export(
+                model,
+                (torch.zeros(_EXAMPLE),),
+                dynamic_shapes=shapes,
+                # torch cannot prove of padded sizes what holds for all of them; a run checks it
+                prefer_deferred_runtime_asserts_over_guards=True,
+            )
+    except Exception as error:  # of many kinds: other packages' layers meet many parts of torch
+        raise UserError(f"torch.export cannot record this model: {cause(error)}") from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep back what other packages log and warn about their own insides."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def cause(error: BaseException) -> str:
+    """The first line of the error that began it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+@torch.no_grad()
+def difference(model: Run, run: Run, image: Tensor) -> float:
+    """The largest difference of any output, of labels the share of pixels with another one.
+
+    Differences of large values are relative to the largest of that output.
+    """
+    wanted, found = model(image), run(image)
+    assert wanted.keys() == found.keys()
+    # torch's max, since Python's loses a NaN that is not the first
+    return float(torch.stack([_apart(wanted[name], found[name]) for name in wanted]).max())
+
+
+def _apart(wanted: Tensor, found: Tensor) -> Tensor:
+    if wanted.shape != found.shape:
+        return torch.tensor(torch.inf)
+    if not wanted.is_floating_point():
+        return (wanted != found).float().mean()
+    return (wanted - found).abs().max() / wanted.abs().max().clamp(min=1)
+
+
+def write_onnx(program: ExportedProgram, path: Path, facts: Facts, opset: int | None) -> None:
+    """Write a graph and its weights as one ONNX file, with ``facts`` in its metadata.
+
+    Raises:
+        UserError: if ONNX lacks an operator of the graph, or the graph cannot have that opset.
+    """
+    spec = program.call_spec.out_spec
+    assert spec is not None
+    names = spec.unflatten(range(spec.num_leaves))  # the graph itself knows the order alone
+    try:
+        with quiet():
+            made = torch.onnx.export(
+                program,
+                input_names=["image"],
+                output_names=list(names),
+                opset_version=opset,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise UserError(f"ONNX cannot take this model: {cause(error)}") from error
+    assert made is not None
+    found = made.model.opset_imports[""]
+    if opset not in (None, found):
+        raise UserError(f"--opset {opset} cannot be had: the model needs opset {found}")
+    made.model.metadata_props.update(facts)
+    made.save(path)
+
+
+def load_onnx(path: Path) -> Run:
+    """Run an ONNX file on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+
+    def run(image: Tensor) -> dict[str, Tensor]:
+        values = session.run(names, {"image": image.numpy()})
+        return dict(zip(names, map(torch.from_numpy, values), strict=True))
+
+    return run
+
+
+def write_pt2(program: ExportedProgram, path: Path, facts: Facts, opset: int | None) -> None:
+    """Write a graph as torch's own file, with ``facts`` beside it in facts.json."""
+    with path.open("wb") as file:
+        torch.export.save(program, file, extra_files={"facts.json": json.dumps(facts)})
+
+
+def load_pt2(path: Path) -> Run:
+    """Run a file that ``write_pt2`` has written; it is a pickle, so read your own alone."""
+    with path.open("rb") as file:
+        return torch.export.load(file).module()
+
+
+class Format(NamedTuple):
+    """A kind of file: how it is written and run, and what each needs beside torch."""
+
+    write: Callable[[ExportedProgram, Path, Facts, int | None], None]
+    load: Callable[[Path], Run]
+    to_write: tuple[str, ...] = ()
+    to_run: tuple[str, ...] = ()
+
+    def require(self, run: bool) -> None:
+        """Raise UserError if packages are missing, for writing and for running if it is wanted."""
+        if torch.__version__ < _TORCH:
+            raise UserError(f"exporting needs torch {_TORCH} or newer, this is {torch.__version__}")
+        needed = self.to_write + (self.to_run if run else ())
+        missing = [name for name in needed if find_spec(name) is None]
+        if missing:
+            every = " ".join(self.to_write + self.to_run)
+            raise UserError(f"ONNX needs {' and '.join(missing)}: pip install {every}")
+
+
+FORMATS = {
+    ".onnx": Format(write_onnx, load_onnx, ("onnx", "onnxscript"), ("onnxruntime",)),
+    ".pt2": Format(write_pt2, load_pt2),
+}

@@ -1,0 +1,24 @@
+"""The hooks of this toolkit; their import registers them in mmengine's registry.
+
+- ``checkpoint``: checkpoints and the pointer to the newest, each written as one file or not at all.
+- ``resume``: a resumed run computes what an uninterrupted one does. ``interrupt``: SIGTERM and
+  SIGINT save, and stop.
+- ``losses``: losses that are NaN or infinite. ``samples``: images that cannot be loaded.
+- ``mean_loss``: losses in the log are means over all processes.
+"""
+
+from mmengine_agent.hooks.checkpoint import SafeCheckpointHook
+from mmengine_agent.hooks.interrupt import InterruptHook
+from mmengine_agent.hooks.losses import BadLossesHook
+from mmengine_agent.hooks.mean_loss import MeanLossHook
+from mmengine_agent.hooks.resume import ExactResumeHook
+from mmengine_agent.hooks.samples import BadSamplesHook
+
+__all__ = [
+    "BadLossesHook",
+    "BadSamplesHook",
+    "ExactResumeHook",
+    "InterruptHook",
+    "MeanLossHook",
+    "SafeCheckpointHook",
+]

@@ -1,0 +1,225 @@
+"""A resumed run that computes what an uninterrupted one does."""
+
+import logging
+from bisect import bisect_right
+from contextlib import nullcontext
+from typing import Any
+
+from mmengine.dist import all_gather_object, get_rank
+from mmengine.hooks import EarlyStoppingHook, Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+
+from mmengine_agent.checkpoints import without_functions
+from mmengine_agent.resume.data_order import (
+    EndlessBatches,
+    PlacedBatches,
+    placed,
+    rebuilt,
+)
+from mmengine_agent.resume.explained import explained, explaining
+from mmengine_agent.resume.random_state import random_state, set_random_state
+
+KEY = "run_state"  # in a checkpoint
+
+
+@HOOKS.register_module(force=True)
+class ExactResumeHook(Hook):
+    """Saves what mmengine does not, and goes on from it.
+
+    mmengine resumes the model, its averages, the optimizer with its loss scaler, the schedules and
+    the log. This adds, for each process, the random states of Python, NumPy, torch and its GPU, the
+    gradients of a step that is not complete and, of several processes, the statistics of BN; and
+    the place in the data, also in the middle of an epoch, the counters of early stopping, and a
+    validation that was due when the run ended.
+
+    On the CPU the weights and metrics are those of an uninterrupted run, bit for bit, for any
+    number of workers, as long as the config, the data and the number of processes stay. On a GPU
+    the same numbers go in, but cuDNN and atomic additions round as they happen to:
+    ``randomness.deterministic=True`` and ``env_cfg.cudnn_benchmark=False`` make most models exact,
+    at some speed. What a model keeps in plain attributes (the size drawn by mmdet's
+    ``BatchSyncRandomResize``) is not saved.
+
+    Every loader gets a generator of its own, and every batch its own seed (``data_order``), so that
+    augmentations differ from those of mmengine's stock hooks with the same seed.
+    """
+
+    priority = "LOWEST"  # what it saves and restores must be as the other hooks left it
+
+    def __init__(self) -> None:
+        self.loaded: dict[str, Any] | None = None
+        self.gathered: dict[str, Any] | None = None
+        self.before_validation: dict[str, Any] | None = None
+        self.validated = 0  # iteration of the last validation that was finished
+        self.seed = 0
+
+    # ---- saving
+
+    def before_saving_in_every_process(self, runner: Any, meta: dict[str, Any]) -> None:
+        """Gather what belongs into the next checkpoint; ``SafeCheckpointHook`` calls it."""
+        mine = {
+            "random": self.before_validation or random_state(),
+            "gradients": _gradients(runner),
+            "buffers": _buffers(runner) if runner.world_size > 1 else {},
+        }
+        batches = runner.train_loop.dataloader.batch_sampler
+        self.gathered = {
+            "processes": all_gather_object(mine),
+            "seed": self.seed,
+            "batches": len(runner.train_loop.dataloader),
+            "place": _place(batches, meta["iter"]),
+            "validated": self.validated,
+            "early_stopping": [
+                [float(hook.best_score), hook.wait_count] for hook in _stoppers(runner)
+            ],
+        }
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Add it, in the main process; the best checkpoints, which none resumes, go without.
+
+        Functions in the states of schedulers are no data, and would take the optimizer with them.
+        """
+        if "param_schedulers" in checkpoint:
+            checkpoint["param_schedulers"] = without_functions(checkpoint["param_schedulers"])
+        if self.gathered is not None:
+            checkpoint[KEY], self.gathered = self.gathered, None
+
+    def before_val(self, runner: Any) -> None:
+        """Remember the random states: a validation changes nothing for training."""
+        self.before_validation = random_state()
+
+    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Remember that it was finished."""
+        self.validated = runner.iter
+
+    def after_val(self, runner: Any) -> None:
+        """Go back to the random states."""
+        if self.before_validation is not None:
+            set_random_state(self.before_validation)
+        self.before_validation = None
+
+    # ---- resuming
+
+    def before_run(self, runner: Any) -> None:
+        """Have a checkpoint that does not fit explained; it is loaded next."""
+        if runner.cfg.get("resume"):
+            runner.load_or_resume = explaining(runner, runner.load_or_resume)
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Keep what the checkpoint says until everything is built."""
+        self.loaded = checkpoint.get(KEY)
+        if self.loaded is not None and len(self.loaded["processes"]) == runner.world_size:
+            runner.logger.addFilter(_gradients_are_kept)
+
+    def before_train(self, runner: Any) -> None:
+        """Put the data in order, and go back to what was saved, where the run is a resumed one."""
+        state = self.loaded if runner.iter > 0 else None
+        self.loaded = None
+        runner.logger.removeFilter(_gradients_are_kept)
+        if runner.iter > 0 and state is None:
+            _warn(runner, "the checkpoint holds no run state: random numbers begin anew")
+        if runner.val_loop is not None and runner.val_loop.dataloader.batch_sampler is not None:
+            runner.val_loop.dataloader = rebuilt(runner.val_loop.dataloader)
+        with explained(runner) if state is not None else nullcontext():
+            sampler: Any = getattr(runner.train_dataloader.batch_sampler, "sampler", None)
+            self.seed = getattr(sampler, "seed", runner.seed) if state is None else state["seed"]
+            _order_data(runner, self.seed, state)
+            if state is not None:
+                self._restore(runner, state)
+        if state is not None and _owes_validation(runner, self.validated):
+            runner.val_loop.run()
+
+    def _restore(self, runner: Any, state: dict[str, Any]) -> None:
+        self.validated = state["validated"]
+        for hook, (score, count) in zip(_stoppers(runner), state["early_stopping"], strict=False):
+            hook.best_score, hook.wait_count = score, count
+        if len(state["processes"]) != runner.world_size:
+            text = f"saved by {len(state['processes'])} processes, resumed by {runner.world_size}"
+            _warn(runner, f"{text}: random numbers begin anew")
+            return
+        mine = state["processes"][get_rank()]
+        for name, parameter in _model(runner).named_parameters():
+            if name in mine["gradients"]:
+                parameter.grad = mine["gradients"][name].to(parameter.device)
+        _model(runner).load_state_dict(mine.get("buffers", {}), strict=False)
+        set_random_state(mine["random"])
+
+
+def _order_data(runner: Any, seed: int, state: dict[str, Any] | None) -> None:
+    """Give the training loop a loader that begins where the run goes on."""
+    loop = runner.train_loop
+    if not hasattr(loop.dataloader.batch_sampler, "sampler"):
+        _warn(runner, "the training data is not drawn by batches of indices, and begins anew")
+        return
+    loop.dataloader = placed(loop.dataloader, seed, get_rank())
+    if isinstance(loop, EpochBasedTrainLoop):
+        index = _index_in_epoch(runner, state)
+        loop.dataloader.batch_sampler.start_at(loop.iter, loop.epoch, index)
+        if hasattr(loop, "first_index"):
+            loop.first_index = index
+    elif isinstance(loop, IterBasedTrainLoop):
+        passes, index = (0, loop.iter) if state is None else state["place"]
+        loop.dataloader.batch_sampler.start_at(loop.iter, passes, index)
+        loop.dataloader_iterator = EndlessBatches(loop.dataloader, loop.iter)
+
+
+def _place(batches: Any, drawn: int) -> list[int]:
+    """(pass over the data, batch in it) to go on with, after ``drawn`` batches."""
+    return list(batches.place_after(drawn)) if isinstance(batches, PlacedBatches) else [0, drawn]
+
+
+def _index_in_epoch(runner: Any, state: dict[str, Any] | None) -> int:
+    """How many batches of its epoch a resumed run has behind it."""
+    loop, length = runner.train_loop, len(runner.train_loop.dataloader)
+    if state is None:  # mmengine itself saves at the ends of epochs
+        return 0
+    if state["batches"] != length:
+        text = f"the data made {state['batches']} batches and makes {length}"
+        _warn(runner, f"{text}: epoch {loop.epoch + 1} begins anew")
+        return 0
+    passes, index = state["place"]
+    return int(index) if passes == loop.epoch else length  # the pass was complete, the epoch not
+
+
+def _owes_validation(runner: Any, validated: int) -> bool:
+    """Whether a resumed run has a validation before it that an uninterrupted one has behind it."""
+    loop = runner.train_loop
+    if runner.val_loop is None or validated == loop.iter:
+        return False
+    by_epoch = isinstance(loop, EpochBasedTrainLoop)
+    if by_epoch and getattr(loop.dataloader.batch_sampler, "first", None):  # not at its start
+        return False
+    done, last = (loop.epoch, loop.max_epochs) if by_epoch else (loop.iter, loop.max_iters)
+    interval = loop.dynamic_intervals[bisect_right(loop.dynamic_milestones, done + 1) - 1]
+    return bool(done >= loop.val_begin and (done % interval == 0 or done == last))
+
+
+def _gradients(runner: Any) -> dict[str, Any]:
+    """Gradients that wait for more iterations, by parameter: none, unless they are accumulated."""
+    named = _model(runner).named_parameters()
+    return {name: each.grad.cpu() for name, each in named if each.grad is not None}
+
+
+def _buffers(runner: Any) -> dict[str, Any]:
+    """Statistics of this process: without SyncBN each has its own, and a checkpoint rank 0's."""
+    model = _model(runner)
+    names = dict(model.named_buffers()).keys() & model.state_dict().keys()
+    return {name: each.cpu() for name, each in model.state_dict().items() if name in names}
+
+
+def _gradients_are_kept(record: logging.LogRecord) -> bool:
+    """Keep mmengine from saying that the gradients of a step that is not complete are lost."""
+    return "gradient of some iterations is lost" not in record.getMessage()
+
+
+def _model(runner: Any) -> Any:
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+def _stoppers(runner: Any) -> list[Any]:
+    return [hook for hook in runner.hooks if isinstance(hook, EarlyStoppingHook)]
+
+
+def _warn(runner: Any, text: str) -> None:
+    runner.logger.log(logging.WARNING, f"resuming is not exact: {text}")

@@ -1,0 +1,150 @@
+"""A model with the weights of a checkpoint, and its predictions on images in memory."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, TRANSFORMS, init_default_scope
+from torch import nn
+
+from agent_attention.weights.fit import unwrap
+from mmengine_agent.checkpoints import load_local
+from mmengine_agent.errors import UserError
+from mmengine_agent.predict.inputs import Load
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; for 'auto' the GPU, or the CPU where there is none.
+
+    Raises:
+        UserError: if there is no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    # torch raises any of these, by the kind of device that it cannot use
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(f"--device {name}: torch cannot use it here") from error
+
+
+def load_model(cfg: Config, checkpoint: str, device: torch.device) -> tuple[Any, dict[str, Any]]:
+    """A model in evaluation mode, and the meta data of its checkpoint.
+
+    Raises:
+        UserError: if the model cannot be built, or the checkpoint cannot be read or does not fit.
+    """
+    if not Path(checkpoint).is_file():
+        raise UserError(f"there is no checkpoint {checkpoint} (from {Path.cwd()})")
+    try:
+        content = load_local(checkpoint)
+        weights = unwrap(content, backbone=False)
+    except ValueError as error:
+        raise UserError(f"cannot load {checkpoint}: {error}") from error
+    model = build_model(cfg)
+    require_fit(model, weights, checkpoint)
+    model.load_state_dict(weights, strict=False)
+    meta = content.get("meta")
+    return model.to(device).eval(), meta if isinstance(meta, dict) else {}
+
+
+def build_model(cfg: Config) -> Any:
+    """The model of a config; without init_weights, so no file of pre-trained weights is needed."""
+    init_default_scope(cfg.get("default_scope") or "mmdet")
+    try:
+        return revert_sync_batchnorm(MODELS.build(cfg.model))
+    except (TypeError, ValueError, LookupError, AssertionError, ImportError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise UserError(f"cannot build what the config describes: {reason}") from error
+
+
+def require_fit(model: nn.Module, found: dict[str, torch.Tensor], path: str) -> None:
+    """Raise UserError if the checkpoint lacks any of the model's weights or statistics."""
+    parameters = dict(model.named_parameters())
+    wanted = {
+        name: value
+        for name, value in model.state_dict().items()
+        if name in parameters or name.endswith((".running_mean", ".running_var"))
+    }
+    missing = sorted(wanted.keys() - found.keys())
+    other = sorted(n for n in wanted.keys() & found.keys() if wanted[n].shape != found[n].shape)
+    if missing or other:
+        faults = f"{len(missing)} of {len(wanted)} weights are missing and {len(other)} differ"
+        raise UserError(
+            f"{path} does not fit the config: {faults} ({', '.join((missing + other)[:5])}, ...). "
+            "The config that training wrote beside the checkpoint fits it"
+        )
+
+
+class Predictor:
+    """Runs a model on images in memory, each as the config's test pipeline prepares it.
+
+    Images of one size after the pipeline go through the model together; others never do, since
+    padding to a neighbour's size changes predictions.
+    """
+
+    def __init__(self, model: Any, pipeline: list[Any]) -> None:
+        loader: dict[str, Any] = next((step for step in pipeline if _is_loader(step)), {})
+        array = {"type": "LoadImageFromNDArray", "to_float32": loader.get("to_float32", False)}
+        # annotations are for training and testing
+        rest = [step for step in pipeline if "Load" not in str(step["type"])]
+        self.model = model
+        self.prepare = Compose([array, *rest])
+        file = {"type": "LoadImageFromFile", **loader, "to_float32": False}
+        self.read_file = TRANSFORMS.build(file)
+
+    @property
+    def load(self) -> Load:
+        """Reads image files as the config does."""
+        return lambda path: self.read_file({"img_path": path})["img"]
+
+    def __call__(self, images: list[np.ndarray]) -> list[Any]:
+        """A data sample for each image (H, W, 3) uint8 BGR, with predictions at its own size.
+
+        Raises:
+            UserError: if memory runs out.
+        """
+        packed = [self.prepare({"img": image, "img_id": 0}) for image in images]
+        groups: dict[torch.Size, list[int]] = {}
+        for index, each in enumerate(packed):
+            groups.setdefault(each["inputs"].shape, []).append(index)
+        found: dict[int, Any] = {}
+        for indices in groups.values():
+            found.update(zip(indices, self._run([packed[i] for i in indices]), strict=True))
+        return [found[index] for index in range(len(images))]
+
+    def _run(self, packed: list[Any]) -> list[Any]:
+        try:
+            with torch.no_grad():
+                return self.model.test_step(pseudo_collate(packed))
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and "memory" not in str(error):
+                raise
+            height, width = packed[0]["inputs"].shape[1:]
+            raise UserError(
+                f"memory ran out on {len(packed)} x {height} x {width} pixels: "
+                "take a smaller --batch-size, or cut large images up with --tile"
+            ) from error
+
+
+def dataset_of(cfg: Config) -> Any:
+    """The data set of a config's test loader; wrappers such as ConcatDataset are opened.
+
+    Raises:
+        UserError: if the config has none.
+    """
+    dataset = cfg.get("test_dataloader", {}).get("dataset", {})
+    while "pipeline" not in dataset:
+        inner = dataset.get("dataset") or dataset.get("datasets")
+        if not inner:
+            raise UserError("the config has no test_dataloader with a pipeline to predict with")
+        dataset = inner[0] if isinstance(inner, list) else inner
+    return dataset
+
+
+def _is_loader(step: Any) -> bool:
+    return "LoadImage" in str(step["type"])

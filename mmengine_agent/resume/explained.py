@@ -1,0 +1,41 @@
+"""A checkpoint that is whole and yet not one of this run: one message instead of a traceback."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from operator import index
+from typing import Any
+
+from agent_attention.weights.read import CheckpointError
+from mmengine_agent.errors import UserError
+
+
+@contextmanager
+def explained(runner: Any) -> Iterator[None]:
+    """Say which checkpoint it was that could not be resumed; mmengine trusts what is in one.
+
+    Raises:
+        UserError: for any error that is not one of the user's already.
+    """
+    try:
+        yield
+    except (UserError, CheckpointError, OSError):
+        raise
+    except Exception as error:
+        path = runner.cfg.get("load_from") or f"the newest checkpoint of {runner.work_dir}"
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(
+            f"--resume: {path} is not of a run of this config ({reason}); to start from its "
+            f"weights alone: --cfg-options load_from={path}"
+        ) from error
+
+
+def explaining(runner: Any, load: Callable[[], None]) -> Callable[[], None]:
+    """``load`` with its errors explained."""
+
+    def load_or_explain() -> None:
+        with explained(runner):
+            load()
+            if min(index(runner.epoch), index(runner.iter)) < 0:
+                raise ValueError(f"epoch {runner.epoch}, iteration {runner.iter}")
+
+    return load_or_explain

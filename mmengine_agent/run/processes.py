@@ -1,0 +1,137 @@
+"""The processes of a run: how they find each other, and what one decides for all."""
+
+import os
+import subprocess
+from collections.abc import Callable
+from datetime import timedelta
+from inspect import signature
+from typing import Any, TypeVar
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import (
+    all_reduce,
+    broadcast_object_list,
+    get_world_size,
+    init_dist,
+    is_main_process,
+)
+
+from mmengine_agent.config_walk import walk
+from mmengine_agent.errors import ToldError, UserError
+
+Value = TypeVar("Value")
+
+
+def join_processes(cfg: Config) -> None:
+    """Join the processes that a launcher started: over NCCL or, without GPUs, over gloo.
+
+    Without a launcher, or a second time, nothing happens. ``env_cfg.dist_cfg`` of the config has
+    the backend and the ``timeout`` in seconds, after which a process no longer waits for others.
+
+    Raises:
+        UserError: if the launcher cannot be used here.
+    """
+    if cfg.launcher == "none" or torch.distributed.is_initialized():
+        return
+    settings = dict(cfg.get("env_cfg", {}).get("dist_cfg") or {})
+    if cfg.launcher == "slurm":
+        port = settings.pop("port", None)
+        name_ourselves()
+        os.environ["MASTER_PORT"] = str(port or os.environ["MASTER_PORT"])
+    if torch.cuda.is_available():
+        init_dist("pytorch" if cfg.launcher == "slurm" else cfg.launcher, **settings)
+    elif cfg.launcher == "mpi":
+        raise UserError("--launcher mpi needs GPUs; on the CPU use tools/dist_train.sh")
+    else:  # mmengine's own start-up asks for a CUDA device
+        seconds = settings.get("timeout")
+        limit = None if seconds is None else timedelta(seconds=float(seconds))
+        torch.distributed.init_process_group("gloo", timeout=limit)
+
+
+def fit_to_cpu(cfg: Config) -> None:
+    """Make a config one that several processes can train without GPUs, in place."""
+    known = signature(torch.nn.parallel.DistributedDataParallel).parameters
+    sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    cfg.model_wrapper_cfg = {
+        "type": "MMDistributedDataParallel",
+        "device_ids": None,
+        sync: False,  # torch 2.13 has another name for it
+        "find_unused_parameters": cfg.get("find_unused_parameters", False),
+    }
+    if replace_sync_bn(cfg.model) and is_main_process():
+        print("SyncBN needs GPUs: on the CPU each process normalises its own part (BN)")
+
+
+def replace_sync_bn(model: Any) -> int:
+    """Make every SyncBN of a model config a BN, in place; the number replaced."""
+    found = [node for _, node in walk(model) if node.get("type") == "SyncBN"]
+    for node in found:
+        node["type"] = "BN"
+    return len(found)
+
+
+def agree(decide: Callable[[], Value]) -> Value:
+    """What the first process decides, in all of them.
+
+    Raises:
+        UserError: if the first one raised it, in all of them; it alone tells the user.
+    """
+    if get_world_size() == 1:
+        return decide()
+    told: list[Any] = [None, None]
+    mistake: UserError | None = None
+    if is_main_process():
+        try:
+            told[0] = decide()
+        except UserError as error:
+            mistake, told[1] = error, str(error)
+    broadcast_object_list(told)
+    if mistake is not None:
+        raise mistake
+    if told[1] is not None:
+        raise ToldError(told[1])
+    return told[0]
+
+
+def was_restarted() -> bool:
+    """Whether torchrun has started these processes again, after some of them died.
+
+    Machines whose own processes were well still count from 0, so all are asked.
+    """
+    count = torch.tensor(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")))
+    all_reduce(count, "max")
+    return bool(count > 0)
+
+
+def name_ourselves() -> None:
+    """Say in the environment, as torchrun does, what Slurm says in its own words.
+
+    Raises:
+        UserError: if Slurm has not started this process, or its first machine has no name.
+    """
+    names = {"RANK": "PROCID", "WORLD_SIZE": "NTASKS", "LOCAL_RANK": "LOCALID"}
+    absent = [f"SLURM_{name}" for name in names.values() if f"SLURM_{name}" not in os.environ]
+    if absent:
+        raise UserError(
+            f"--launcher slurm: {', '.join(absent)} not set, so srun has not started this process; "
+            "see tools/slurm_train.sh"
+        )
+    os.environ.update({ours: os.environ[f"SLURM_{theirs}"] for ours, theirs in names.items()})
+    # two jobs on one machine must not meet
+    job = int(os.environ.get("SLURM_JOB_ID", "0"))
+    os.environ.setdefault("MASTER_PORT", str(20000 + job % 20000))
+    if "MASTER_ADDR" not in os.environ:
+        os.environ["MASTER_ADDR"] = _first_machine()
+
+
+def _first_machine() -> str:
+    nodes = os.environ.get("SLURM_NODELIST", "")
+    ask = ["scontrol", "show", "hostnames", nodes]
+    try:
+        return subprocess.run(ask, capture_output=True, text=True, check=True).stdout.split()[0]
+    except (OSError, subprocess.CalledProcessError, IndexError) as error:
+        raise UserError(
+            f"--launcher slurm: `{' '.join(ask)}` does not name the first machine ({error}); "
+            "set MASTER_ADDR"
+        ) from error

@@ -1,0 +1,117 @@
+"""How a run is set up: config, data, processes. Shared by ``tools/train.py`` and ``test.py``."""
+
+import os
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.runner import Runner
+
+from mmengine_agent.data.user_data import DataFlags, point_at
+from mmengine_agent.errors import UserError
+from mmengine_agent.run.exit import one_line
+from mmengine_agent.run.processes import fit_to_cpu, join_processes, name_ourselves
+from mmengine_agent.task import task_of
+
+
+class KeyValues(DictAction):
+    """``--cfg-options KEY=VALUE ...``; anything else is a usage error."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        for value in values:
+            if "=" not in value:
+                parser.error(f"--cfg-options takes KEY=VALUE, got {value}")
+        super().__call__(parser, namespace, values, option_string)
+
+
+def add_common_flags(parser: ArgumentParser) -> None:
+    """The flags that training and testing share."""
+    parser.add_argument("--work-dir", metavar="DIR", help="default: work_dirs/<config name>")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=KeyValues,
+        metavar="KEY=VALUE",
+        help="settings of the config to change, such as train_dataloader.batch_size=4",
+    )
+    parser.add_argument(
+        "--launcher",
+        choices=["none", "pytorch", "slurm", "mpi"],
+        default="none",
+        help="%(choices)s",
+    )
+    # torchrun gives the rank in the environment; older launchers pass it as a flag
+    parser.add_argument("--local-rank", "--local_rank", type=int, default=0)
+    DataFlags.add_to(parser)
+
+
+def read_config(config: str, options: dict[str, Any] | None = None) -> Config:
+    """Read a config file and change settings of it.
+
+    Raises:
+        UserError: if the file is not there or cannot be read.
+    """
+    path = Path(config)
+    if not path.is_file():
+        raise UserError(f"there is no config {path} (from {Path.cwd()}); see the folder configs/")
+    try:
+        cfg = Config.fromfile(path)
+        cfg.merge_from_dict(options or {})
+    except Exception as error:  # a config is the user's own code, and may raise anything
+        raise UserError(f"cannot read the config {path}: {one_line(error)}") from error
+    return cfg
+
+
+def load_config(args: Namespace) -> Config:
+    """The config of a run: read, pointed at the user's data, with its work directory.
+
+    Raises:
+        UserError: if the config cannot be read or the data flags do not apply to it.
+    """
+    if args.launcher == "slurm":
+        name_ourselves()  # before anything can fail: one process tells of it
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    cfg = read_config(args.config, args.cfg_options)
+    task_of(cfg)  # registers what the tools put into configs, whether or not the config imports it
+    classes = point_at(cfg, DataFlags.of(args))
+    if classes:
+        print(f"{len(classes)} classes: {', '.join(classes)}")
+    cfg.work_dir = args.work_dir or cfg.get("work_dir") or f"work_dirs/{Path(args.config).stem}"
+    cfg.launcher = args.launcher
+    return cfg
+
+
+def build_runner(cfg: Config, dumped: Mapping[str, Any] | None = None) -> Runner:
+    """The runner of a config, on GPUs or, where there are none, on the CPU.
+
+    Args:
+        cfg: the config.
+        dumped: settings that the config in the work directory shall have in place of these.
+
+    Raises:
+        UserError: if the config describes something that cannot be built.
+    """
+    if cfg.get("strategy") or cfg.get("runner_type", "Runner") != "Runner":
+        raise UserError(
+            "the config asks for another runner (strategy, runner_type). Of several processes each "
+            "holds the whole model here (DDP): FSDP and DeepSpeed are not supported, see "
+            "docs/training_at_scale.md"
+        )
+    join_processes(cfg)
+    if cfg.launcher != "none" and not torch.cuda.is_available():
+        fit_to_cpu(cfg)
+    try:
+        runner = Runner.from_cfg(cfg)
+    except (TypeError, ValueError, KeyError, ImportError) as error:
+        raise UserError(f"cannot build what the config describes: {one_line(error)}") from error
+    for hook in task_of(cfg).hooks():
+        runner.register_hook(hook)
+    used = {key: cfg.get(key) for key in dumped or {}}
+    if used != (dumped or {}):
+        runner.cfg.update(dumped)
+        runner.dump_config()
+        runner.cfg.update(used)
+    return runner

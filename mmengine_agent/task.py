@@ -1,0 +1,124 @@
+"""What differs between tasks: one object a task, so that nothing else asks which one it is.
+
+A task is a class in a package of its own, an instance of it called ``TASK``, and a line in
+``ADAPTERS``. What both tasks share stands in ``mmengine_agent`` and asks ``task_of(cfg)``.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import nn
+
+# by ``default_scope`` of a config: the module with its ``TASK``; imported when a config needs it,
+# since mmdet or mmseg may be installed alone
+ADAPTERS = {"mmdet": "mmdet_agent.task", "mmseg": "mmseg_agent.task"}
+
+
+def task_of(cfg: Config) -> "Task":
+    """The task of a config, by its ``default_scope``; any other than those known is detection.
+
+    The import of a task's package registers its backbones and the hooks of this toolkit.
+    """
+    scope = cfg.get("default_scope")
+    task: Task = import_module(ADAPTERS.get(scope, ADAPTERS["mmdet"])).TASK
+    return task
+
+
+class Task(ABC):
+    """One task: its data, its scores, its models' inputs and outputs."""
+
+    name: ClassVar[str]  # in evaluation.json
+    scope: ClassVar[str]  # of its package's registries
+    layout: ClassVar[str]  # of its usual data set, with {root}
+    main_score: ClassVar[str]
+    perfect_score: ClassVar[float]
+    flops_shape: ClassVar[tuple[int, int]]  # (H, W) of the published counts
+    dump: ClassVar[str]  # the evaluator that writes predictions into a file
+
+    # ---- data
+
+    @abstractmethod
+    def point_at(self, cfg: Config, flags: Any) -> Sequence[str] | None:
+        """Point loaders and evaluators of a config at a user's data, in place.
+
+        Args:
+            cfg: the config.
+            flags: ``mmengine_agent.data.user_data.DataFlags``, not empty.
+
+        Returns:
+            The class names, where they are no longer the config's own.
+
+        Raises:
+            UserError: if the annotations cannot be read.
+        """
+
+    @abstractmethod
+    def data_problems(self, cfg: Config, splits: Sequence[str]) -> Iterator[str]:
+        """What is wrong with the data of some splits; warnings begin with ``WARNING``."""
+
+    @abstractmethod
+    def label_numbers(self, cfg: Config, names: tuple[str, ...]) -> tuple[int, ...]:
+        """The data set's own numbers of the model's labels, in the order of the labels."""
+
+    def label_check(self) -> Callable[[Path, int], None] | None:
+        """What looks at a label map's file, given the number of classes; None without such maps."""
+        return None
+
+    # ---- runs
+
+    def hooks(self) -> list[Hook]:
+        """Hooks that every run of the task has, beside those of its config."""
+        return []
+
+    @abstractmethod
+    def record(self, metric: BaseMetric, runner: Runner, cfg: Config) -> Any:
+        """The ``report.record.Record`` that goes with a metric; None if the metric lacks it."""
+
+    @abstractmethod
+    def show_predictions(self, cfg: Config, folder: str) -> None:
+        """Have predictions drawn into a folder, in testing."""
+
+    # ---- test-time augmentation
+
+    @abstractmethod
+    def tta_model(self, cfg: Config) -> dict[str, Any]:
+        """The config of the wrapper that merges the predictions of all views of an image."""
+
+    def tta_step(self, step: Any) -> Any:
+        """A step of the test pipeline as it must be after views were made."""
+        return step
+
+    def before_tta(self, cfg: Config) -> None:  # noqa: B027  (there may be nothing)
+        """Take out of a config, in place, what cannot be merged."""
+
+    # ---- models
+
+    @abstractmethod
+    def writer(self, classes: Any, model: nn.Module, threshold: float, write: bool) -> Any:
+        """The ``predict.writer.Writer`` of a model's predictions.
+
+        Args:
+            classes: ``predict.classes.Classes`` of the model.
+            model: the model.
+            threshold: least score of an object.
+            write: whether results are written, beside pictures.
+        """
+
+    @abstractmethod
+    def exported(self, model: nn.Module, normalise: nn.Module, labels: bool) -> Any:
+        """The part of a model that can be exported (``export.modules.Exported``).
+
+        Raises:
+            UserError: if the model, or ``labels``, cannot be exported.
+        """
+
+    @abstractmethod
+    def run_for_flops(self, model: Any, shape: tuple[int, int]) -> None:
+        """Run a model on the meta device as the published counts do, on an image (H, W)."""

@@ -1,0 +1,54 @@
+"""Checking an ADE20K-like set: pairs of images and label maps, in threads."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from tqdm import tqdm
+
+from mmengine_agent.data.check import CheckedSet, Place
+from mmengine_agent.data.images import look_at
+from mmseg_agent.data import label_maps
+from mmseg_agent.data.clean import link_pairs
+from mmseg_agent.data.sheet import ade_tiles
+
+
+@dataclass
+class AdeSet(CheckedSet):
+    """An ADE20K-like set that was checked."""
+
+    counts_boxes: ClassVar[bool] = False
+    pairs: list[label_maps.Pair] = field(default_factory=list)
+
+    def tiles(self) -> list[np.ndarray]:
+        return ade_tiles(self.pairs, self.findings)
+
+    def write_clean(self, folder: Path) -> str:
+        return link_pairs(self.place, self.pairs, self.findings, folder)
+
+
+def check_ade(place: Place, names: list[str], workers: int, fast: bool = False) -> AdeSet:
+    """Check a folder of images and one of label maps; ``names`` are of labels 1, 2, ..."""
+    found = AdeSet(place)
+    found.pairs, faults = label_maps.find_pairs(place.images, place.ann)
+    found.findings.add(faults)
+    pixels: Counter[int] = Counter()
+    images: Counter[int] = Counter()
+    look = partial(label_maps.look_at_pair, classes=len(names), fast=fast)
+    looked = look_at(look, found.pairs, workers)
+    for each in tqdm(looked, desc=place.name, total=len(found.pairs), unit="pair"):
+        found.findings.add(each.faults)
+        found.figures.sizes.update([each.size] if each.size else [])
+        pixels.update(each.pixels)
+        images.update(each.pixels.keys())
+    if found.pairs:
+        found.findings.add(label_maps.unused_classes(pixels, names))
+    label_names = {0: "(ignore)", **dict(enumerate(names, 1))}
+    for number, name in label_names.items():
+        found.figures.amounts[name] += pixels[number] + (0 if number else pixels[255])
+        found.figures.images[name] += images[number]
+    found.figures.entries = {"pairs": len(found.pairs)}
+    return found

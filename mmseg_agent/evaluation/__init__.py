@@ -1,0 +1,1 @@
+"""What testing a segmentor records for the report."""

@@ -1,0 +1,165 @@
+"""The record of a segmentor's test: counts of pixels, image by image.
+
+K is the number of classes.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from mmengine.evaluator import BaseMetric
+from mmseg.evaluation import IoUMetric
+from torch import Tensor
+from tqdm import tqdm
+
+from mmengine_agent.report.pictures import (
+    SIDE,
+    hexadecimal,
+    palette_of,
+)
+from mmengine_agent.report.record import Record, best_and_worst
+from mmseg_agent.evaluation.pictures import draw_segmentation
+
+_NO_CLASS = 65535  # in the maps kept for pictures
+
+
+class Image(NamedTuple):
+    """An image's share of the confusion matrix, sparse, and small label maps as PNG."""
+
+    path: str
+    cells: np.ndarray  # (n,), row * (K + 1) + column
+    counts: np.ndarray  # (n,), pixels
+    truth: bytes
+    prediction: bytes
+
+
+class SegmentationRecord(Record):
+    """Counts pixels of each true and predicted class.
+
+    The last row and column hold labels that are no class, which mmseg's IoU counts as well: against
+    the predicted class.
+
+    Args:
+        beside: the config's own ``IoUMetric``; its ``ignore_index`` is used.
+    """
+
+    def __init__(self, beside: BaseMetric) -> None:
+        super().__init__(beside)
+        self.ignored = beside.ignore_index
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Count the pixels of a batch."""
+        size = len(self.dataset_meta["classes"]) + 1
+        for sample in data_samples:
+            guess = sample["pred_sem_seg"]["data"].squeeze(0)
+            truth = sample["gt_sem_seg"]["data"].squeeze(0).to(guess)
+            counted = truth != self.ignored
+            rows = truth[counted].long().clamp(max=size - 1)
+            columns = guess[counted].long().clamp(max=size - 1)
+            pixels = torch.bincount(rows * size + columns, minlength=size * size)
+            cells = pixels.nonzero().squeeze(1)
+            maps = _packed(truth, self.ignored), _packed(guess, -1)  # guesses ignore nothing
+            found = (cells.cpu().numpy(), pixels[cells].cpu().numpy())
+            self.results.append(Image(sample.get("img_path", ""), *found, *maps))
+
+    def found(self) -> list[Any]:
+        found = list(self.results)
+        self.results.clear()
+        return found
+
+    def summary(self) -> dict[str, Any]:
+        names = list(self.dataset_meta["classes"])
+        total = sum(
+            (dense(image, len(names)) for image in self.gathered),
+            np.zeros((len(names) + 1,) * 2, dtype=np.int64),
+        )
+        other = total[-1].any() or total[:, -1].any()
+        shown = total if other else total[:-1, :-1]
+        labels = [*names, "no class"] if other else names
+        return {
+            "task": "segmentation",
+            "classes": names,
+            "settings": {},
+            "table": table(total),
+            "confusion": {"labels": labels, "counts": shown.tolist()},
+            **self._pictures(names),
+        }
+
+    def _pictures(self, names: list[str]) -> dict[str, Any]:
+        scored = [(image, *image_scores(dense(image, len(names)))) for image in self.gathered]
+        rows = [each for each in scored if each[3]]  # a whole image may be ignored
+        chosen = best_and_worst(rows, [row[1] for row in rows], [row[3] for row in rows])
+        palette = palette_of(self.dataset_meta)
+        pictures, seen = [], set()
+        for group, (image, iou, accuracy, _) in tqdm(chosen, desc="pictures", disable=None):
+            maps = _unpacked(image.truth), _unpacked(image.prediction)
+            seen |= {*np.unique(maps[0]).tolist(), *np.unique(maps[1]).tolist()}
+            drawn = draw_segmentation(image.path, *maps, names, palette)
+            told = f"mIoU {iou:.1f} %, {accuracy:.1f} % of the pixels right"
+            about = {"image": image.path, "group": group, "score": iou}
+            pictures.append({**about, "told": told, **drawn})
+        legend = [(names[i], hexadecimal(palette[i])) for i in sorted(seen) if i < len(names)]
+        return {"pictures": pictures, "legend": legend}
+
+
+def dense(image: Image, classes: int) -> np.ndarray:
+    """An image's pixels (K + 1, K + 1) of each true (row) and predicted class."""
+    size = classes + 1
+    counts = np.zeros(size * size, dtype=np.int64)
+    counts[image.cells] = image.counts
+    return counts.reshape(size, size)
+
+
+def areas(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pixels (K,) that are right, that are of a class, and that are predicted to be."""
+    return counts.diagonal()[:-1], counts.sum(1)[:-1], counts.sum(0)[:-1]
+
+
+def table(counts: np.ndarray) -> dict[str, Any]:
+    """Share of the pixels, IoU, accuracy and precision of each class in %, None where undefined."""
+    right, true, guessed = areas(counts)
+    columns = {
+        "% of pixels": _percent(true, np.full_like(true, true.sum())),
+        "IoU": _percent(right, true + guessed - right),
+        "Acc": _percent(right, true),
+        "precision": _percent(right, guessed),
+    }
+    rows = zip(*columns.values(), strict=True)
+    return {"columns": list(columns), "rows": [list(row) for row in rows], "digits": 2}
+
+
+def image_scores(counts: np.ndarray) -> tuple[float, float, int]:
+    """Mean IoU and accuracy of one image in %, and how many classes it has or is given."""
+    right, true, guessed = areas(counts)
+    union = true + guessed - right
+    there = union > 0
+    if not true.sum():
+        return 0.0, 0.0, 0
+    iou = 100 * float(np.mean(right[there] / union[there]))
+    return iou, 100 * float(right.sum() / true.sum()), int(there.sum())
+
+
+def _percent(part: np.ndarray, whole: np.ndarray) -> list[float | None]:
+    pairs = zip(part.tolist(), whole.tolist(), strict=True)
+    return [round(100 * some / all_, 6) if all_ else None for some, all_ in pairs]
+
+
+def _packed(labels: Tensor, ignored: int) -> bytes:
+    """A label map (height, width), thinned out to at most ``SIDE`` pixels, as 16-bit PNG."""
+    step = -(-max(labels.shape) // SIDE)
+    small = labels[::step, ::step].cpu().numpy().astype(np.int64)
+    small[small == ignored] = _NO_CLASS
+    return cv2.imencode(".png", small.astype(np.uint16))[1].tobytes()
+
+
+def _unpacked(png: bytes) -> np.ndarray:
+    labels = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert labels is not None  # it is our own
+    return labels.astype(np.int64)
+
+
+def record_of(metric: BaseMetric) -> Record | None:
+    """The record that goes with an ``IoUMetric``; None with any other metric."""
+    return SegmentationRecord(metric) if isinstance(metric, IoUMetric) else None

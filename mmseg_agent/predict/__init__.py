@@ -1,0 +1,1 @@
+"""Predictions of a segmentor: put together, saved and drawn."""

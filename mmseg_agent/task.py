@@ -1,0 +1,71 @@
+"""Semantic segmentation, on ADE20K-like data."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
+from mmengine.runner import Runner
+from torch import nn
+
+from mmengine_agent.export.modules import Exported
+from mmengine_agent.predict.classes import Classes
+from mmengine_agent.task import Task
+from mmseg_agent import export, flops
+from mmseg_agent.data import label_maps, move, problems
+from mmseg_agent.evaluation.record import SegmentationRecord, record_of
+from mmseg_agent.predict.classes import map_numbers
+from mmseg_agent.predict.writer import SegmentationWriter
+
+
+class Segmentation(Task):
+    """mmseg's part of what ``Task`` asks."""
+
+    name = "segmentation"
+    scope = "mmseg"
+    layout = """
+    {root}/
+        images/training/*.jpg, images/validation/*.jpg
+        annotations/training/*.png, annotations/validation/*.png  (0 = ignore, 1 = first class)"""
+    main_score = "mIoU"
+    perfect_score = 100.0
+    flops_shape = (512, 2048)
+    dump = "DumpResults"
+
+    def point_at(self, cfg: Config, flags: Any) -> Sequence[str] | None:
+        return move.point_at(cfg, flags)
+
+    def data_problems(self, cfg: Config, splits: Sequence[str]) -> Iterator[str]:
+        return problems.data_problems(cfg, splits)
+
+    def label_numbers(self, cfg: Config, names: tuple[str, ...]) -> tuple[int, ...]:
+        return map_numbers(cfg, names)
+
+    def label_check(self) -> Callable[[Path, int], None]:
+        return label_maps.require_plain
+
+    def record(self, metric: BaseMetric, runner: Runner, cfg: Config) -> SegmentationRecord | None:
+        return record_of(metric)
+
+    def show_predictions(self, cfg: Config, folder: str) -> None:
+        cfg.visualizer.save_dir = folder
+
+    def tta_model(self, cfg: Config) -> dict[str, Any]:
+        return {"type": "SegTTAModel"}
+
+    def writer(
+        self, classes: Classes, model: Any, threshold: float, write: bool
+    ) -> SegmentationWriter:
+        head = model.decode_head
+        head = head if hasattr(head, "num_classes") else head[-1]
+        return SegmentationWriter(classes, getattr(head, "threshold", None) or 0.5, write)
+
+    def exported(self, model: nn.Module, normalise: nn.Module, labels: bool) -> Exported:
+        return export.exported(model, normalise, labels)
+
+    def run_for_flops(self, model: Any, shape: tuple[int, int]) -> None:
+        flops.run_segmentor(model, shape)
+
+
+TASK = Segmentation()

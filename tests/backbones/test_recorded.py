@@ -1,0 +1,53 @@
+"""Recorded graphs: traced, exported and compiled models give the numbers of the eager ones."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from helpers import normal, seeded_input, small_pvt, small_swin
+from torch import Tensor, nn
+
+pytestmark = pytest.mark.usefixtures("always_tiles")
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "pvt": small_pvt,
+    "pvt with softmax": lambda **options: small_pvt(attn_types="ABAB", **options),
+    "swin": small_swin,
+}
+models = pytest.mark.parametrize("name", MODELS)
+close = torch.testing.assert_close
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+@pytest.mark.parametrize("check", [False, True])
+@models
+def test_traced_models_give_the_same_maps(name: str, gradients: bool, check: bool) -> None:
+    model, first, second = MODELS[name]().eval(), seeded_input(1, 64, 96), normal(2, (1, 3, 64, 96))
+    with torch.set_grad_enabled(gradients):
+        traced = torch.jit.trace(model, first, check_trace=check)
+        close(traced(second), model(second), **CLOSE)
+
+
+@models
+def test_exported_models_give_the_same_maps_and_leave_the_model_alone(name: str) -> None:
+    model, first, second = MODELS[name]().eval(), seeded_input(1, 64, 96), normal(2, (1, 3, 64, 96))
+    with torch.no_grad():
+        wanted = model(second)
+        exported = torch.export.export(model, (first,)).module()
+        close(exported(second), wanted, **CLOSE)
+        found = model(second)
+    assert all(type(out) is Tensor for out in found)
+    close(found, wanted, rtol=0, atol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["pvt", "swin"])
+def test_a_compiled_model_takes_a_second_size(name: str) -> None:
+    """The first compilation is for one size, the second for any (torch's default)."""
+    torch.compiler.reset()
+    model = MODELS[name](out_indices=(0, 1)).eval()  # as few blocks as have every kind
+    compiled = torch.compile(model, backend="aot_eager")
+    for shape in [(1, 3, 96, 128), (1, 3, 128, 96)]:
+        x = normal(1, shape)
+        close(compiled(x), model(x), **CLOSE)
