@@ -42,14 +42,14 @@ FLAGS = (
 def cases() -> list[tuple[Case, tuple[Step, ...]]]:
     """All that is run, and through which steps."""
     known, all_steps = recipes(), (*chain.TRAINING, *chain.USING)
-    one_kill = tuple(step for step in chain.TRAINING if step is not chain.killed)
+    together = (*(step for step in chain.TRAINING if step is not chain.killed), chain.tested)
     found = [(Case(name, path), all_steps) for name, path in known.items()]
     for kind, name in KINDS.items():
         options = ("model.backbone.with_cp=True",)
         flagged = Case(f"{kind}, all flags", known[name], FLAGS, options)
         found += [(flagged, all_steps)]
     for kind, name in KINDS.items():
-        found += [(Case(f"{kind}, two processes", known[name], processes=2), one_kill)]
+        found += [(Case(f"{kind}, two processes", known[name], processes=2), together)]
     return found
 
 
