@@ -337,8 +337,9 @@ def test_other_models_in_another_order_of_channels(name: str, tmp_path: Path) ->
     made = make(name, tmp_path)
     image = photo(2, 70, 90)
     wanted = predict(made.model, image)
-    settings = Config.fromfile(made.config).model.data_preprocessor
-    model = SEGMENTATION.exported(made.model, Normalise(settings, "bgr"), labels=False)
+    cfg = Config.fromfile(made.config)
+    settings = cfg.model.data_preprocessor
+    model = task_of(cfg).exported(made.model, Normalise(settings, "bgr"), labels=False)
     close(model(image.flip(1)), wanted, **CLOSE)
 
 

@@ -18,6 +18,8 @@ from mmengine.config import Config
 from mmengine.fileio import load
 from mmengine.registry import MODELS, DefaultScope
 
+from mmengine_agent.task import task_of
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -103,8 +105,8 @@ def test_every_recipe_is_a_published_one_and_the_other_way_round() -> None:
 
 @every_row
 def test_parameters_and_flops_are_as_published(row: Published) -> None:
-    shape = get_flops.SHAPES["detection" if is_detector(row) else "segmentation"]
-    counts = get_flops.count(config(row.name).copy(), shape)
+    cfg = config(row.name).copy()
+    counts = get_flops.count(cfg, task_of(cfg).flops_shape)
     model = counts["model"]
     assert abs(model.parameters / 1e6 - row.params) < 1
     assert abs(model.multiply_adds / 1e9 - row.gflops) <= 1.1

@@ -2,6 +2,9 @@
 
 from mmengine.config import Config
 
+import mmengine_agent.hooks  # registers what is named below, as does the next
+import mmengine_agent.resume.loops  # noqa: F401
+
 
 def make_resumable(cfg: Config) -> None:
     """Put the hooks and the loop of this package into a config, in place; twice changes nothing.

@@ -10,16 +10,18 @@ from filelock import FileLock, Timeout
 from mmengine_agent.errors import UserError
 
 LOCK = "training.lock"
-_HELD: list[FileLock] = []  # a lock ends with its object, or with the process
+_HELD: dict[Path, FileLock] = {}  # a lock ends with its object, or with the process
 
 
 def lock_work_dir(folder: str | Path) -> None:
-    """Keep a work directory for this process until it ends, however it ends.
+    """Keep a work directory for this process until it ends, however it ends; twice is once.
 
     Raises:
         UserError: if another process trains there.
     """
-    path = Path(folder, LOCK)
+    path = Path(folder, LOCK).resolve()
+    if path in _HELD:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     owner = path.with_suffix(".owner")
     lock = FileLock(path)
@@ -35,4 +37,4 @@ def lock_work_dir(folder: str | Path) -> None:
         print(f"warning: {path}: this disk cannot lock ({error})", file=sys.stderr)
         return
     owner.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
-    _HELD.append(lock)
+    _HELD[path] = lock
