@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from torch.utils.data import BatchSampler, DataLoader
 
 from mmengine_agent import files
 from mmengine_agent.errors import UserError
+from mmengine_agent.hooks.resume import ExactResumeHook
 from mmengine_agent.resume.data_order import (
     Batch,
     EndlessBatches,
@@ -491,6 +493,36 @@ def test_two_processes_stop_together_and_go_on_exactly(tmp_path: Path) -> None:
     assert in_two_processes(tmp_path / "parts") == [0, 0]
     name = "run/epoch_4.pth"
     assert difference(tmp_path / "parts" / name, tmp_path / "whole" / name) is None
+
+
+def validate_with_own_statistics(meeting: Path, rank: int) -> int:
+    """One of two processes whose BN has other statistics: 0 if it validates with the first's."""
+    signal.alarm(60)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=2
+    )
+    model = torch.nn.BatchNorm1d(3)
+    model.running_mean.fill_(rank + 1)
+    runner: Any = SimpleNamespace(model=model, world_size=2)
+    hook = ExactResumeHook()
+    hook.before_val(runner)
+    within = model.running_mean.tolist()
+    hook.after_val(runner)
+    return int((within, model.running_mean.tolist()) != ([1.0] * 3, [rank + 1.0] * 3))
+
+
+def test_all_processes_validate_what_is_saved(tmp_path: Path) -> None:
+    """Without SyncBN each has its own statistics, and a checkpoint has those of the first."""
+    children = []
+    for rank in range(2):
+        children.append(os.fork())
+        if not children[-1]:
+            code = 70
+            try:
+                code = validate_with_own_statistics(tmp_path / "meeting", rank)
+            finally:
+                os._exit(code)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
 
 
 def test_a_config_is_made_resumable_once(tmp_path: Path) -> None:

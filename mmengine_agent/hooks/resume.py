@@ -5,7 +5,7 @@ from bisect import bisect_right
 from contextlib import nullcontext
 from typing import Any
 
-from mmengine.dist import all_gather_object, get_rank
+from mmengine.dist import all_gather_object, broadcast, get_rank
 from mmengine.hooks import EarlyStoppingHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
@@ -51,6 +51,7 @@ class ExactResumeHook(Hook):
         self.loaded: dict[str, Any] | None = None
         self.gathered: dict[str, Any] | None = None
         self.before_validation: dict[str, Any] | None = None
+        self.own_buffers: dict[str, Any] = {}  # of this process, while it validates
         self.validated = 0  # iteration of the last validation that was finished
         self.seed = 0
 
@@ -61,7 +62,7 @@ class ExactResumeHook(Hook):
         mine = {
             "random": self.before_validation or random_state(),
             "gradients": _gradients(runner),
-            "buffers": _buffers(runner) if runner.world_size > 1 else {},
+            "buffers": self.own_buffers or (_buffers(runner) if runner.world_size > 1 else {}),
         }
         batches = runner.train_loop.dataloader.batch_sampler
         self.gathered = {
@@ -86,18 +87,30 @@ class ExactResumeHook(Hook):
             checkpoint[KEY], self.gathered = self.gathered, None
 
     def before_val(self, runner: Any) -> None:
-        """Remember the random states: a validation changes nothing for training."""
+        """Remember the random states: a validation changes nothing for training.
+
+        Without SyncBN each process has statistics of its own, and a checkpoint those of the first.
+        All validate with those, so that the scores are those of the checkpoint.
+        """
         self.before_validation = random_state()
+        if runner.world_size > 1:
+            self.own_buffers = _buffers(runner)
+            state = _model(runner).state_dict()
+            for name in sorted(self.own_buffers):
+                broadcast(state[name])
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """Remember that it was finished."""
         self.validated = runner.iter
 
     def after_val(self, runner: Any) -> None:
-        """Go back to the random states."""
+        """Go back to the random states, and to the statistics of this process."""
         if self.before_validation is not None:
             set_random_state(self.before_validation)
         self.before_validation = None
+        if self.own_buffers:
+            _model(runner).load_state_dict(self.own_buffers, strict=False)
+        self.own_buffers = {}
 
     # ---- resuming
 
@@ -205,7 +218,8 @@ def _buffers(runner: Any) -> dict[str, Any]:
     """Statistics of this process: without SyncBN each has its own, and a checkpoint rank 0's."""
     model = _model(runner)
     names = dict(model.named_buffers()).keys() & model.state_dict().keys()
-    return {name: each.cpu() for name, each in model.state_dict().items() if name in names}
+    state = model.state_dict()
+    return {name: state[name].to("cpu", copy=True) for name in names}
 
 
 def _gradients_are_kept(record: logging.LogRecord) -> bool:
