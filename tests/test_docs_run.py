@@ -100,7 +100,7 @@ def test_training_on_own_data_begins(
     found: list[Any] = []
     monkeypatch.chdir(own)
     monkeypatch.setattr(
-        load("tools/train.py"), "build_runner", lambda cfg: found.append(cfg) or mock.Mock()
+        load("tools/train.py"), "build_runner", lambda cfg, **_: found.append(cfg) or mock.Mock()
     )
     run("tools/train.py", words, monkeypatch)
     (cfg,) = found
