@@ -1,5 +1,10 @@
 """For every test."""
 
+import os
+
+# Before torch is imported: a pool of threads does not survive a fork, and tests fork.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import random
 from collections.abc import Iterator
 
