@@ -21,7 +21,6 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from agent_attention.weights.allowed import inert_attribute, is_inert
-from agent_attention.weights.fit import unwrap
 from agent_attention.weights.read import CheckpointError, load_file
 from mmengine_agent.config_text import drop_code
 
@@ -29,15 +28,14 @@ from mmengine_agent.config_text import drop_code
 def install_safe_loader() -> None:
     """Make mmengine read files, addresses and its lists of models through ``load_file``.
 
-    Object stores keep their loaders, which hand out bytes that nothing here has checked: each use
-    is a warning.
+    Other schemes, such as those of object stores, keep their loaders, which nothing here checks:
+    each use is a warning.
     """
     CheckpointLoader.register_scheme("", load_local, force=True)
     CheckpointLoader.register_scheme(["http://", "https://"], load_address, force=True)
     CheckpointLoader.register_scheme([f"{name}://" for name in _LISTS], load_named, force=True)
-    for prefix in _STORES:
-        load = CheckpointLoader._schemes.get(prefix)
-        if load is not None and not hasattr(load, "__wrapped__"):
+    for prefix, load in list(CheckpointLoader._schemes.items()):
+        if load not in (load_local, load_address, load_named) and not hasattr(load, "__wrapped__"):
             CheckpointLoader.register_scheme(prefix, _with_warning(load), force=True)
 
 
@@ -91,31 +89,24 @@ def load_named(filename: str, map_location: Any = None) -> Any:
         CheckpointError: if no list has the name, or the file cannot be read safely.
     """
     scheme, _, name = filename.partition("://")
-    try:
-        models = getattr(mmengine_checkpoint, _LISTS[scheme])()
-    except ImportError as error:
-        raise CheckpointError(f"{filename} needs a package: {error}") from error
-    if _LISTS[scheme] == "get_external_models":
-        name = mmengine_checkpoint.get_deprecated_model_names().get(name, name)
+    models = getattr(mmengine_checkpoint, _LISTS[scheme])()
+    name = mmengine_checkpoint.get_deprecated_model_names().get(name, name)
     if name not in models:
         raise CheckpointError(f"there is no {filename}; {scheme}:// has {', '.join(models)}")
     place = models[name]
     if "://" not in place:  # of the user's own open_mmlab.json, which lies there
         place = str(Path(mmengine_checkpoint._get_mmengine_home(), place))
-    checkpoint = CheckpointLoader.load_checkpoint(place)
-    if scheme == "mmcls":  # a whole classifier, of which its users want the backbone
-        checkpoint = {"state_dict": unwrap(checkpoint)}
-    return checkpoint
+    return CheckpointLoader.load_checkpoint(place)
 
 
 def _with_warning(load: Callable[..., Any]) -> Callable[..., Any]:
-    """The loader of an object store, with a warning."""
+    """The loader of another scheme, with a warning."""
 
     @functools.wraps(load)
     def load_unchecked(filename: str, *args: Any, **kwargs: Any) -> Any:
         print_log(
-            f"{filename} is in an object store: what it holds is not checked here, and may run "
-            "code. Download a file that you do not trust, and give its path",
+            f"what {filename} holds is not checked here, and may run code. Download a file that "
+            "you do not trust, and give its path",
             logger="current",
             level=logging.WARNING,
         )
@@ -168,9 +159,7 @@ _LISTS = {
     "torchvision": "get_torchvision_models",
     "open-mmlab": "get_external_models",
     "openmmlab": "get_external_models",
-    "mmcls": "get_mmcls_models",
 }
-_STORES = ["pavi://", r"(\S+\:)?s3://", r"(\S+\:)?petrel://"]  # as mmengine spells them
 _RUN_STATE = {
     ("mmengine.logging.history_buffer", "HistoryBuffer"): _History,
     ("builtins", "getattr"): _method,

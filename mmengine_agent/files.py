@@ -1,18 +1,18 @@
-"""Files that are written whole or not at all."""
+"""Atomic writes, and words for a full disk."""
 
 import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A file beside ``path`` to write to, which takes its name when the block ends well.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """A temporary file next to ``path`` to write to, renamed to ``path`` when the block ends well.
 
     Its folder is made. A file that was there stays until then, and if the block fails nothing of
     the new one is left. The content is on the disk before the name is, so that not even a crash of
@@ -31,16 +31,21 @@ def whole_file(path: Path) -> Iterator[Path]:
     except BaseException:
         part.unlink(missing_ok=True)  # on a full disk it would take the last room
         raise
-    _flush_folder(path.parent)
+    with suppress(OSError):  # some file systems cannot flush a folder, and order names themselves
+        handle = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file by ``whole_file``.
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a file by ``atomic_write``.
 
     Raises:
         OSError: if it cannot be written; nothing of it is left.
     """
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
@@ -58,17 +63,3 @@ def describe_disk(path: Path) -> str:
     while not os.path.ismount(place):
         place = place.parent
     return f"{place} ({free} MB free)"
-
-
-def _flush_folder(folder: Path) -> None:
-    """Have the new name on the disk too; some file systems cannot, and order names themselves."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    except OSError:
-        pass
-    finally:
-        os.close(handle)

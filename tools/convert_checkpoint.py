@@ -20,7 +20,7 @@ from agent_attention.weights.fit import backbone_weights, unwrap
 from agent_attention.weights.recognise import build_like, looks_like
 from mmengine_agent.checkpoints import install_safe_loader
 from mmengine_agent.errors import UserError
-from mmengine_agent.files import whole_file
+from mmengine_agent.files import atomic_write
 from mmengine_agent.run.exit import run_tool
 
 
@@ -89,7 +89,7 @@ def check_output(out: Path, force: bool) -> None:
 def save(weights: dict[str, Tensor], out: Path) -> None:
     """Write weights."""
     weights = {key: value.detach().clone().contiguous() for key, value in weights.items()}
-    with whole_file(out) as part:
+    with atomic_write(out) as part:
         if out.suffix != ".safetensors":
             torch.save({"state_dict": weights}, part)
             return

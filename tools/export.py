@@ -36,7 +36,7 @@ from mmengine_agent.export.formats import (
     record,
 )
 from mmengine_agent.export.modules import STRIDE, Exported, Normalise
-from mmengine_agent.files import whole_file
+from mmengine_agent.files import atomic_write
 from mmengine_agent.predict.model import build_model, load_model
 from mmengine_agent.run.exit import run_tool
 from mmengine_agent.run.setup import KeyValues, read_config
@@ -76,7 +76,7 @@ def main() -> None:
     form = format_of(out)
     form.require(run=not args.no_verify)
     model, facts = prepare(read_config(args.config, args.cfg_options), args)
-    with whole_file(out) as part:
+    with atomic_write(out) as part:
         export(model, form, part, facts, args)
     print(f"wrote {out} ({out.stat().st_size / 2**20:.0f} MiB)")
 

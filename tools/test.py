@@ -21,7 +21,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from agent_attention.weights.fit import unwrap
 from mmengine_agent.data.user_data import require_data
 from mmengine_agent.errors import UserError
-from mmengine_agent.files import write_whole
+from mmengine_agent.files import write_file
 from mmengine_agent.predict.model import require_fit
 from mmengine_agent.preflight.checks import require_sound
 from mmengine_agent.report.record import add_record, write_record
@@ -122,7 +122,7 @@ def write_metrics(
         "metrics": {key: float(value) for key, value in metrics.items()},
         "seconds": round(seconds, 1),
     }
-    write_whole(path, json.dumps(report, indent=2) + "\n")
+    write_file(path, json.dumps(report, indent=2) + "\n")
     print(f"metrics: {path}")
 
 

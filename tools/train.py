@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def prepare(cfg: Config, args: argparse.Namespace, restarted: bool) -> tuple[bool, str | None]:
-    """Look for what would go wrong later, and claim the work directory; the first process does.
+    """Look for what would go wrong later, and lock the work directory; the first process does.
 
     Returns:
         (resume, load_from) of the config as they are to be.
@@ -87,7 +87,8 @@ def prepare(cfg: Config, args: argparse.Namespace, restarted: bool) -> tuple[boo
     else:
         splits = ["train", *(["val"] if cfg.get("val_cfg") else [])]
         data, weights = partial(require_data, cfg, *splits), partial(require_weights, cfg.model)
-        require_ready(cfg, resuming, data, weights, options=args.cfg_options)
+        schedules = partial(require_schedules, cfg)
+        require_ready(cfg, resuming, data, weights, schedules, options=args.cfg_options)
     resume, start = bool(cfg.get("resume")), cfg.get("load_from")
     if args.find_lr is None:
         lock_work_dir(cfg.work_dir)
@@ -109,6 +110,18 @@ def require_weights(model: Any) -> None:
             "model.backbone.init_cfg.checkpoint=PATH; from scratch: --cfg-options "
             "model.backbone.init_cfg=None"
         )
+
+
+def require_schedules(cfg: Config) -> None:
+    """Raise UserError if a scheduler ends before it begins, which mmengine refuses."""
+    schedules = cfg.get("param_scheduler") or []
+    for number, each in enumerate([schedules] if isinstance(schedules, dict) else schedules):
+        begin, end = each.get("begin", 0), each.get("end")
+        if end is not None and end <= begin:
+            raise UserError(
+                f"param_scheduler[{number}] ({each.type}) begins at {begin} and ends at {end}; end "
+                f"must be larger: --cfg-options param_scheduler.{number}.end=NUMBER"
+            )
 
 
 def set_resume(cfg: Config, resume: str | None, restarted: bool) -> None:

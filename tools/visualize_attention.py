@@ -26,7 +26,7 @@ from agent_attention.backbones import Backbone
 from agent_attention.maps import AttentionMaps, recorded_maps
 from mmengine_agent.agent_picture import View, draw
 from mmengine_agent.errors import UserError
-from mmengine_agent.files import whole_file
+from mmengine_agent.files import atomic_write
 from mmengine_agent.predict.inputs import read as read_frames
 from mmengine_agent.predict.model import (
     Predictor,
@@ -179,7 +179,7 @@ def view_of(
 def save(figure: Figure, path: Path) -> None:
     """Write a picture."""
     try:
-        with whole_file(path) as part:
+        with atomic_write(path) as part:
             figure.savefig(part, format=path.suffix[1:] or None)
     except (OSError, ValueError) as error:  # matplotlib knows the formats by the file's ending
         raise UserError(f"--out {path}: {error}") from error

@@ -24,7 +24,7 @@ def archive_damage(path: Path) -> str | None:
             records = set(torch._C.PyTorchFileReader(str(path)).get_all_records())
             if records != set(map(_name, entries)):
                 return "it has two tables of contents"
-            return _odd(entries, path.stat().st_size) or _broken(archive)
+            return _strange_layout(entries, path.stat().st_size) or _wrong_checksum(archive)
     except Exception as error:  # a damaged archive can raise anything
         return " ".join(str(error).split()) or type(error).__name__
 
@@ -35,7 +35,7 @@ def part_sizes(path: Path) -> dict[str, int]:
         return {_name(each): each.file_size for each in archive.infolist()}
 
 
-def _odd(entries: list[zipfile.ZipInfo], size: int) -> str | None:
+def _strange_layout(entries: list[zipfile.ZipInfo], size: int) -> str | None:
     """What torch never writes: two readers may see two things in it, or more than there is."""
     names = [each.filename for each in entries]
     if len(set(names)) < len(names):
@@ -47,7 +47,7 @@ def _odd(entries: list[zipfile.ZipInfo], size: int) -> str | None:
     return None
 
 
-def _broken(archive: zipfile.ZipFile) -> str | None:
+def _wrong_checksum(archive: zipfile.ZipFile) -> str | None:
     broken = archive.testzip()
     return None if broken is None else f"the checksum of {broken} is wrong"
 

@@ -29,7 +29,7 @@ from agent_attention.weights.archive import archive_damage, is_archive, part_siz
 __all__ = ["CheckpointError", "Inert", "RefusedCall", "load_file"]
 
 _PlainUnpickler: Any = pickle._Unpickler
-_COSTLY = 1_000_000  # parts of a tuple, each counted as often as it is in it
+_MOST_PARTS = 1_000_000  # of a tuple, those of the tuples in it included
 
 
 class CheckpointError(ValueError):
@@ -59,7 +59,8 @@ def load_file(path: str | Path, allow: Globals | None = None) -> Any:
         _refuse_other_formats(path)
         if is_archive(path) and (problem := archive_damage(path)):
             raise ValueError(problem)
-        module = _pickle_module({**allowed_globals(), **(allow or {})}, _sizes(path))
+        sizes = part_sizes(path) if is_archive(path) else None
+        module = _pickle_module({**allowed_globals(), **(allow or {})}, sizes)
         return torch.load(path, map_location="cpu", weights_only=False, pickle_module=module)
     except RefusedCall as error:
         raise CheckpointError(
@@ -107,10 +108,6 @@ def _refuse_other_formats(path: Path) -> None:
         )
 
 
-def _sizes(path: Path) -> dict[str, int] | None:
-    return part_sizes(path) if is_archive(path) else None
-
-
 def _pickle_module(allowed: Globals, sizes: dict[str, int] | None) -> Any:
     """What ``torch.load`` takes as ``pickle_module``: an unpickler that finds only ``allowed``.
 
@@ -129,7 +126,7 @@ def _pickle_module(allowed: Globals, sizes: dict[str, int] | None) -> Any:
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            self.costs: dict[int, tuple[int, tuple[Any, ...]]] = {}
+            self.sizes: dict[int, tuple[int, tuple[Any, ...]]] = {}
 
         def load_binpersid(self) -> None:
             if sizes is not None:
@@ -139,11 +136,11 @@ def _pickle_module(allowed: Globals, sizes: dict[str, int] | None) -> Any:
         dispatch[pickle.BINPERSID[0]] = load_binpersid
 
         for (code,) in (pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.TUPLE):
-            dispatch[code] = _weighing(dispatch[code])
+            dispatch[code] = _limited(dispatch[code])
 
         def load_build(self) -> None:
             target, state = self.stack[-2:]
-            if not isinstance(target, changeable) and not _is_honest(target, state):
+            if not isinstance(target, changeable) and not _is_state_numpy_writes(target, state):
                 raise RefusedCall(
                     f"it changes {getattr(target, '__name__', type(target).__name__)}"
                 )
@@ -167,7 +164,7 @@ def _pickle_module(allowed: Globals, sizes: dict[str, int] | None) -> Any:
     return types.SimpleNamespace(Unpickler=Unpickler, load=load, __name__="safe_pickle")
 
 
-def _is_honest(target: Any, state: Any) -> bool:
+def _is_state_numpy_writes(target: Any, state: Any) -> bool:
     """Whether NumPy itself would write this state; NumPy trusts it with memory."""
     if type(target).__module__.partition(".")[0] != "numpy":
         return False
@@ -186,24 +183,23 @@ def _refuse_wrong_size(storage: Any, sizes: dict[str, int]) -> None:
         raise RefusedCall(f"it takes {wanted} bytes of a part of {sizes.get(f'data/{key}')}")
 
 
-def _weighing(load: Callable[[Any], None]) -> Callable[[Any], None]:
-    """The opcode that makes a tuple, with a look at it."""
+def _limited(load: Callable[[Any], None]) -> Callable[[Any], None]:
+    """The opcode that makes a tuple, with a limit on its size."""
 
-    def load_and_weigh(unpickler: Any) -> None:
+    def load_tuple(unpickler: Any) -> None:
         load(unpickler)
-        _refuse_costly(unpickler.stack[-1], unpickler.costs)
+        _limit_tuple_size(unpickler.stack[-1], unpickler.sizes)
 
-    return load_and_weigh
+    return load_tuple
 
 
-def _refuse_costly(made: tuple[Any, ...], costs: dict[int, tuple[int, tuple[Any, ...]]]) -> None:
-    """Hashing a tuple walks through all of it: pairs of pairs, 40 deep, take hours as a key.
+def _limit_tuple_size(made: tuple[Any, ...], sizes: dict[int, tuple[int, tuple[Any, ...]]]) -> None:
+    """A tuple nested 40 deep in pairs has 2**40 parts to hash, for hours. Many are refused.
 
-    ``costs`` keeps what it knows of alive, so that no other tuple gets its id.
+    ``sizes`` keeps the tuples that it knows alive, so that no other one gets their id.
     """
-    parts = (costs[id(each)][0] for each in made if id(each) in costs)
-    cost = len(made) + sum(parts)
-    if cost > _COSTLY:
-        raise RefusedCall(f"it nests tuples to {cost} parts")
-    if cost > 1:
-        costs[id(made)] = cost, made
+    size = len(made) + sum(sizes[id(each)][0] for each in made if id(each) in sizes)
+    if size > _MOST_PARTS:
+        raise RefusedCall(f"it nests tuples to {size} parts")
+    if size > 1:
+        sizes[id(made)] = size, made

@@ -10,7 +10,7 @@ import numpy as np
 
 from mmengine_agent.data.check import CheckedSet, Figures
 from mmengine_agent.data.faults import FAULT, KINDS, WARNING, Findings
-from mmengine_agent.files import write_whole
+from mmengine_agent.files import write_file
 
 _CLASSES, _PLACES = 30, 3  # lines of text, for classes and for the places of a kind
 
@@ -50,7 +50,7 @@ def write_json(path: Path, sets: Sequence[CheckedSet], form: str, seconds: float
         "seconds": round(seconds, 1),
         "sets": [as_json(found) for found in sets],
     }
-    write_whole(path, json.dumps(content, indent=2) + "\n")
+    write_file(path, json.dumps(content, indent=2) + "\n")
 
 
 def _kind(findings: Findings, kind: str) -> Iterator[str]:

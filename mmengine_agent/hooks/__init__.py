@@ -1,6 +1,6 @@
 """The hooks of this toolkit; their import registers them in mmengine's registry.
 
-- ``checkpoint``: checkpoints and the pointer to the newest, each written as one file or not at all.
+- ``checkpoint``: atomic writes of checkpoints and of the pointer to the newest.
 - ``resume``: a resumed run computes what an uninterrupted one does. ``interrupt``: SIGTERM and
   SIGINT save, and stop.
 - ``losses``: losses that are NaN or infinite. ``samples``: images that cannot be loaded.

@@ -1,4 +1,4 @@
-"""Checkpoints that are there whole or not at all, the one before staying until the next is safe."""
+"""Atomic writes of checkpoints; the one before stays until the next is safe."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 
 from mmengine_agent.errors import UserError
-from mmengine_agent.files import describe_disk, disk_is_full, write_whole
+from mmengine_agent.files import describe_disk, disk_is_full, write_file
 from mmengine_agent.resume.backends import WHOLE, RemoveLater
 from mmengine_agent.resume.newest import INTERRUPTED, POINTER, point_at
 
@@ -143,7 +143,7 @@ class SafeCheckpointHook(CheckpointHook):
                 **self.args,
             )
             if is_main_process():
-                write_whole(Path(runner.work_dir, POINTER), path)
+                write_file(Path(runner.work_dir, POINTER), path)
         except OSError as error:
             raise self._explained(runner, error) from error
         self.last_ckpt = path

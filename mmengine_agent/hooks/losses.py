@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from mmengine.dist import all_gather_object, all_reduce, all_reduce_params, get_rank, get_world_size
+from mmengine.dist import all_gather_object, all_reduce, all_reduce_params, get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from torch import Tensor
@@ -37,8 +37,7 @@ class BadLossesHook(Hook):
     priority = "HIGHEST"  # before anything is done with the losses
 
     def __init__(self, policy: str = "stop", limit: int = 10) -> None:
-        self.policy = policy
-        self.limit = limit
+        self.limit = limit if policy == "skip" else 0
         self.skipped = 0
         self.bad = False
         self.last: dict[str, Tensor] = {}  # losses that were finite
@@ -49,8 +48,10 @@ class BadLossesHook(Hook):
         self.skipped = runner.message_hub.runtime_info.get(COUNT, 0)
         wrapper = runner.optim_wrapper
         wrapper.update_params = partial(self._update, wrapper, wrapper.update_params)
-        buffers = list(_statistics(runner.model))
-        self.statistics = [(buffer, buffer.clone()) for buffer in buffers]
+        norms = [each for each in runner.model.modules() if hasattr(each, "track_running_stats")]
+        self.statistics = [
+            (old, old.clone()) for each in norms for old in each.buffers(recurse=False)
+        ]
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Keep what a forward pass changes."""
@@ -70,47 +71,63 @@ class BadLossesHook(Hook):
             return
         for buffer, copy in self.statistics:
             buffer.copy_(copy)
-        told = _told(runner.iter + 1, outputs, data_batch)
-        if not self._leaves_out() or _spoilt(runner.model):
-            raise UserError(f"{told}\n{save_now(runner)}{self._advice()}")
+        message = f"iteration {runner.iter + 1}: losses are NaN or infinite\n"
+        message += "\n".join(_describe_bad(outputs, data_batch))
+        if self.skipped >= self.limit or not _is_finite(runner.model.state_dict()):
+            advice = "this is no longer a matter of single batches"
+            limited = f"\n--nan-limit is {self.limit}: {advice}" if self.limit else ""
+            raise UserError(f"{message}\n{_save(runner)}{limited}")
         self.skipped += 1
         runner.message_hub.update_info(COUNT, self.skipped)
-        runner.logger.warning(f"{told}\nleft out, as {self.skipped} of at most {self.limit}")
+        runner.logger.warning(f"{message}\nleft out, as {self.skipped} of at most {self.limit}")
         outputs.clear()  # or the mean losses of the log are NaN from here on
         outputs.update(self.last)  # other hooks may want some
 
     def after_train(self, runner: Any) -> None:
         """Report the batches that were left out."""
-        if self.policy == "skip" or self.skipped:
+        if self.limit or self.skipped:
             runner.logger.warning(f"bad losses: {self.skipped} batches were left out")
-
-    def _leaves_out(self) -> bool:
-        return self.policy == "skip" and self.skipped < self.limit
 
     def _update(
         self, wrapper: Any, update: Callable[..., None], loss: Tensor, *args: Any, **kwargs: Any
     ) -> None:
+        """``update_params`` of mmengine's wrapper, without the losses that are not finite."""
         finite = torch.isfinite(loss.detach()).all().float()
-        if get_world_size() > 1:
-            all_reduce(finite, "min")
+        all_reduce(finite, "min")
         self.bad = not finite.item()
         if not self.bad:
             update(loss, *args, **kwargs)
-        elif self._leaves_out():
-            _step_without(wrapper, loss)
-
-    def _advice(self) -> str:
-        if self.policy != "skip" or self.skipped < self.limit:
-            return ""
-        return f"\n--nan-limit is {self.limit}: this is no longer a matter of single batches"
+        elif self.skipped < self.limit:
+            _count_without(wrapper, loss)
 
 
-def save_now(runner: Any) -> str:
-    """Save the run as it was before this iteration, if that is possible; how to go on, in words.
+def _count_without(wrapper: Any, loss: Tensor) -> None:
+    """Count a batch as mmengine's ``update_params`` does, with a gradient of zero.
+
+    The step that may be due is taken with what other iterations gave, if they gave anything.
+    """
+    wrapper.backward(loss.new_zeros((), requires_grad=True))  # of nothing that is trained
+    if not wrapper.should_update():
+        return
+    trained = [p for group in wrapper.param_groups for p in group["params"] if p.requires_grad]
+    accumulated = loss.new_tensor(float(any(p.grad is not None for p in trained)))
+    all_reduce(accumulated, "max")
+    if accumulated:
+        for parameter in trained:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        # left to the backward pass that did not take place
+        all_reduce_params([p.grad for p in trained], op="mean")
+        wrapper.step()
+    wrapper.zero_grad()
+
+
+def _save(runner: Any) -> str:
+    """Save the run as it was before this iteration, if that is possible; how to go on.
 
     All ranks must call it.
     """
-    if _spoilt(runner.model):
+    if not _is_finite(runner.model.state_dict()):
         return (
             "The weights are NaN or infinite too, of a step before, and were not saved. Go on from "
             "a checkpoint before it (--resume PATH --clip-grad 1), or begin again with a lower "
@@ -121,7 +138,7 @@ def save_now(runner: Any) -> str:
         return "Nothing was saved: the config has no SafeCheckpointHook"
     try:
         path = hooks[0].save_interrupted(runner, {"epoch": runner.epoch, "iter": runner.iter})
-    except UserError as error:  # the losses are to be told all the same
+    except UserError as error:  # the message on the losses must not be lost
         return f"Nothing was saved: {error}"
     return (
         f"The run was saved as it was before this batch: {path}\n"
@@ -133,62 +150,22 @@ def save_now(runner: Any) -> str:
     )
 
 
-def _spoilt(model: torch.nn.Module) -> bool:
-    weights = model.state_dict().values()
-    return not all(torch.isfinite(each).all() for each in weights if each.is_floating_point())
+def _is_finite(tensors: dict[str, Tensor]) -> bool:
+    floats = (each for each in tensors.values() if each.is_floating_point())
+    return all(bool(torch.isfinite(each).all()) for each in floats)
 
 
-def _step_without(wrapper: Any, loss: Tensor) -> None:
-    """Count a batch as mmengine's ``update_params`` does, with a gradient of zero.
-
-    The step that may be due is taken with what other iterations gave, if they gave anything.
-    """
-    wrapper.backward(loss.new_zeros((), requires_grad=True))  # of nothing that is trained
-    if not wrapper.should_update():
-        return
-    trained = [p for group in wrapper.param_groups for p in group["params"] if p.requires_grad]
-    given = torch.tensor(float(any(p.grad is not None for p in trained)), device=loss.device)
-    if get_world_size() > 1:
-        all_reduce(given, "max")
-    if given and get_world_size() > 1:  # left to the backward pass that did not take place
-        all_reduce_params([_gradient(p) for p in trained], op="mean")
-    if given:
-        wrapper.step()
-    wrapper.zero_grad()
-
-
-def _gradient(parameter: Any) -> Tensor:
-    if parameter.grad is None:
-        parameter.grad = torch.zeros_like(parameter)
-    gradient: Tensor = parameter.grad
-    return gradient
-
-
-def _statistics(model: torch.nn.Module) -> list[Tensor]:
-    """Running means and variances, and their counts."""
-    norms = [each for each in model.modules() if getattr(each, "track_running_stats", False)]
-    return [buffer for each in norms for buffer in each.buffers(recurse=False)]
-
-
-def _told(iteration: int, losses: dict[str, Tensor], batch: Any) -> str:
-    """The losses and images of the ranks whose losses are not finite, in words."""
-    numbers = {name: value.detach().float().mean().item() for name, value in losses.items()}
-    bad = not all(map(_finite, numbers.values()))
-    mine = (get_rank(), numbers, images_of(batch)) if bad else None
-    found = all_gather_object(mine) if get_world_size() > 1 else [mine]
-    lines = [f"iteration {iteration}: losses are NaN or infinite"]
-    for rank, each, images in filter(None, found):
+def _describe_bad(losses: dict[str, Tensor], batch: Any) -> list[str]:
+    """A line for the losses, and for each image, of the ranks whose losses are not finite."""
+    mine = []
+    if not _is_finite(losses):
+        samples = batch.get("data_samples", []) if isinstance(batch, dict) else []
+        values = [f"{name} {value.float().mean():.4g}" for name, value in losses.items()]
+        mine = [", ".join(values)]
+        mine += [f"image: {getattr(sample, 'img_path', 'unknown')}" for sample in samples]
+    found = all_gather_object((get_rank(), mine))
+    lines = []
+    for rank, (first, *images) in [each for each in found if each[1]]:
         process = f"process {rank}: " if len(found) > 1 else ""
-        values = ", ".join(f"{name} {value:.4g}" for name, value in each.items())
-        lines += [f"  {process}{values}", *(f"  image: {image}" for image in images)]
-    return "\n".join(lines)
-
-
-def images_of(batch: Any) -> list[str]:
-    """The image files of a batch as data loaders make it."""
-    samples = batch.get("data_samples", []) if isinstance(batch, dict) else []
-    return [str(getattr(sample, "img_path", "unknown")) for sample in samples]
-
-
-def _finite(value: float) -> bool:
-    return abs(value) < float("inf")  # NaN compares as false
+        lines += [f"  {each}" for each in (process + first, *images)]
+    return lines

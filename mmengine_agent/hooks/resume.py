@@ -1,8 +1,8 @@
 """A resumed run that computes what an uninterrupted one does."""
 
 import logging
-from bisect import bisect_right
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 from mmengine.dist import all_gather_object, broadcast, get_rank
@@ -12,14 +12,9 @@ from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
 from mmengine_agent.checkpoints import without_functions
-from mmengine_agent.resume.data_order import (
-    EndlessBatches,
-    PlacedBatches,
-    placed,
-    rebuilt,
-)
-from mmengine_agent.resume.explained import explained, explaining
+from mmengine_agent.resume.data_order import EndlessBatches, PlacedBatches, placed, rebuilt
 from mmengine_agent.resume.random_state import random_state, set_random_state
+from mmengine_agent.resume.wrong_run import checkpoint_errors, load_or_explain
 
 KEY = "run_state"  # in a checkpoint
 
@@ -115,9 +110,9 @@ class ExactResumeHook(Hook):
     # ---- resuming
 
     def before_run(self, runner: Any) -> None:
-        """Have a checkpoint that does not fit explained; it is loaded next."""
+        """Explain a checkpoint that does not fit; it is loaded next."""
         if runner.cfg.get("resume"):
-            runner.load_or_resume = explaining(runner, runner.load_or_resume)
+            runner.load_or_resume = partial(load_or_explain, runner, runner.load_or_resume)
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Keep what the checkpoint says until everything is built."""
@@ -134,13 +129,13 @@ class ExactResumeHook(Hook):
             _warn(runner, "the checkpoint holds no run state: random numbers begin anew")
         if runner.val_loop is not None and runner.val_loop.dataloader.batch_sampler is not None:
             runner.val_loop.dataloader = rebuilt(runner.val_loop.dataloader)
-        with explained(runner) if state is not None else nullcontext():
+        with checkpoint_errors(runner) if state is not None else nullcontext():
             sampler: Any = getattr(runner.train_dataloader.batch_sampler, "sampler", None)
             self.seed = getattr(sampler, "seed", runner.seed) if state is None else state["seed"]
             _order_data(runner, self.seed, state)
             if state is not None:
                 self._restore(runner, state)
-        if state is not None and _owes_validation(runner, self.validated):
+        if state is not None and _is_validation_due(runner, self.validated):
             runner.val_loop.run()
 
     def _restore(self, runner: Any, state: dict[str, Any]) -> None:
@@ -195,17 +190,17 @@ def _index_in_epoch(runner: Any, state: dict[str, Any] | None) -> int:
     return int(index) if passes == loop.epoch else length  # the pass was complete, the epoch not
 
 
-def _owes_validation(runner: Any, validated: int) -> bool:
-    """Whether a resumed run has a validation before it that an uninterrupted one has behind it."""
+def _is_validation_due(runner: Any, validated: int) -> bool:
+    """Whether the run ended between an iteration and the validation that follows it."""
     loop = runner.train_loop
     if runner.val_loop is None or validated == loop.iter:
         return False
     by_epoch = isinstance(loop, EpochBasedTrainLoop)
-    if by_epoch and getattr(loop.dataloader.batch_sampler, "first", None):  # not at its start
+    if by_epoch and getattr(loop.dataloader.batch_sampler, "first", None):  # in an epoch's middle
         return False
     done, last = (loop.epoch, loop.max_epochs) if by_epoch else (loop.iter, loop.max_iters)
-    interval = loop.dynamic_intervals[bisect_right(loop.dynamic_milestones, done + 1) - 1]
-    return bool(done >= loop.val_begin and (done % interval == 0 or done == last))
+    loop._decide_current_val_interval()
+    return bool(done >= loop.val_begin and (done % loop.val_interval == 0 or done == last))
 
 
 def _gradients(runner: Any) -> dict[str, Any]:

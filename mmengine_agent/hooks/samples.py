@@ -47,7 +47,7 @@ class BadSamplesHook(Hook):
         self.policy = policy
         self.log = log_of(log_dir)
         self.interval = interval
-        self.begin = self.told = self._size()  # what an earlier run left is not of this one
+        self.begin = self.reported = self._size()  # what an earlier run left is not of this one
         self.known: set[str] = set()
         self.resumed = 0
 
@@ -73,7 +73,7 @@ class BadSamplesHook(Hook):
         """Look once more, and report the whole run."""
         self._look(runner)
         if self.policy == "skip":
-            lines = self._gather(self.begin)
+            lines = self._gather()
             since = f" since iteration {self.resumed}" if self.resumed else ""
             runner.logger.warning(f"bad samples{since}: {summary(lines)}" + self._place(lines))
 
@@ -84,38 +84,31 @@ class BadSamplesHook(Hook):
         check_loading(dataset, log, len(names) if names and check else None, check)
 
     def _look(self, runner: Any) -> None:
+        """Stop all ranks if any has a bad sample, or report the new ones of this rank."""
         if self.policy == "error":
-            self._stop_if_any()
+            lines = self._gather()
+            if lines:
+                raise UserError(
+                    f"cannot load {summary(lines)}\n"
+                    "`python tools/prepare_data.py check` finds all of them at once; "
+                    "--on-bad-sample=skip trains without them" + self._place(lines)
+                )
             return
-        start, self.told = self.told, self._size()
+        start, self.reported = self.reported, self._size()
         new = [line for line in self._lines(start) if line not in self.known]
-        if new:  # each is told once; the report at the end counts them all
+        if new:  # each is reported once; the report at the end counts them all
             self.known.update(new)
             runner.logger.warning(f"left out: {summary(new)}")
 
-    def _stop_if_any(self) -> None:
-        lines = self._gather(self.begin) if self._any() else []
-        if lines:
-            raise UserError(
-                f"cannot load {summary(lines)}\n"
-                "`python tools/prepare_data.py check` finds all of them at once; "
-                "--on-bad-sample=skip trains without them" + self._place(lines)
-            )
-
-    def _any(self) -> bool:
-        mine = self._size() > self.begin
-        return any(_gathered(mine)) if get_world_size() > 1 else mine
-
-    def _gather(self, start: int) -> list[str]:
-        return [line for lines in _gathered(self._lines(start)) for line in lines]
+    def _gather(self) -> list[str]:
+        """The lines of this run of all ranks; all must ask."""
+        return [line for lines in all_gather_object(self._lines(self.begin)) for line in lines]
 
     def _lines(self, start: int) -> list[str]:
-        """Whole lines from a place in the file on."""
+        """The lines of the file from byte ``start`` on."""
         if self._size() <= start:
             return []
-        with self.log.open("rb") as file:
-            file.seek(start)
-            return file.read().decode(errors="replace").splitlines()
+        return self.log.read_bytes()[start:].decode(errors="replace").splitlines()
 
     def _size(self) -> int:
         return self.log.stat().st_size if self.log.exists() else 0
@@ -125,23 +118,15 @@ class BadSamplesHook(Hook):
 
 
 def summary(lines: list[str]) -> str:
-    """Lines of a log in words: how many times, how many files, and the first of them."""
+    """A message on lines of a log: how many samples, how often, and the first of them."""
     if not lines:
         return "none were left out"
     times = Counter(lines)
-    told = [
+    listed = [
         f"  {line.replace(chr(9), ': ', 1)}" + (f" ({count} times)" if count > 1 else "")
         for line, count in list(times.items())[:_SHOWN]
     ]
     more = [f"  and {len(times) - _SHOWN} more"] if len(times) > _SHOWN else []
-    head = f"{_counted(len(times), 'sample')} (met {_counted(len(lines), 'time')}):"
-    return "\n".join([head, *told, *more])
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" + "s" * (number != 1)
-
-
-def _gathered(value: Any) -> list[Any]:
-    """What every rank has; all must ask."""
-    return all_gather_object(value) if get_world_size() > 1 else [value]
+    samples, met = "s" * (len(times) != 1), "s" * (len(lines) != 1)
+    head = f"{len(times)} sample{samples} (met {len(lines)} time{met}):"
+    return "\n".join([head, *listed, *more])

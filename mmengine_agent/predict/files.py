@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from mmengine_agent.errors import UserError
-from mmengine_agent.files import write_whole
+from mmengine_agent.files import write_file
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
@@ -17,11 +17,11 @@ def write_image(path: Path, image: np.ndarray) -> None:
     done, data = cv2.imencode(path.suffix, image)
     if not done:
         raise UserError(f"{path}: cannot write an image of {image.shape[1]} x {image.shape[0]}")
-    write_whole(path, data.tobytes())
+    write_file(path, data.tobytes())
 
 
 def write_json(path: Path, content: Any) -> None:
-    write_whole(path, json.dumps(content, indent=1) + "\n")
+    write_file(path, json.dumps(content, indent=1) + "\n")
 
 
 class JsonList:

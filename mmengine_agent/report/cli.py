@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from mmengine_agent.errors import UserError
-from mmengine_agent.files import write_whole
+from mmengine_agent.files import write_file
 from mmengine_agent.report.page import render
 from mmengine_agent.report.workdir import find_config, read_work_dir
 
@@ -46,7 +46,7 @@ def main(tools: Path) -> None:
         test(tools / "test.py", args.work_dir, args.checkpoint)
     page = render(read_work_dir(args.work_dir))
     try:
-        write_whole(out, page)
+        write_file(out, page)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror}; --out FILE.html") from error
     print(f"report: {out} ({len(page.encode()) / 1e6:.1f} MB)")

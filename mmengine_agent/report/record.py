@@ -16,7 +16,7 @@ from mmengine.dist import collect_results
 from mmengine.evaluator import BaseMetric
 from mmengine.runner import Runner
 
-from mmengine_agent.files import write_whole
+from mmengine_agent.files import write_file
 from mmengine_agent.task import task_of
 
 FILE = "evaluation.json"
@@ -81,7 +81,7 @@ def write_record(record: Record | None, folder: Path, **facts: Any) -> None:
         (folder / FILE).unlink(missing_ok=True)  # it would not go with the new metrics
         return
     content = {"version": VERSION, **facts, "images": len(record.gathered), **record.summary()}
-    write_whole(folder / FILE, json.dumps(content) + "\n")
+    write_file(folder / FILE, json.dumps(content) + "\n")
     print(f"for tools/report.py: {folder / FILE}")
 
 

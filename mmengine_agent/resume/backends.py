@@ -1,23 +1,23 @@
-"""File backends of mmengine: files that are written whole, and files that are removed later."""
+"""File backends of mmengine: atomic writes, and files that are removed later."""
 
 from pathlib import Path
 from typing import Any
 
 from mmengine.fileio import LocalBackend, register_backend
 
-from mmengine_agent.files import write_whole
+from mmengine_agent.files import write_file
 
 WHOLE = "whole_file"
 
 
 class WholeFileBackend(LocalBackend):
-    """mmengine's local files, written whole or not at all."""
+    """mmengine's local files, written atomically."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        write_whole(Path(filepath), obj)
+        write_file(Path(filepath), obj)
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = "utf-8") -> None:
-        write_whole(Path(filepath), obj.encode(encoding))
+        write_file(Path(filepath), obj.encode(encoding))
 
 
 register_backend(WHOLE, WholeFileBackend, force=True)

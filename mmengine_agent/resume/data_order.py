@@ -6,9 +6,9 @@ the run's seed, the process and the batch's number, and a run can go on with any
 before is skipped as indices, no image of it is read.
 """
 
-import os
+import atexit
 import signal
-import threading
+import weakref
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -91,24 +91,24 @@ class EndlessBatches:
 
     Args:
         loader: of ``placed``.
-        owed: how many batches the loop draws first to throw them away, when it resumes; they cost
+        skip: how many batches the loop draws first to throw them away, when it resumes; they cost
             nothing here, because the loader begins after them.
     """
 
-    def __init__(self, loader: DataLoader, owed: int) -> None:
-        self._loader, self._owed = loader, owed
+    def __init__(self, loader: DataLoader, skip: int) -> None:
+        self._loader, self._skip = loader, skip
         self._batches: Iterator[Any] | None = None
 
     def skip_iter(self, count: int) -> None:
         """How newer versions of mmengine skip, at once."""
-        self._owed = 0
+        self._skip = 0
 
     def __iter__(self) -> "EndlessBatches":
         return self
 
     def __next__(self) -> Any:
-        if self._owed:
-            self._owed -= 1
+        if self._skip:
+            self._skip -= 1
             return None
         if self._batches is None:
             self._batches = self._next_pass()
@@ -125,30 +125,41 @@ class EndlessBatches:
         return iter(self._loader)
 
 
-def start_worker(then: Callable[[int], None] | None, worker: int) -> None:
-    """Have a worker ignore SIGINT, and SIGTERM unless its main process sends it.
+class PlacedLoader(DataLoader):
+    """A loader whose workers leave SIGTERM and SIGINT to the main process.
 
-    Slurm and a terminal send them to every process of a job. A worker that dies of one takes the
-    run with it before it could save; without its main process a worker ends by itself. SIGTERM
-    cannot be ignored altogether: the main process sends it at its own end, and waits.
-
-    Args:
-        then: what else is to be done when a worker starts.
-        worker: its number.
+    Slurm and a terminal send them to every process of a job, and a worker that dies of one takes
+    the run with it before it could save. Workers end when their iterator is no longer used, when
+    the main process exits, or within seconds after it was killed.
     """
+
+    def __iter__(self) -> Any:
+        batches = super().__iter__()
+        if self.num_workers:
+            _in_use.add(batches)
+            # the last to be registered is the first to be called: before the worker processes'
+            # own exit functions, which send SIGTERM to those that are left, and wait for them
+            atexit.unregister(_end_workers)
+            atexit.register(_end_workers)
+        return batches
+
+
+_in_use: weakref.WeakSet[Any] = weakref.WeakSet()  # iterators of loaders that have workers
+
+
+def _end_workers() -> None:
+    for batches in list(_in_use):
+        batches._shutdown_workers()
+        for worker in batches._workers:
+            worker.kill()  # nothing but a worker that hangs is left
+
+
+def ignore_signals(then: Callable[[int], None] | None, worker: int) -> None:
+    """Have a worker of that number ignore both signals, and ``then`` do what else is to be done."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # only there is known who sent it
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_for_parent, daemon=True).start()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if then is not None:
         then(worker)
-
-
-def _end_for_parent() -> None:
-    """Wait for SIGTERM from the main process, and exit; with 0, or torch reports a failure."""
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-        pass
-    os._exit(0)
 
 
 def placed(loader: DataLoader, seed: int, rank: int) -> DataLoader:
@@ -173,17 +184,16 @@ def rebuilt(loader: DataLoader, batches: Any = None) -> DataLoader:
     Each start of a loader draws a seed; from the common generator, it would change what the model
     draws. With workers that persist, a resumed run starts loaders more often.
     """
-    own = torch.Generator().manual_seed(0)
-    return DataLoader(
+    return PlacedLoader(
         loader.dataset,
         batch_sampler=batches or loader.batch_sampler,
         num_workers=loader.num_workers,
         collate_fn=loader.collate_fn,
         pin_memory=loader.pin_memory,
         timeout=loader.timeout,
-        worker_init_fn=partial(start_worker, loader.worker_init_fn),
+        worker_init_fn=partial(ignore_signals, loader.worker_init_fn),
         multiprocessing_context=loader.multiprocessing_context,
-        generator=own,
+        generator=torch.Generator().manual_seed(0),
         prefetch_factor=loader.prefetch_factor,
         persistent_workers=loader.persistent_workers,
     )

@@ -16,7 +16,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 
 from mmengine_agent.errors import UserError
-from mmengine_agent.files import write_whole
+from mmengine_agent.files import write_file
 from mmengine_agent.run.setup import build_runner
 
 LOWEST, HIGHEST = 1e-6, 1.0
@@ -80,7 +80,7 @@ def report(hook: RateHook, given: float, picture: Path) -> None:
     rates, losses = np.array(hook.rates[:count]), np.array(hook.losses[:count])
     found = fall(losses)
     marks = {"config": given} | {name: rates[place] for name, place in found.items()}
-    write_whole(picture, draw(rates, losses, marks))
+    write_file(picture, draw(rates, losses, marks))
     if not found:
         raise UserError(f"--find-lr: the loss fell at no learning rate, see {picture}")
     print("learning rates:", ", ".join(f"{rate:.1e} ({name})" for name, rate in marks.items()))

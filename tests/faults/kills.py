@@ -52,6 +52,7 @@ INTERVAL = EPOCH  # iterations between checkpoints
 LATER = 0.6  # of a run: where the second half of the kills begins; 2/3 and 11/12 are milestones
 WORKERS = 2  # of each data loader of a recipe
 DAY = 86400
+LONGEST = 300  # seconds that a process may take to its end
 
 
 @dataclass
@@ -169,7 +170,7 @@ def seconds_per_iteration(cfg: Config, story: Story) -> float:
     wait_for_progress(cfg, child, first + 2 * INTERVAL)
     seconds, last = time.monotonic() - begun, progress(cfg)
     os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    wait_for_end(child, story)
     return seconds / max(1, last - first)
 
 
@@ -178,7 +179,7 @@ def train_until(cfg: Config, story: Story, iteration: int) -> None:
     child = start(cfg, story)
     wait_for_progress(cfg, child, iteration)
     os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    wait_for_end(child, story)
     inspect(cfg, story)
 
 
@@ -199,7 +200,7 @@ def kill_once(cfg: Config, story: Story, chances: Random, step: str | None, long
         wait_for_progress(cfg, child, 1)
         time.sleep(chances.uniform(0, longest))
         os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
+    status = wait_for_end(child, story)
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
         story.kills += 1
         if step is not None:
@@ -259,6 +260,19 @@ def wait_for_progress(cfg: Config, child: int, count: int) -> None:
     os.kill(child, signal.SIGKILL)
 
 
+def wait_for_end(child: int, story: Story, seconds: int = LONGEST) -> int:
+    """The status with which a process ended; one that hangs is killed, and is a problem."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return status
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    story.problems.append(f"process {child} did not end within {seconds} s and was killed")
+    return os.waitpid(child, 0)[1]
+
+
 def progress(cfg: Config) -> int:
     return int(Path(cfg.work_dir, "progress").read_text() or 0)
 
@@ -273,7 +287,7 @@ def fill_once(cfg: Config, story: Story, number: int, mounted: bool) -> None:
     if mounted:
         cfg.custom_hooks.append({"type": "FillDisk", "part": number % 10 / 11})
     child = start(cfg, story, lambda: None if mounted else fail_when_full(number % 4 + 1))
-    _, status = os.waitpid(child, 0)
+    status = wait_for_end(child, story)
     ballast.unlink(missing_ok=True)
     text = said.read_text() if said.is_file() else ""
     disk = describe_disk(Path(cfg.work_dir)).partition(" (")[0]
@@ -307,7 +321,7 @@ def finish(config: Callable[[str], Config], story: Story) -> None:
     """Let the run come to its end, and compare it with one that was never killed."""
     for name in ("run", "never killed"):
         cfg = config(name)
-        _, status = os.waitpid(start(cfg, story), 0)
+        status = wait_for_end(start(cfg, story), story, 4 * LONGEST)
         if status:
             story.problems.append(f"{name}: not finished, status {status}: {last_words(cfg)}")
             return

@@ -10,8 +10,8 @@ from mmengine_agent.errors import UserError
 
 
 @contextmanager
-def explained(runner: Any) -> Iterator[None]:
-    """Say which checkpoint it was that could not be resumed; mmengine trusts what is in one.
+def checkpoint_errors(runner: Any) -> Iterator[None]:
+    """Turn errors of resuming, where mmengine trusts the checkpoint, into one that names it.
 
     Raises:
         UserError: for any error that is not one of the user's already.
@@ -29,13 +29,9 @@ def explained(runner: Any) -> Iterator[None]:
         ) from error
 
 
-def explaining(runner: Any, load: Callable[[], None]) -> Callable[[], None]:
-    """``load`` with its errors explained."""
-
-    def load_or_explain() -> None:
-        with explained(runner):
-            load()
-            if min(index(runner.epoch), index(runner.iter)) < 0:
-                raise ValueError(f"epoch {runner.epoch}, iteration {runner.iter}")
-
-    return load_or_explain
+def load_or_explain(runner: Any, load: Callable[[], None]) -> None:
+    """Load a run by ``load``, with ``checkpoint_errors``."""
+    with checkpoint_errors(runner):
+        load()
+        if min(index(runner.epoch), index(runner.iter)) < 0:
+            raise ValueError(f"epoch {runner.epoch}, iteration {runner.iter}")
