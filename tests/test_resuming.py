@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import traceback
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,7 +50,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
 
 
 @pytest.mark.parametrize("by_epoch", [True, False])
-@pytest.mark.parametrize("after", range(1, 12))
+@pytest.mark.parametrize("after", [1, 2, 3, 6, 8, 11])
 def test_resuming_after_any_iteration_is_exact(
     after: int, by_epoch: bool, toy_weights: dict[bool, Path], tmp_path: Path
 ) -> None:
@@ -127,35 +125,6 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, monkeypatch: pytest.Monke
     cfg = add_hook(toy(tmp_path), "SendSignal", number=signal.SIGINT, iteration=2)
     with pytest.raises(KeyboardInterrupt):
         train(add_hook(cfg, "SendSignal", number=signal.SIGINT, iteration=2), 1)
-
-
-def test_a_signal_to_the_whole_group_leaves_the_workers_at_work(tmp_path: Path) -> None:
-    """As Slurm sends it: a worker that dies of it would end the run before it could save."""
-    program = f"""
-import os, signal, sys
-sys.path[:0] = {[str(Path(__file__).parent)]!r}
-os.setpgrp()
-from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
-from stop_hooks import add_hook, scramble
-from tiny_runs import toy, train
-from pathlib import Path
-@HOOKS.register_module()
-class ToAll(Hook):
-    def before_train_iter(self, runner, *args, **kwargs):
-        if runner.iter == 4:
-            sender = os.fork()  # another process, as with Slurm: workers obey the main one
-            if not sender:
-                os.killpg(0, signal.SIGTERM)
-                os._exit(0)
-            os.waitpid(sender, 0)
-cfg = toy(Path({str(tmp_path)!r}), workers=2)
-cfg.custom_hooks = [dict(type="ToAll"), *cfg.custom_hooks]
-train(cfg, 1)
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=120)
-    assert done.returncode == RESUME_ME, done.stderr[-3000:].decode()
-    assert (tmp_path / "interrupted.pth").is_file()
 
 
 def in_two_processes(folder: Path, **arguments: Any) -> list[int]:

@@ -1,18 +1,18 @@
 """Trainings with worker processes, as users start them: how they end, and what they say then.
 
 A published recipe at small size is trained by ``tools/train.py`` with two persistent workers for
-each data loader. Warnings of mmseg about its own defaults are switched off.
+each data loader.
 """
 
 import os
 import shutil
 import signal
-import subprocess
-import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import fork_server
 import pytest
 from tiny_runs import make_data, tiny
 
@@ -36,15 +36,16 @@ class Training:
         config = folder / "config.py"
         tiny(TASK, data, folder, 2, length).dump(config)
         flags = ["--work-dir", folder / "run", *(["--cfg-options", *options] if options else [])]
-        command = [sys.executable, "-W", "ignore::UserWarning", ROOT / "tools/train.py", config]
+        command = [ROOT / "tests/own_group.py", ROOT / "tools/train.py", config, *flags]
+        self.temp = Path(tempfile.mkdtemp())  # of a short name: sockets lie in it
         paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+        places = {"PYTHONPATH": paths, "TMPDIR": str(self.temp)}
         with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
-            self.process = subprocess.Popen(
-                [*map(str, command), *map(str, flags)],
+            self.process = fork_server.start(
+                command,
+                env={**os.environ, **fork_server.SETTINGS, **places},
                 stdout=out,
                 stderr=err,
-                env={**os.environ, "PYTHONPATH": paths},
-                start_new_session=True,
             )
         self.folder = folder
 
@@ -74,6 +75,13 @@ def anyone_left(training: Training) -> bool:
     return True
 
 
+def clean(training: Training) -> bool:
+    """Whether it left no worker and no folder of one's connections."""
+    left = list(training.temp.glob("pymp-*"))
+    shutil.rmtree(training.temp)
+    return not anyone_left(training) and not left
+
+
 def to_process(training: Training, number: int) -> None:
     training.process.send_signal(number)
 
@@ -92,7 +100,7 @@ def test_a_finished_training_says_nothing(
     training = Training(data, tmp_path, 8, *options, *without)
     assert (training.end(), training.said("err")) == (0, "")
     assert "Iter(val) [3/3]" in training.said("out")
-    assert not anyone_left(training)
+    assert clean(training)
 
 
 @pytest.mark.parametrize("send", [to_process, to_group])
@@ -109,7 +117,7 @@ def test_a_stopped_training_says_in_its_log_how_to_go_on(
     assert last.endswith(
         f": saved {tmp_path}/run/interrupted.pth. Go on with --resume (exit code {RESUME_ME})"
     )
-    assert not anyone_left(training)
+    assert clean(training)
 
 
 def test_a_mistake_that_a_worker_finds_is_all_that_is_said(data: Path, tmp_path: Path) -> None:
@@ -122,4 +130,4 @@ def test_a_mistake_that_a_worker_finds_is_all_that_is_said(data: Path, tmp_path:
     said = training.said("err")
     assert said.startswith("error: cannot load 1 sample") and f"{image}: truncated" in said
     assert "DataLoader" not in said and "Traceback" not in said and "Exception" not in said
-    assert not anyone_left(training)
+    assert clean(training)
