@@ -70,10 +70,15 @@ def backbone_weights(
         if value.shape != wanted[key].shape
         and (table := resize_table(key, value, wanted[key].shape)) is not None
     }
+    misfits = [
+        f"{key} {tuple(value.shape)} instead of {tuple(wanted[key].shape)}"
+        for key, value in used.items()
+        if key not in resized and value.shape != wanted[key].shape
+    ]
     faults = [
         _listing("missing", wanted.keys() - used.keys() - set(new)),
         _listing("left over", set(rest) - set(dropped)),
-        _listing("of another shape", _misfits(used, resized, wanted)),
+        _listing("of another shape", misfits),
     ]
     if any(faults):
         raise ValueError(
@@ -82,8 +87,9 @@ def backbone_weights(
         )
     weights = {key: resized.get(key, used.get(key, wanted[key])) for key in wanted}
     matched = [key for key in used if key not in resized]
-    told = [key for key in dropped if key not in wanted]  # a buffer both compute is no news
-    return Fit(weights, matched, list(resized), told, [k for k in new if not _is_index(k)])
+    # buffers that both compute are not worth reporting
+    dropped = [key for key in dropped if key not in wanted]
+    return Fit(weights, matched, list(resized), dropped, [k for k in new if not _is_index(k)])
 
 
 def unwrap(checkpoint: Any, backbone: bool = True) -> dict[str, Tensor]:
@@ -135,16 +141,6 @@ def _droppable(key: str, model: Backbone, new_attention: bool) -> bool:
 def _may_be_new(key: str, model: Backbone, new_attention: bool) -> bool:
     agent = new_attention and _AGENT.search(key) is not None
     return _is_index(key) or model.is_optional_key(key) or agent
-
-
-def _misfits(
-    used: Mapping[str, Tensor], resized: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
-) -> list[str]:
-    return [
-        f"{key} {tuple(value.shape)} instead of {tuple(wanted[key].shape)}"
-        for key, value in used.items()
-        if key not in resized and value.shape != wanted[key].shape
-    ]
 
 
 def _count(title: str, names: list[str], most: int = 4) -> str:

@@ -67,20 +67,16 @@ class SafeCheckpointHook(CheckpointHook):
     def save_interrupted(self, runner: Any, meta: dict[str, int]) -> str:
         """Save at any iteration, into a file that ``--resume`` goes on from; the run may go on too.
 
-        Any hook may call it (``after_train_iter`` at the latest), under these rules. All processes
-        call it, at the same iteration. Weights, optimizer and buffers must be as they were when
-        ``meta["iter"]`` iterations were done: a hook that leaves an iteration out puts back what
-        its forward pass changed. The random states are saved as they are, unless a validation is
-        under way, when those before it are; so an iteration that is done again draws other numbers
-        in the model (dropout) than the first time, but the same data. Schedules and averages are
-        saved as the hooks have left them, so a hook that wants the iteration counted has
-        ``LOWEST`` priority, after those of mmengine.
+        All processes call it at the same iteration, in ``after_train_iter`` at the latest. Weights,
+        optimizer and buffers must be as they were when ``meta["iter"]`` iterations were done: a
+        hook that leaves an iteration out puts back what its forward pass changed. Random states
+        are saved as they are, in a validation as they were before it; schedules and averages as
+        the hooks have left them, so a hook that wants the iteration counted has ``LOWEST``
+        priority.
 
         Args:
             runner: it must be training.
-            meta: ``epoch`` (complete ones) and ``iter`` (complete ones, since the beginning). In
-                ``after_train_iter`` these are ``runner.epoch`` and ``runner.iter + 1``, or
-                ``runner.iter`` if the iteration is to be done again.
+            meta: ``epoch`` and ``iter``, the numbers of complete ones.
 
         Returns:
             The path of the checkpoint, ``interrupted.pth`` beside the others; the one before of

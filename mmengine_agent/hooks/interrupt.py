@@ -53,8 +53,7 @@ class InterruptHook(Hook):
     ) -> None:
         """Save and exit, if any process was asked to."""
         asked = torch.tensor(int(self.asked or 0))
-        if get_world_size() > 1:
-            all_reduce(asked, op="max")
+        all_reduce(asked, op="max")
         if asked:
             self._stop(runner, int(asked), {"epoch": runner.epoch, "iter": runner.iter + 1})
 

@@ -82,7 +82,7 @@ class ExactResumeHook(Hook):
             checkpoint[KEY], self.gathered = self.gathered, None
 
     def before_val(self, runner: Any) -> None:
-        """Remember the random states: a validation changes nothing for training.
+        """Keep the random states: a validation changes nothing for training.
 
         Without SyncBN each process has statistics of its own, and a checkpoint those of the first.
         All validate with those, so that the scores are those of the checkpoint.

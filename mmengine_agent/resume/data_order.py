@@ -10,6 +10,7 @@ import atexit
 import signal
 import weakref
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
@@ -20,8 +21,6 @@ from mmengine.dataset import InfiniteSampler
 from torch.utils.data import DataLoader, Sampler
 
 from mmengine_agent.resume.random_state import seeded
-
-_PASSES = 1000  # at least so many are remembered; workers are fewer batches ahead
 
 
 class Batch(list[int]):
@@ -59,18 +58,15 @@ class PlacedBatches(Sampler[list[int]]):
 
     def start_at(self, drawn: int, passes: int = 0, index: int = 0) -> None:
         """Go on after ``drawn`` batches, in pass ``passes`` with batch ``index``."""
-        self.drawn, self.first, self.first_pass = drawn, index, passes
-        self.starts = [drawn - index]  # number of the first batch of each pass since first_pass
-
-    @property
-    def passes(self) -> int:
-        """How many times all the data was drawn."""
-        return self.first_pass + len(self.starts) - 1
+        self.drawn, self.first = drawn, index
+        self.passes = passes  # how many times all the data was drawn
+        # numbers of the first batches of passes, the newest last: workers are fewer passes ahead
+        self.starts = deque([drawn - index], maxlen=1000)
 
     def place_after(self, drawn: int) -> tuple[int, int]:
         """(pass, index in it) of the batch after the first ``drawn``; workers draw ahead of it."""
         number = bisect_right(self.starts, drawn) - 1
-        return self.first_pass + number, drawn - self.starts[number]
+        return self.passes + 1 - len(self.starts) + number, drawn - self.starts[number]
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -81,9 +77,7 @@ class PlacedBatches(Sampler[list[int]]):
             self.drawn += 1
             yield Batch(indices, (self.seed, self.rank, self.drawn))
         self.starts.append(self.drawn)
-        if len(self.starts) > 2 * _PASSES:
-            self.first_pass += _PASSES
-            del self.starts[:_PASSES]
+        self.passes += 1
 
 
 class EndlessBatches:
