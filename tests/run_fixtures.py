@@ -19,10 +19,6 @@ def signals() -> Iterator[None]:
         signal.signal(each, handler)
 
 
-class Killed(BaseException):
-    """What SIGKILL is to a process: nothing runs after it, least of all a handler of errors."""
-
-
 CALLS = ("fsync", "replace", "remove", "unlink")  # by which files get their content and names
 
 

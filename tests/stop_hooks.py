@@ -14,6 +14,10 @@ from mmengine.registry import HOOKS
 from mmengine_agent.hooks import SafeCheckpointHook
 
 
+class Killed(BaseException):
+    """What SIGKILL is to a process: nothing runs after it, least of all a handler of errors."""
+
+
 @HOOKS.register_module(force=True)
 class SaveInTheMiddle(Hook):
     """Saves after an iteration as a signal would, into a file of its own, and goes on."""

@@ -18,14 +18,17 @@ import mmseg.utils
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.model import BaseAveragedModel
 from mmengine.runner import Runner
 from stop_hooks import add_hook, scramble
 from tiny_runs import difference, toy, train
+from train import require_schedules
 
 import mmdet_agent
 import mmseg_agent
 from mmengine_agent.checkpoints import load_local, without_functions
+from mmengine_agent.errors import UserError
 
 mmdet.utils.register_all_modules(init_default_scope=False)
 mmseg.utils.register_all_modules(init_default_scope=False)
@@ -103,6 +106,15 @@ def test_a_scheduler_saved_by_a_stock_tool_is_read(entry: str, tmp_path: Path) -
     built.load_state_dict(read)
     kept = vars(built)
     assert all(callable(kept[key]) for key in saved.state_dict().keys() - read.keys())
+
+
+def test_a_scheduler_that_ends_before_it_begins_is_named() -> None:
+    schedules: list[Options] = [{"type": "LinearLR", "end": 500}, {"type": "CosineAnnealingLR"}]
+    require_schedules(Config({"param_scheduler": schedules}))
+    schedules[1] |= {"begin": 500, "end": 400}
+    message = r"param_scheduler\[1\] \(CosineAnnealingLR\) begins at 500 and ends at 400"
+    with pytest.raises(UserError, match=message):
+        require_schedules(Config({"param_scheduler": schedules}))
 
 
 # --- optimizers and their wrappers

@@ -182,11 +182,11 @@ def test_one_wrong_bit_is_refused(part: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("odd", "options"),
+    ("strange", "options"),
     [("there twice", {}), ("are compressed", {"compression": zipfile.ZIP_DEFLATED})],
 )
 def test_archives_that_torch_does_not_write_are_refused(
-    odd: str, options: dict[str, Any], tmp_path: Path
+    strange: str, options: dict[str, Any], tmp_path: Path
 ) -> None:
     path = zipped(b"\x80\x02}.", tmp_path / "a.pth")
     if options:
@@ -195,7 +195,7 @@ def test_archives_that_torch_does_not_write_are_refused(
         warnings.simplefilter("ignore")
         for name, content in {"data.pkl": b"\x80\x02].", "version": b"3\n"}.items():
             archive.writestr(f"archive/{name}", content)
-    assert odd in error_of(path)
+    assert strange in error_of(path)
 
 
 STORAGE = torch.ones(4)._typed_storage()

@@ -14,8 +14,7 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from run_fixtures import Killed
-from stop_hooks import add_hook, scramble
+from stop_hooks import Killed, add_hook, scramble
 from tiny_runs import difference, toy, train
 
 from mmengine_agent import files

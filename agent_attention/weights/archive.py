@@ -24,7 +24,10 @@ def archive_damage(path: Path) -> str | None:
             records = set(torch._C.PyTorchFileReader(str(path)).get_all_records())
             if records != set(map(_name, entries)):
                 return "it has two tables of contents"
-            return _strange_layout(entries, path.stat().st_size) or _wrong_checksum(archive)
+            if problem := _strange_layout(entries, path.stat().st_size):
+                return problem
+            broken = archive.testzip()
+            return None if broken is None else f"the checksum of {broken} is wrong"
     except Exception as error:  # a damaged archive can raise anything
         return " ".join(str(error).split()) or type(error).__name__
 
@@ -45,11 +48,6 @@ def _strange_layout(entries: list[zipfile.ZipInfo], size: int) -> str | None:
     if sum(each.file_size for each in entries) > size:
         return "its parts are larger than the file"
     return None
-
-
-def _wrong_checksum(archive: zipfile.ZipFile) -> str | None:
-    broken = archive.testzip()
-    return None if broken is None else f"the checksum of {broken} is wrong"
 
 
 def _name(entry: zipfile.ZipInfo) -> str:

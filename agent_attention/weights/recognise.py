@@ -15,7 +15,7 @@ def recognise(weights: Mapping[str, Tensor]) -> Recognised | None:
 
 
 def looks_like(weights: Mapping[str, Tensor]) -> str:
-    """The architecture that a backbone's tensors have, in words."""
+    """The architecture that a backbone's tensors have, described."""
     found = recognise(weights)
     if found is None:
         return f"no backbone known here (its first keys: {', '.join(list(weights)[:3])})"

@@ -19,7 +19,7 @@ OBSOLETE = "obsolete_checkpoints"  # in the message hub: to be removed once the 
 class SafeCheckpointHook(CheckpointHook):
     """mmengine's ``CheckpointHook`` with its arguments, files and names, and these promises.
 
-    - A checkpoint and the pointer ``last_checkpoint`` are written beside their places, flushed to
+    - A checkpoint and the pointer ``last_checkpoint`` are written to temporary files, flushed to
       the disk, and renamed. The pointer never names a file that is not there whole.
     - The pointer names what a run goes on from, from its first moment: one that resumes points at
       the checkpoint that it resumed, one that begins removes the pointer of another run.
@@ -79,7 +79,7 @@ class SafeCheckpointHook(CheckpointHook):
             meta: ``epoch`` and ``iter``, the numbers of complete ones.
 
         Returns:
-            The path of the checkpoint, ``interrupted.pth`` beside the others; the one before of
+            The path of the checkpoint, ``interrupted.pth`` next to the others; the one before of
             that name is replaced, and the next ordinary checkpoint removes it.
 
         Raises:
