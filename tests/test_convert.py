@@ -3,12 +3,12 @@
 import functools
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import convert_checkpoint
+import fork_server
 import mmdet.registry
 import pytest
 import torch
@@ -211,8 +211,7 @@ def test_nothing_in_a_file_is_run(convert: Convert, tmp_path: Path) -> None:
 
 
 def command_line(source: Path, out: Path) -> subprocess.CompletedProcess[str]:
-    tool = [sys.executable, "-W", "ignore", str(ROOT / "tools/convert_checkpoint.py")]
-    return subprocess.run([*tool, str(source), str(out)], capture_output=True, text=True)
+    return fork_server.run([ROOT / "tools/convert_checkpoint.py", source, out])
 
 
 def test_the_command_prints_a_report(tmp_path: Path) -> None:

@@ -1,12 +1,11 @@
 """A checkpoint that wants a command run is refused on every way a checkpoint comes in."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import make_demo_data
 import pytest
 import torch
@@ -65,8 +64,7 @@ def arguments(way: str, hostile: Path, data: Path) -> list[str]:
 
 @pytest.mark.parametrize("way", ["init_cfg", "load_from", "resume", "test", "convert"])
 def test_a_tool_refuses_the_file_and_names_it(way: str, hostile: Path, data: Path) -> None:
-    command = [sys.executable, *arguments(way, hostile, data)]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    ran = fork_server.run(arguments(way, hostile, data), cwd=ROOT)
     assert ran.returncode == 1
     assert not (hostile.parent / "executed").exists()
     assert str(hostile) in ran.stderr
@@ -77,8 +75,7 @@ def test_a_tool_refuses_the_file_and_names_it(way: str, hostile: Path, data: Pat
 def test_a_checkpoint_of_another_model_is_not_tested(tmp_path: Path, data: Path) -> None:
     path = tmp_path / "other.pth"
     torch.save({"state_dict": {"weight": torch.zeros(2)}}, path)
-    command = [sys.executable, *arguments("test", path, data)]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    ran = fork_server.run(arguments("test", path, data), cwd=ROOT)
     assert ran.returncode == 1
     assert f"{path} does not fit the config" in ran.stderr
     assert "Traceback" not in ran.stderr

@@ -1,5 +1,6 @@
 """Nothing lost: resuming that is exact, signals that save."""
 
+import faulthandler
 import os
 import signal
 import traceback
@@ -131,6 +132,8 @@ def in_two_processes(folder: Path, **arguments: Any) -> list[int]:
     """Go on with, or begin, a toy run in two processes over gloo; their exit codes."""
     meeting = folder / f"meeting{len(list(folder.glob('meeting*')))}"
     folder.mkdir(exist_ok=True)
+    # pytest's watch over hangs is a thread, for which a forked process would wait for ever
+    faulthandler.cancel_dump_traceback_later()
     children = []
     for rank in range(2):
         children.append(os.fork())

@@ -56,10 +56,7 @@ def load_file(path: str | Path, allow: Globals | None = None) -> Any:
         if path.suffix == ".safetensors":
             return _load_safetensors(path)
         _refuse_forced_unpickler(path)
-        _refuse_other_formats(path)
-        if is_archive(path) and (problem := archive_damage(path)):
-            raise ValueError(problem)
-        sizes = part_sizes(path) if is_archive(path) else None
+        sizes = _check_container(path)
         module = _pickle_module({**allowed_globals(), **(allow or {})}, sizes)
         return torch.load(path, map_location="cpu", weights_only=False, pickle_module=module)
     except RefusedCall as error:
@@ -93,19 +90,24 @@ def _refuse_forced_unpickler(path: Path) -> None:
         )
 
 
-def _refuse_other_formats(path: Path) -> None:
-    """``torch.load`` hands some archives to other readers.
+def _check_container(path: Path) -> dict[str, int] | None:
+    """Bytes of each part of an archive that is whole; None for a file of torch before 1.6.
 
-    TorchScript holds code. The tar archives of torch before 0.1.10 are unpacked, and a link in one
-    changes the mode and time of any file it names.
+    ``torch.load`` hands some archives to other readers. TorchScript holds code. The tar archives of
+    torch before 0.1.10 are unpacked, and a link in one changes the mode and time of any file.
     """
-    if is_archive(path):
-        if "constants.pkl" in part_sizes(path):  # as torch.load asks
-            raise CheckpointError(f"refused to read {path}: it is a TorchScript program")
-    elif tarfile.is_tarfile(path):
-        raise CheckpointError(
-            f"refused to read {path}: it is a tar archive, of torch before 0.1.10"
-        )
+    if not is_archive(path):
+        if tarfile.is_tarfile(path):
+            raise CheckpointError(
+                f"refused to read {path}: it is a tar archive, of torch before 0.1.10"
+            )
+        return None
+    sizes = part_sizes(path)
+    if "constants.pkl" in sizes:  # as torch.load asks
+        raise CheckpointError(f"refused to read {path}: it is a TorchScript program")
+    if problem := archive_damage(path):
+        raise ValueError(problem)
+    return sizes
 
 
 def _pickle_module(allowed: Globals, sizes: dict[str, int] | None) -> Any:
