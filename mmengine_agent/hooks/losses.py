@@ -73,10 +73,13 @@ class BadLossesHook(Hook):
             buffer.copy_(copy)
         message = f"iteration {runner.iter + 1}: losses are NaN or infinite\n"
         message += "\n".join(_describe_bad(outputs, data_batch))
-        if self.skipped >= self.limit or not _is_finite(runner.model.state_dict()):
-            advice = "this is no longer a matter of single batches"
-            limited = f"\n--nan-limit is {self.limit}: {advice}" if self.limit else ""
-            raise UserError(f"{message}\n{_save(runner)}{limited}")
+        exhausted = self.skipped >= self.limit
+        if exhausted or not _is_finite(runner.model.state_dict()):
+            message += f"\n{_save(runner)}"
+            if exhausted and self.limit:
+                message += f"\n--nan-limit is {self.limit}: this is no longer a matter of "
+                message += "single batches"
+            raise UserError(message)
         self.skipped += 1
         runner.message_hub.update_info(COUNT, self.skipped)
         runner.logger.warning(f"{message}\nleft out, as {self.skipped} of at most {self.limit}")
