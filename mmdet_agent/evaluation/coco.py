@@ -119,8 +119,8 @@ class Evaluation:
         for image, (found, missed, wrong) in counts.items():
             if image in tested and found + missed + wrong:
                 score = 2 * found / (2 * found + missed + wrong)
-                told = {"found": int(found), "missed": int(missed), "wrong": int(wrong)}
-                rows.append({"image": image, "score": float(score), **told})
+                counted = {"found": int(found), "missed": int(missed), "wrong": int(wrong)}
+                rows.append({"image": image, "score": float(score), **counted})
         return rows
 
     def truth_of(self, image: Any) -> dict[str, Any]:

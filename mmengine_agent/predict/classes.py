@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 from torch import nn
 
+from mmengine_agent.draw import Colour, class_colours
 from mmengine_agent.errors import UserError
 from mmengine_agent.predict.model import dataset_of
 from mmengine_agent.task import task_of
@@ -20,7 +20,7 @@ class Classes:
     """Of each label of a model, in their order."""
 
     names: tuple[str, ...]
-    colours: tuple[tuple[int, int, int], ...]  # RGB
+    colours: tuple[Colour, ...]
     ids: tuple[int, ...]  # COCO category ids, or the numbers in label maps
 
 
@@ -49,9 +49,9 @@ def classes_of(
             "give theirs with --classes, or the config that training wrote"
         )
     names = tuple(str(name) for name in fitting[0])
-    return Classes(
-        names, _colours(_sources(cfg, meta), wanted), task_of(cfg).label_numbers(cfg, names)
-    )
+    palettes = (each.get("palette") for each in _sources(cfg, meta))
+    colours = class_colours(wanted, palettes)
+    return Classes(names, colours, task_of(cfg).label_numbers(cfg, names))
 
 
 def _head(model: nn.Module) -> Any:
@@ -88,9 +88,3 @@ def _read(given: list[str]) -> list[str]:
         return [line.strip() for line in Path(given[0]).read_text().splitlines() if line.strip()]
     except OSError as error:
         raise UserError(f"--classes: cannot read {given[0]}: {error.strerror}") from error
-
-
-def _colours(sources: Iterator[dict[str, Any]], count: int) -> tuple[tuple[int, int, int], ...]:
-    drawn = np.random.RandomState(42).randint(0, 256, (count, 3)).tolist()
-    palettes = [each["palette"] for each in sources if len(each.get("palette") or ()) >= count]
-    return tuple((int(r), int(g), int(b)) for r, g, b in [*palettes, drawn][0][:count])

@@ -14,9 +14,11 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from mmengine_agent.errors import UserError
+from mmengine_agent.files import write_whole
 from mmengine_agent.report import charts
 from mmengine_agent.report.record import BACKGROUND
-from mmengine_agent.report.workdir import WorkDir
+from mmengine_agent.report.workdir import WorkDir, read_work_dir
 
 _HERE = Path(__file__).parent
 _TABLE_LIMIT = 26  # classes of a confusion matrix that are readable as a table
@@ -60,6 +62,20 @@ def render(work: WorkDir) -> str:
         tested=tested(work),
         **(_of_evaluation(work.evaluation) if work.evaluation else {"evaluation": None}),
     )
+
+
+def write_report(work_dir: Path, out: Path) -> None:
+    """Write the page of a work directory.
+
+    Raises:
+        UserError: if the work directory cannot be read, or the file not be written.
+    """
+    page = render(read_work_dir(work_dir))
+    try:
+        write_whole(out, page)
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}; --out FILE.html") from error
+    print(f"report: {out} ({len(page.encode()) / 1e6:.1f} MB)")
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -147,7 +163,7 @@ def _confusion(confusion: dict[str, Any], whole: bool) -> dict[str, Any]:
     labels, counts = confusion["labels"], np.array(confusion["counts"])
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     named = [
-        _told(labels[i], labels[j], int(counts[i, j]), float(shares[i, j]), whole)
+        _describe(labels[i], labels[j], int(counts[i, j]), float(shares[i, j]), whole)
         for i, j in _largest(counts)
     ]
     large = len(labels) > _TABLE_LIMIT
@@ -171,8 +187,8 @@ def _largest(counts: np.ndarray) -> list[tuple[int, int]]:
     return [(int(i), int(j)) for i, j in pairs if wrong[i, j]]
 
 
-def _told(truth: str, found: str, count: int, share: float, whole: bool) -> str:
-    """A confusion in words; ``whole``: of objects, whose last class is background."""
+def _describe(truth: str, found: str, count: int, share: float, whole: bool) -> str:
+    """A confusion as text; ``whole``: of objects, whose last class is background."""
     if not whole:
         return f"{truth} taken for {found}: {count} pixels, {share:.1%} of {truth}"
     if truth == BACKGROUND:

@@ -1,21 +1,24 @@
-"""What testing leaves for the report, gathered beside the config's own metric: evaluation.json.
+"""What testing leaves for the report, gathered along with the config's own metric: evaluation.json.
 
 A record is one more metric of mmengine's evaluator that reports no number, so what is printed and
 written to metrics.json does not change. All processes' results are collected as mmengine does for
 its metrics: exact, without the images that a sampler repeats to give each process as many.
 """
 
+import base64
 import json
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import cv2
 from mmengine.config import Config
 from mmengine.dist import collect_results
 from mmengine.evaluator import BaseMetric
 from mmengine.runner import Runner
 
+from mmengine_agent.draw import Array, encode
 from mmengine_agent.files import write_whole
 from mmengine_agent.task import task_of
 
@@ -23,6 +26,7 @@ FILE = "evaluation.json"
 VERSION = 1  # of the file's layout
 BACKGROUND = "background"  # of a confusion matrix: the last label, where no object is
 SHOWN = 6  # best, and as many worst predictions
+SIDE = 400  # pixels of a picture's longer side
 
 Item = TypeVar("Item")
 
@@ -31,13 +35,13 @@ class Record(BaseMetric):
     """Gathers the results of a test; the main process has them in ``gathered`` afterwards.
 
     Args:
-        beside: the config's own metric, of which it takes over how results are collected.
+        metric: the config's own, of which it takes over how results are collected.
     """
 
     default_prefix = "record"  # without one mmengine warns
 
-    def __init__(self, beside: BaseMetric) -> None:
-        super().__init__(collect_device=beside.collect_device)
+    def __init__(self, metric: BaseMetric) -> None:
+        super().__init__(collect_device=metric.collect_device)
         self.gathered: list[Any] = []
 
     def evaluate(self, size: int) -> dict[str, float]:
@@ -94,3 +98,8 @@ def best_and_worst(
     rest = sorted(order[len(worst) :], key=lambda i: (-score[i], -size[i]))
     groups = {"best": rest[:SHOWN], "worst": worst}
     return [(name, items[i]) for name, chosen in groups.items() for i in chosen]
+
+
+def jpeg(image: Array) -> str:
+    """A picture as JPEG, base64."""
+    return base64.b64encode(encode(image, ".jpg", cv2.IMWRITE_JPEG_QUALITY, 80)).decode()

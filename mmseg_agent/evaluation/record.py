@@ -4,6 +4,7 @@ K is the number of classes.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
@@ -14,13 +15,8 @@ from mmseg.evaluation import IoUMetric
 from torch import Tensor
 from tqdm import tqdm
 
-from mmengine_agent.report.pictures import (
-    SIDE,
-    hexadecimal,
-    palette_of,
-)
-from mmengine_agent.report.record import Record, best_and_worst
-from mmseg_agent.evaluation.pictures import draw_segmentation
+from mmengine_agent.draw import Colour, class_colours, fit, paint_labels, read_image
+from mmengine_agent.report.record import SIDE, Record, best_and_worst, jpeg
 
 _NO_CLASS = 65535  # in the maps kept for pictures
 
@@ -42,12 +38,12 @@ class SegmentationRecord(Record):
     the predicted class.
 
     Args:
-        beside: the config's own ``IoUMetric``; its ``ignore_index`` is used.
+        metric: the config's own ``IoUMetric``; its ``ignore_index`` is used.
     """
 
-    def __init__(self, beside: BaseMetric) -> None:
-        super().__init__(beside)
-        self.ignored = beside.ignore_index
+    def __init__(self, metric: BaseMetric) -> None:
+        super().__init__(metric)
+        self.ignored = metric.ignore_index
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Count the pixels of a batch."""
@@ -91,17 +87,38 @@ class SegmentationRecord(Record):
         scored = [(image, *image_scores(dense(image, len(names)))) for image in self.gathered]
         rows = [each for each in scored if each[3]]  # a whole image may be ignored
         chosen = best_and_worst(rows, [row[1] for row in rows], [row[3] for row in rows])
-        palette = palette_of(self.dataset_meta)
+        colours = class_colours(len(names), [self.dataset_meta.get("palette")])
         pictures, seen = [], set()
         for group, (image, iou, accuracy, _) in tqdm(chosen, desc="pictures", disable=None):
             maps = _unpacked(image.truth), _unpacked(image.prediction)
             seen |= {*np.unique(maps[0]).tolist(), *np.unique(maps[1]).tolist()}
-            drawn = draw_segmentation(image.path, *maps, names, palette)
-            told = f"mIoU {iou:.1f} %, {accuracy:.1f} % of the pixels right"
+            drawn = draw_pair(image.path, *maps, colours)
+            caption = f"mIoU {iou:.1f} %, {accuracy:.1f} % of the pixels right"
             about = {"image": image.path, "group": group, "score": iou}
-            pictures.append({**about, "told": told, **drawn})
-        legend = [(names[i], hexadecimal(palette[i])) for i in sorted(seen) if i < len(names)]
+            pictures.append({**about, "told": caption, **drawn})
+        codes = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in colours]
+        legend = [(names[i], codes[i]) for i in sorted(seen) if i < len(names)]
         return {"pictures": pictures, "legend": legend}
+
+
+def draw_pair(
+    path: str, truth: np.ndarray, found: np.ndarray, colours: Sequence[Colour]
+) -> dict[str, str]:
+    """``truth`` and ``prediction`` of one image; none if the image cannot be read.
+
+    Label maps (height, width) may be smaller than the image; labels beyond the classes are left
+    clear.
+    """
+    image = read_image(Path(path))
+    if image is None:
+        return {}
+    drawn = {}
+    for name, labels in (("truth", truth), ("prediction", found)):
+        small = fit(image, SIDE, SIDE)
+        size, nearest = small.shape[1::-1], cv2.INTER_NEAREST
+        paint_labels(small, cv2.resize(labels, size, interpolation=nearest), colours)
+        drawn[name] = jpeg(small)
+    return drawn
 
 
 def dense(image: Image, classes: int) -> np.ndarray:
@@ -157,7 +174,7 @@ def _packed(labels: Tensor, ignored: int) -> bytes:
 def _unpacked(png: bytes) -> np.ndarray:
     labels = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
     assert labels is not None  # it is our own
-    return labels.astype(np.int64)
+    return labels
 
 
 def record_of(metric: BaseMetric) -> Record | None:

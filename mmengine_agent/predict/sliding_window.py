@@ -1,4 +1,4 @@
-"""Overlapping tiles that cover an image, and how much each counts where several lie."""
+"""A sliding window: overlapping tiles that cover an image, and their weights where they meet."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -85,6 +85,10 @@ class Grid:
         for row, y in enumerate(self.rows.starts):
             for column, x in enumerate(self.columns.starts):
                 yield Tile(y, x, self.rows.size, self.columns.size, row, column)
+
+    def number(self, tile: Tile) -> int:
+        """Which tile it is, from 1."""
+        return tile.row * len(self.columns.starts) + tile.column + 1
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Label maps of images from what a segmentor says of their tiles."""
+"""A label map of an image from what a segmentor says of its tiles."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from mmengine_agent.errors import UserError
-from mmengine_agent.predict.tiles import Grid, Tile
+from mmengine_agent.predict.sliding_window import Grid, Tile
 
 
-class SegmentationGather:
-    """Blends the scores of each tile of one image, as they come row by row, into a label map.
+class Blend:
+    """Blends the scores of an image's tiles, which come row by row, into ``labels`` (H, W).
 
     Where tiles overlap, a pixel's scores are their mean, weighted by ``Axis.weights``. A pixel gets
     its label as soon as no later tile has it. Kept until then are the scores of the columns shared
@@ -67,7 +67,3 @@ class SegmentationGather:
         height, width = found.shape
         area = slice(tile.y, tile.y + height), slice(tile.x, tile.x + width)
         self.labels[area] = found.cpu().numpy()
-
-    def result(self) -> np.ndarray:
-        """Labels (H, W), from 0 in the order of the model's classes."""
-        return self.labels
