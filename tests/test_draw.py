@@ -20,7 +20,7 @@ from mmdet_agent.predict.writer import DetectionWriter
 from mmengine_agent.data.faults import Findings
 from mmengine_agent.draw import class_colours, fit, paint_labels, write_text
 from mmengine_agent.predict.classes import Classes
-from mmengine_agent.predict.sliding_window import Tile
+from mmengine_agent.predict.sliding_window import cover
 from mmseg_agent.data.sheet import ade_tiles
 from mmseg_agent.predict.writer import SegmentationWriter
 
@@ -51,7 +51,7 @@ def predicted(task: str) -> np.ndarray:
     classes = Classes(NAMES, class_colours(3), (1, 2, 3))
     image = np.full((96, 96, 3), GREY, np.uint8)
     if task == "detection":
-        found = Instance((10, 10, 80, 80), 0.9, 0, Tile(0, 0, 96, 96, 0, 0))
+        found = Instance((10, 10, 80, 80), 0.9, 0, cover(96, 96, None, 0)[0])
         DetectionWriter(classes, 0.3).draw(image, [found])
     else:
         SegmentationWriter(classes, 0.5).draw(image, np.zeros((96, 96), np.uint16))

@@ -4,7 +4,6 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -168,8 +167,7 @@ def test_category_ids_are_those_of_the_annotation_file(
 
 def test_the_80_classes_of_coco_have_its_ids() -> None:
     cfg = read_config(str(ROOT / "configs/agent_pvt_maskrcnn.py"))
-    head = SimpleNamespace(bbox_head=SimpleNamespace(num_classes=80))
-    classes = classes_of(cfg, head, {}, None)  # type: ignore[arg-type]
+    classes = classes_of(cfg, {}, None)
     ids = dict(zip(classes.names, classes.ids, strict=True))
     assert (ids["person"], ids["stop sign"], ids["toothbrush"]) == (1, 13, 90)
     assert len(ids) == 80
@@ -300,18 +298,17 @@ def test_what_is_not_wanted_is_not_written(model: Model, predict: Run, tmp_path:
 
 
 def test_names_of_classes_come_from_the_user_the_checkpoint_or_the_config(model: Model) -> None:
-    built = build_model(model.cfg)
     count = 5 if model.task == "detection" else 8
     own, given = [f"own{i}" for i in range(count)], [f"given{i}" for i in range(count)]
     meta = {"dataset_meta": {"classes": own, "palette": [[i, 0, 0] for i in range(count)]}}
-    assert classes_of(model.cfg, built, meta, given).names == tuple(given)
-    assert classes_of(model.cfg, built, meta, None).names == tuple(own)
-    assert classes_of(model.cfg, built, meta, None).colours[2] == (2, 0, 0)
+    assert classes_of(model.cfg, meta, given).names == tuple(given)
+    assert classes_of(model.cfg, meta, None).names == tuple(own)
+    assert classes_of(model.cfg, meta, None).colours[2] == (2, 0, 0)
     old = {"CLASSES": own}  # as OpenMMLab 1 and 2 wrote it
-    assert classes_of(model.cfg, built, old, None).names == tuple(own)
-    assert classes_of(model.cfg, built, {}, None).names[-1] == "cross"
+    assert classes_of(model.cfg, old, None).names == tuple(own)
+    assert classes_of(model.cfg, {}, None).names[-1] == "cross"
     meta["dataset_meta"]["classes"] = own[:3]  # of another model
-    assert classes_of(model.cfg, built, meta, None).names[-1] == "cross"
+    assert classes_of(model.cfg, meta, None).names[-1] == "cross"
 
 
 # ---- mistakes ----

@@ -1,5 +1,6 @@
 """The sliding window: tiles that cover an image, and how what is found in them is put together."""
 
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,8 +12,9 @@ from mmengine.structures import InstanceData, PixelData
 
 from mmdet_agent.predict.instances import coco_results, encode, instances_of, place
 from mmdet_agent.predict.merge import merge
-from mmengine_agent.predict.sliding_window import Axis, Grid, Tile
-from mmseg_agent.predict.blend import Blend
+from mmengine_agent.predict.classes import Classes
+from mmengine_agent.predict.sliding_window import Span, Tile, cover
+from mmseg_agent.predict.writer import SegmentationWriter
 
 # ---- tiles ----
 
@@ -28,23 +30,26 @@ SIDES = [
 
 
 @pytest.mark.parametrize(("length", "size", "overlap"), SIDES)
-def test_tiles_cover_a_side_and_share_it_by_weights(length: int, size: int, overlap: int) -> None:
-    axis = Axis.cover(length, size, overlap)
-    assert axis.size == min(size, length)
-    shares = np.zeros(length)
-    for index, start in enumerate(axis.starts):
-        shares[start : start + axis.size] += axis.weights[index]
-        if index:
-            assert axis.starts[index - 1] < start <= axis.starts[index - 1] + axis.size - overlap
-    np.testing.assert_allclose(shares, 1, rtol=1e-6)
-    assert sum(map(axis.final, range(len(axis.starts)))) == length
+def test_tiles_of_one_size_cover_a_side_and_share_it_out(
+    length: int, size: int, overlap: int
+) -> None:
+    spans = [tile.columns for tile in cover(10, length, size, overlap)]
+    assert {end - start for start, end, *_ in spans} == {min(size, length)}
+    for one, other in pairwise(spans):
+        assert one.start < other.start <= one.end - overlap
+        assert one.shared[1] == other.shared[0] == (other.start < one.end)
+    shares = [range(*span.share) for span in spans]
+    assert [pixel for share in shares for pixel in share] == [*range(length)]
+    assert all(span.start <= low < high <= span.end for span in spans for low, high in [span.share])
 
 
-def test_a_pixel_of_one_tile_alone_has_the_weight_one() -> None:
-    axis = Axis.cover(100, 40, 10)
-    assert axis.starts == (0, 30, 60)
-    assert (axis.weights[0][:30] == 1).all() and (axis.weights[1][10:30] == 1).all()
-    assert (axis.weights[0][30:] < 1).all()
+def test_a_pixel_is_of_the_tile_whose_middle_is_nearest() -> None:
+    spans = [tile.rows for tile in cover(100, 10, 40, 10)]
+    middles = [(span.start + span.end - 1) / 2 for span in spans]
+    assert middles == [19.5, 49.5, 79.5]
+    for pixel in range(100):
+        (owner,) = [i for i, span in enumerate(spans) if pixel in range(*span.share)]
+        assert abs(middles[owner] - pixel) == min(abs(middle - pixel) for middle in middles)
 
 
 # ---- detection in tiles ----
@@ -92,16 +97,16 @@ class Sample(SimpleNamespace):
 
 def detected(image: np.ndarray, tile: int | None, overlap: int) -> list[dict[str, Any]]:
     """The results of an image that is cut into tiles, or not."""
-    height, width = image.shape
-    grid = Grid.cover(height, width, tile, overlap)
-    return results(grid, *(detect(image[each.area]) for each in grid))
+    tiles = cover(*image.shape, tile, overlap)
+    return results(tiles, *(detect(image[each.area]) for each in tiles))
 
 
-def results(grid: Grid, *samples: Any) -> list[dict[str, Any]]:
+def results(tiles: list[Tile], *samples: Any) -> list[dict[str, Any]]:
     """COCO results of an image, given what is found in each of its tiles."""
-    pairs = zip(grid, samples, strict=True)
+    pairs = zip(tiles, samples, strict=True)
     found = [each for tile, sample in pairs for each in instances_of(sample, tile, 0.3)]
-    return coco_results(merge(found, grid), grid.shape, 1, (7, 9))
+    shape = tiles[-1].rows.end, tiles[-1].columns.end
+    return coco_results(merge(found), shape, 1, (7, 9))
 
 
 @pytest.mark.parametrize(("tile", "overlap"), [(64, 32), (64, 48), (100, 30), (200, 25), (300, 20)])
@@ -114,7 +119,7 @@ def test_an_object_larger_than_the_overlap_is_joined() -> None:
     image = np.zeros((150, 300), np.uint8)
     image[20:140, 10:290] = 1  # in all eight tiles
     image[50:70, 40:60] = 0
-    assert len(Grid.cover(150, 300, 100, 20)) == 8
+    assert len(cover(150, 300, 100, 20)) == 8
     assert detected(image, 100, 20) == detected(image, None, 0)
 
 
@@ -133,15 +138,15 @@ def test_tiles_that_do_not_overlap_change_nothing_of_each_other() -> None:
 
 
 def test_a_sure_whole_object_is_not_lost_to_a_piece() -> None:
-    grid = Grid.cover(100, 160, 100, 40)  # columns 0..100 and 60..160
+    tiles = cover(100, 160, 100, 40)  # columns 0..100 and 60..160
     piece = boxed([70, 20, 100, 60], 0.99)  # cut at 100
     whole = boxed([10, 20, 48, 60], 0.6)  # 70..108
-    assert [each["bbox"] for each in results(grid, piece, whole)] == [[70, 20, 38, 40]]
+    assert [each["bbox"] for each in results(tiles, piece, whole)] == [[70, 20, 38, 40]]
 
 
 def test_objects_of_two_classes_may_have_one_place() -> None:
-    grid = Grid.cover(100, 160, 100, 40)
-    both = results(grid, boxed([70, 20, 90, 60], 0.9), boxed([10, 20, 30, 60], 0.6, label=1))
+    tiles = cover(100, 160, 100, 40)
+    both = results(tiles, boxed([70, 20, 90, 60], 0.9), boxed([10, 20, 30, 60], 0.6, label=1))
     assert [(each["category_id"], each["bbox"]) for each in both] == [
         (7, [70, 20, 20, 40]),
         (9, [70, 20, 20, 40]),
@@ -149,13 +154,13 @@ def test_objects_of_two_classes_may_have_one_place() -> None:
 
 
 def test_what_one_tile_shows_is_left_as_it_is() -> None:
-    grid = Grid.cover(100, 160, 100, 40)
+    tiles = cover(100, 160, 100, 40)
     both = (
         boxed([5, 5, 55, 95], 0.9),
         boxed([20, 40, 30, 50], 0.8),
     )  # of one class, one in the other
     instances = InstanceData.cat([each.pred_instances for each in both])
-    found = results(grid, Sample(pred_instances=instances), boxed([50, 50, 60, 60], 0.1))
+    found = results(tiles, Sample(pred_instances=instances), boxed([50, 50, 60, 60], 0.1))
     assert [each["bbox"] for each in found] == [[5, 5, 50, 90], [20, 40, 10, 10]]
 
 
@@ -179,21 +184,18 @@ def test_a_mask_in_its_place_has_the_code_of_the_whole_mask(seed: int) -> None:
     small = (random.rand(tile_height, tile_width) < (1, 0.7, 0.1, 0)[seed // 2]).astype(np.uint8)
     whole = np.zeros((height, width), np.uint8)
     whole[y : y + tile_height, x : x + tile_width] = small
-    tile = Tile(y, x, tile_height, tile_width, 0, 0)
+    tile = Tile(Span(y, y + tile_height), Span(x, x + tile_width))
     assert place(encode(small), tile, (height, width)) == encode(whole)
 
 
 # ---- segmentation in tiles ----
 
 
-def segmented(scores: np.ndarray, tile: int | None, overlap: int) -> np.ndarray:
-    """Labels of an image with these scores (C, H, W), which no tile changes."""
-    grid = Grid.cover(*scores.shape[1:], tile, overlap)
-    blend = Blend(grid, threshold=0.5)
-    for each in grid:
-        part = torch.from_numpy(scores[(slice(None), *each.area)].copy())
-        blend.add(each, Sample(seg_logits=PixelData(data=part)))
-    return blend.labels
+def segmented(shape: tuple[int, int], tiles: list[Tile], scores: list[torch.Tensor]) -> np.ndarray:
+    """Labels (H, W) of an image, given the scores (C, h, w) in each of its tiles."""
+    classes = Classes(("a", "b"), ((0, 0, 0),) * 2, (0, 1))
+    samples = (Sample(seg_logits=PixelData(data=each)) for each in scores)
+    return SegmentationWriter(classes, 0.5).merge(shape, zip(tiles, samples, strict=True))
 
 
 @pytest.mark.parametrize(("tile", "overlap"), [(32, 0), (32, 8), (32, 31), (50, 25), (200, 0)])
@@ -201,26 +203,22 @@ def segmented(scores: np.ndarray, tile: int | None, overlap: int) -> np.ndarray:
 def test_labels_do_not_depend_on_the_tiles_where_scores_do_not(
     tile: int, overlap: int, classes: int
 ) -> None:
-    scores = np.random.RandomState(0).rand(classes, 90, 130).astype(np.float32)
-    np.testing.assert_array_equal(segmented(scores, tile, overlap), segmented(scores, None, 0))
+    scores = torch.from_numpy(np.random.RandomState(0).rand(classes, 90, 130))
+    tiles = cover(90, 130, tile, overlap)
+    labels = segmented((90, 130), tiles, [scores[(slice(None), *each.area)] for each in tiles])
+    wanted = scores.argmax(0) if classes > 1 else scores[0] > 0.5
+    np.testing.assert_array_equal(labels, wanted)
 
 
 def test_where_tiles_disagree_the_one_that_sees_more_around_wins() -> None:
-    grid = Grid.cover(32, 54, 32, 10)  # columns 0..32 and 22..54
-    blend = Blend(grid)
-    for label, each in enumerate(grid):
-        scores = torch.zeros(2, 32, 32)
-        scores[label] = 1
-        blend.add(each, Sample(seg_logits=PixelData(data=scores)))
-    np.testing.assert_array_equal(blend.labels, np.arange(54)[None].repeat(32, 0) >= 27)
+    tiles = cover(32, 54, 32, 10)  # columns 0..32 and 22..54
+    scores = torch.eye(2)[:, :, None, None].expand(2, 2, 32, 32)
+    labels = segmented((32, 54), tiles, list(scores))
+    np.testing.assert_array_equal(labels, np.arange(54)[None].repeat(32, 0) >= 27)
 
 
 def test_no_scores_of_the_image_s_size_are_made() -> None:
-    grid = Grid.cover(370, 550, 100, 10)
-    blend = Blend(grid)
+    tiles = cover(370, 550, 100, 10)
     with Largest() as made:
-        for each in grid:
-            blend.add(each, Sample(seg_logits=PixelData(data=torch.zeros(3, 100, 100))))
-            kept = [t for t in vars(blend).values() if isinstance(t, torch.Tensor)]
-            assert all(each.numel() <= 3 * 10 * 550 for each in kept)  # shared rows and columns
+        segmented((370, 550), tiles, [torch.zeros(3, 100, 100) for _ in tiles])
     assert made.numel == 3 * 100 * 100

@@ -11,11 +11,13 @@ from pycocotools import mask as coco_mask
 from mmengine_agent.errors import UserError
 from mmengine_agent.predict.sliding_window import Tile
 
+Box = tuple[float, float, float, float]  # x1, y1, x2, y2
+
 
 class Instance(NamedTuple):
     """An object."""
 
-    box: tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels of the image
+    box: Box  # in pixels of the image
     score: float
     label: int
     tile: Tile  # where it was found
@@ -32,10 +34,11 @@ def instances_of(sample: Any, tile: Tile, threshold: float) -> Iterator[Instance
         raise UserError("the model predicts no instances: it is no detector")
     found = sample.pred_instances
     found = found[found.scores >= threshold].cpu()
+    top, left = tile.rows.start, tile.columns.start
     masks = np.asarray(found.masks) if "masks" in found else [None] * len(found.scores)
     columns = (found.bboxes.tolist(), found.scores.tolist(), found.labels.tolist(), masks)
     for (x1, y1, x2, y2), score, label, mask in zip(*columns, strict=True):
-        box = (x1 + tile.x, y1 + tile.y, x2 + tile.x, y2 + tile.y)
+        box = (x1 + left, y1 + top, x2 + left, y2 + top)
         yield Instance(box, score, label, tile, None if mask is None else encode(mask))
 
 
@@ -70,13 +73,15 @@ def place(code: Any, tile: Tile, shape: tuple[int, int]) -> Any:
     Only the ends of runs are computed, down the columns as COCO counts.
     """
     height, width = shape
-    if (tile.height, tile.width) == shape:
+    if tile.shape == shape:
         return code
     mask = np.pad(coco_mask.decode(code).T.astype(np.int8), ((0, 0), (1, 1)))  # (w, h + 2)
     change = np.diff(mask, axis=1)
     columns, begins = np.nonzero(change == 1)
     ends = np.nonzero(change == -1)[1]
-    first = (tile.x + columns) * height + tile.y  # of each run's column, in the image
+    first = (
+        tile.columns.start + columns
+    ) * height + tile.rows.start  # of each run's column, in the image
     edges: np.ndarray = np.stack([first + begins, first + ends], axis=1).ravel()
     meet = np.flatnonzero(edges[1:-1:2] == edges[2::2])  # a run to the bottom, and one at the top
     edges = np.delete(edges, np.concatenate([2 * meet + 1, 2 * meet + 2]))

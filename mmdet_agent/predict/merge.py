@@ -13,17 +13,17 @@ from mmdet.structures.bbox import bbox_overlaps
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from mmdet_agent.predict.instances import Instance, place
-from mmengine_agent.predict.sliding_window import Axis, Grid, Tile
+from mmdet_agent.predict.instances import Box, Instance, place
+from mmengine_agent.predict.sliding_window import Span, Tile
 
 Rivals = Callable[[int], Tensor]
 _SAME = 0.5  # overlap from which boxes of one class in two tiles are of one object
 _NEAR = 0.01  # of a tile's side: how far from the border a box may end that the border cut
 
 
-def merge(found: list[Instance], grid: Grid) -> list[Instance]:
+def merge(found: list[Instance]) -> list[Instance]:
     """The objects of the image; a joined one comes with the rectangle of the tiles that show it."""
-    cut = torch.tensor([_is_cut(each, grid) for each in found], dtype=torch.bool)
+    cut = torch.tensor([_is_cut(each) for each in found], dtype=torch.bool)
     boxes = torch.tensor([each.box for each in found]).reshape(-1, 4)
     tiles = torch.tensor([_corners(each.tile) for each in found]).reshape(-1, 4)
     labels = torch.tensor([each.label for each in found])
@@ -39,18 +39,16 @@ def merge(found: list[Instance], grid: Grid) -> list[Instance]:
     return [*single, *(_join([found[i] for i in group]) for group in groups)]
 
 
-def _is_cut(each: Instance, grid: Grid) -> bool:
+def _is_cut(each: Instance) -> bool:
     """Whether an object ends at a border beyond which an overlapping tile goes on."""
     (x1, y1, x2, y2), tile = each.box, each.tile
-    return _ends(x1 - tile.x, x2 - tile.x, grid.columns, tile.column) or _ends(
-        y1 - tile.y, y2 - tile.y, grid.rows, tile.row
-    )
+    return _is_cut_along(tile.columns, x1, x2) or _is_cut_along(tile.rows, y1, y2)
 
 
-def _ends(low: float, high: float, axis: Axis, index: int) -> bool:
-    before, after = axis.overlaps(index)
-    near = max(2.0, _NEAR * axis.size)
-    return (before and low < near) or (after and high > axis.size - near)
+def _is_cut_along(span: Span, low: float, high: float) -> bool:
+    near = max(2.0, _NEAR * (span.end - span.start))
+    before, after = span.shared
+    return (before and low < span.start + near) or (after and high > span.end - near)
 
 
 def _suppress(boxes: Tensor, cut: Tensor, rivals: Rivals, order: list[int]) -> Tensor:
@@ -94,24 +92,29 @@ def _intersect(one: Tensor, other: Tensor) -> Tensor:
     return torch.cat([low[..., :2], high[..., 2:]], -1)
 
 
-def _corners(tile: Tile) -> tuple[float, float, float, float]:
-    return float(tile.x), float(tile.y), float(tile.x + tile.width), float(tile.y + tile.height)
+def _corners(tile: Tile) -> Box:
+    return tile.columns.start, tile.rows.start, tile.columns.end, tile.rows.end
 
 
 def _join(pieces: list[Instance]) -> Instance:
     """One object of several pieces: all their area, and the best of their scores."""
     left, top, right, bottom = map(int, _hull([_corners(each.tile) for each in pieces]))
-    around = Tile(top, left, bottom - top, right - left, 0, 0)
     mask = None
     if pieces[0].mask is not None:
-        moved = [each.tile._replace(y=each.tile.y - top, x=each.tile.x - left) for each in pieces]
-        shape = around.height, around.width
-        codes = [place(e.mask, tile, shape) for e, tile in zip(pieces, moved, strict=True)]
+        codes = []
+        for each in pieces:
+            rows, columns = each.tile
+            moved = Tile(
+                Span(rows.start - top, rows.end - top),
+                Span(columns.start - left, columns.end - left),
+            )
+            codes.append(place(each.mask, moved, (bottom - top, right - left)))
         mask = coco_mask.merge(codes)
     score = max(each.score for each in pieces)
+    around = Tile(Span(top, bottom), Span(left, right))
     return Instance(_hull([each.box for each in pieces]), score, pieces[0].label, around, mask)
 
 
-def _hull(boxes: list[tuple[float, float, float, float]]) -> tuple[float, float, float, float]:
+def _hull(boxes: list[Box]) -> Box:
     x1, y1, x2, y2 = zip(*boxes, strict=True)
     return min(x1), min(y1), max(x2), max(y2)

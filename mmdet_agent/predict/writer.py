@@ -13,7 +13,7 @@ from mmdet_agent.predict.instances import Instance, coco_results, instances_of
 from mmdet_agent.predict.merge import merge
 from mmengine_agent.draw import paint_box, paint_mask
 from mmengine_agent.files import whole_file
-from mmengine_agent.predict.sliding_window import Grid, Tile
+from mmengine_agent.predict.sliding_window import Tile
 from mmengine_agent.predict.writer import Save, Writer
 
 
@@ -26,12 +26,12 @@ class DetectionWriter(Writer):
         pairs = zip(self.classes.ids, self.classes.names, strict=True)
         return [{"id": number, "name": name} for number, name in pairs]
 
-    def merge(self, grid: Grid, parts: Iterable[tuple[Tile, Any]]) -> list[Instance]:
+    def merge(self, shape: tuple[int, int], parts: Iterable[tuple[Tile, Any]]) -> list[Instance]:
         found: list[Instance] = []
         for tile, sample in parts:
             found += instances_of(sample, tile, self.threshold)
             del sample  # before the next one is computed
-        return merge(found, grid) if len(grid) > 1 else found
+        return merge(found)
 
     @contextmanager
     def saving(self, folder: Path) -> Iterator[Save]:

@@ -14,7 +14,7 @@ from mmengine_agent.predict.classes import classes_of
 from mmengine_agent.predict.inputs import Frame, count, find, read
 from mmengine_agent.predict.model import Predictor, choose_device, dataset_of, load_model
 from mmengine_agent.predict.output import write_listing, write_predictions
-from mmengine_agent.predict.sliding_window import Grid, Tile
+from mmengine_agent.predict.sliding_window import Tile, cover
 from mmengine_agent.predict.writer import Writer
 from mmengine_agent.run.setup import read_config
 from mmengine_agent.task import task_of
@@ -32,7 +32,7 @@ def predict(flags: Namespace) -> None:
     if not paths:
         raise UserError("\n  ".join(["there is nothing to predict on:", *faults]))
     model, meta = load_model(cfg, flags.checkpoint, choose_device(flags.device))
-    classes = classes_of(cfg, model, meta, flags.classes)
+    classes = classes_of(cfg, meta, flags.classes)
     writer = task_of(cfg).writer(classes, model, flags.score_thr)
     predictor = Predictor(model, dataset_of(cfg).pipeline)
     out, draw = Path(flags.out), not flags.no_draw
@@ -72,29 +72,29 @@ def predict_frames(
 ) -> Iterator[tuple[Frame, Any]]:
     """Each frame with its result, as ``writer.merge`` makes it."""
     parts = _predict_tiles(frames, predictor, flags, bar)
-    for (frame, grid), some in groupby(parts, key=itemgetter(0, 1)):
-        yield frame, writer.merge(grid, map(itemgetter(2, 3), some))
+    for frame, some in groupby(parts, key=itemgetter(0)):
+        yield frame, writer.merge(frame.image.shape[:2], map(itemgetter(1, 2), some))
         bar.update()
 
 
 def _predict_tiles(
     frames: Iterator[Frame], predictor: Predictor, flags: Namespace, bar: tqdm
-) -> Iterator[tuple[Frame, Grid, Tile, Any]]:
+) -> Iterator[tuple[Frame, Tile, Any]]:
     """Each tile of each frame, with the model's data sample of it."""
     waiting = _cut(frames, flags)
     while batch := list(islice(waiting, flags.batch_size)):
-        samples = predictor([frame.image[tile.area] for frame, _, tile in batch])
+        samples = predictor([frame.image[tile.area] for frame, tile, _ in batch])
         while batch:  # dropped one by one, so that nothing is kept of what is done
-            frame, grid, tile = batch.pop(0)
-            if len(grid) > 1:
-                bar.set_postfix_str(f"tile {grid.number(tile)}/{len(grid)}")
-            yield frame, grid, tile, samples.pop(0)
+            frame, tile, progress = batch.pop(0)
+            bar.set_postfix_str(progress)
+            yield frame, tile, samples.pop(0)
 
 
-def _cut(frames: Iterator[Frame], flags: Namespace) -> Iterator[tuple[Frame, Grid, Tile]]:
+def _cut(frames: Iterator[Frame], flags: Namespace) -> Iterator[tuple[Frame, Tile, str]]:
+    """The tiles of each frame, and how many they are as text."""
     overlap = flags.overlap if flags.overlap is not None else (flags.tile or 0) // 8
     for frame in frames:
         height, width = frame.image.shape[:2]
-        grid = Grid.cover(height, width, flags.tile, overlap)
-        for tile in grid:
-            yield frame, grid, tile
+        tiles = cover(height, width, flags.tile, overlap)
+        for number, tile in enumerate(tiles, 1):
+            yield frame, tile, f"tile {number}/{len(tiles)}" if len(tiles) > 1 else ""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mmengine_agent.predict.classes import Classes
-from mmengine_agent.predict.sliding_window import Grid, Tile
+from mmengine_agent.predict.sliding_window import Tile
 
 Save = Callable[[int, str, tuple[int, int], Any], None]  # image id, name, (H, W), result
 
@@ -28,8 +28,8 @@ class Writer(ABC):
         """The classes, for images.json."""
 
     @abstractmethod
-    def merge(self, grid: Grid, parts: Iterable[tuple[Tile, Any]]) -> Any:
-        """The result of an image from its tiles and the model's data samples, in order.
+    def merge(self, shape: tuple[int, int], parts: Iterable[tuple[Tile, Any]]) -> Any:
+        """The result of an image (H, W) from its tiles and the model's data samples of them.
 
         Samples come one by one and are large: none is to be kept.
         """

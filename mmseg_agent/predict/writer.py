@@ -9,10 +9,10 @@ import numpy as np
 from mmengine.config import Config
 
 from mmengine_agent.draw import paint_labels, write_image
+from mmengine_agent.errors import UserError
 from mmengine_agent.predict.model import dataset_of
-from mmengine_agent.predict.sliding_window import Grid, Tile
+from mmengine_agent.predict.sliding_window import Tile
 from mmengine_agent.predict.writer import Save, Writer
-from mmseg_agent.predict.blend import Blend
 
 
 class SegmentationWriter(Writer):
@@ -24,13 +24,28 @@ class SegmentationWriter(Writer):
         columns = zip(self.classes.ids, self.classes.names, self.classes.colours, strict=True)
         return [{"id": i, "name": name, "color": list(colour)} for i, name, colour in columns]
 
-    def merge(self, grid: Grid, parts: Iterable[tuple[Tile, Any]]) -> np.ndarray:
-        """Labels (H, W), from 0 in the order of the model's classes."""
-        blend = Blend(grid, self.threshold)
-        for tile, sample in parts:
-            blend.add(tile, sample)
-            del sample  # before the next one is computed
-        return blend.labels
+    def merge(self, shape: tuple[int, int], parts: Iterable[tuple[Tile, Any]]) -> np.ndarray:
+        """Labels (H, W), from 0 in the order of the model's classes.
+
+        Where tiles overlap, a pixel has its label from the one whose middle is nearest, which sees
+        most around it.
+        """
+        labels = np.zeros(shape, np.uint16)
+        for (rows, columns), sample in parts:
+            if "seg_logits" not in sample:
+                raise UserError("the model predicts no scores of pixels: it is no segmentor")
+            own = slice(*rows.share), slice(*columns.share)
+            (top, bottom), (left, right) = rows.share, columns.share
+            part = np.s_[
+                :,
+                top - rows.start : bottom - rows.start,
+                left - columns.start : right - columns.start,
+            ]
+            scores = sample.seg_logits.data[part]  # (C, h, w)
+            found = scores.argmax(0) if len(scores) > 1 else scores[0] > self.threshold
+            labels[own] = found.cpu().numpy()
+            del sample, scores  # before the next one is computed
+        return labels
 
     @contextmanager
     def saving(self, folder: Path) -> Iterator[Save]:
