@@ -84,20 +84,27 @@ class SegmentationRecord(Record):
         }
 
     def _pictures(self, names: list[str]) -> dict[str, Any]:
-        scored = [(image, *image_scores(dense(image, len(names)))) for image in self.gathered]
-        rows = [each for each in scored if each[3]]  # a whole image may be ignored
+        rows = []
+        for image in self.gathered:
+            counts = dense(image, len(names))
+            true, iou = counts.sum(1)[:-1].sum(), scores(counts)["IoU"]
+            if true:  # a whole image may be ignored
+                accuracy = 100 * float(counts.diagonal()[:-1].sum() / true)
+                seen = int(np.isfinite(iou).sum())  # classes that the image has or is given
+                rows.append((image, float(np.nanmean(iou)), accuracy, seen))
         chosen = best_and_worst(rows, [row[1] for row in rows], [row[3] for row in rows])
         colours = class_colours(len(names), [self.dataset_meta.get("palette")])
-        pictures, seen = [], set()
+        pictures: list[dict[str, Any]] = []
+        shown: set[int] = set()
         for group, (image, iou, accuracy, _) in tqdm(chosen, desc="pictures", disable=None):
             maps = _unpacked(image.truth), _unpacked(image.prediction)
-            seen |= {*np.unique(maps[0]).tolist(), *np.unique(maps[1]).tolist()}
+            shown |= {*np.unique(maps[0]).tolist(), *np.unique(maps[1]).tolist()}
             drawn = draw_pair(image.path, *maps, colours)
             caption = f"mIoU {iou:.1f} %, {accuracy:.1f} % of the pixels right"
             about = {"image": image.path, "group": group, "score": iou}
             pictures.append({**about, "told": caption, **drawn})
         codes = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in colours]
-        legend = [(names[i], codes[i]) for i in sorted(seen) if i < len(names)]
+        legend = [(names[i], codes[i]) for i in sorted(shown) if i < len(names)]
         return {"pictures": pictures, "legend": legend}
 
 
@@ -129,38 +136,24 @@ def dense(image: Image, classes: int) -> np.ndarray:
     return counts.reshape(size, size)
 
 
-def areas(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pixels (K,) that are right, that are of a class, and that are predicted to be."""
-    return counts.diagonal()[:-1], counts.sum(1)[:-1], counts.sum(0)[:-1]
+def scores(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Share of the pixels, IoU, accuracy and precision (K,) in %, not a number where undefined."""
+    right, true, guessed = counts.diagonal()[:-1], counts.sum(1)[:-1], counts.sum(0)[:-1]
+    with np.errstate(invalid="ignore"):
+        return {
+            "% of pixels": 100 * true / true.sum(),
+            "IoU": 100 * right / (true + guessed - right),
+            "Acc": 100 * right / true,
+            "precision": 100 * right / guessed,
+        }
 
 
 def table(counts: np.ndarray) -> dict[str, Any]:
-    """Share of the pixels, IoU, accuracy and precision of each class in %, None where undefined."""
-    right, true, guessed = areas(counts)
-    columns = {
-        "% of pixels": _percent(true, np.full_like(true, true.sum())),
-        "IoU": _percent(right, true + guessed - right),
-        "Acc": _percent(right, true),
-        "precision": _percent(right, guessed),
-    }
-    rows = zip(*columns.values(), strict=True)
-    return {"columns": list(columns), "rows": [list(row) for row in rows], "digits": 2}
-
-
-def image_scores(counts: np.ndarray) -> tuple[float, float, int]:
-    """Mean IoU and accuracy of one image in %, and how many classes it has or is given."""
-    right, true, guessed = areas(counts)
-    union = true + guessed - right
-    there = union > 0
-    if not true.sum():
-        return 0.0, 0.0, 0
-    iou = 100 * float(np.mean(right[there] / union[there]))
-    return iou, 100 * float(right.sum() / true.sum()), int(there.sum())
-
-
-def _percent(part: np.ndarray, whole: np.ndarray) -> list[float | None]:
-    pairs = zip(part.tolist(), whole.tolist(), strict=True)
-    return [round(100 * some / all_, 6) if all_ else None for some, all_ in pairs]
+    """The scores of each class, None where undefined."""
+    found = scores(counts)
+    rows = np.transpose([*found.values()]).round(6).tolist()
+    rows = [[None if value != value else value for value in row] for row in rows]
+    return {"columns": list(found), "rows": rows, "digits": 2}
 
 
 def _packed(labels: Tensor, ignored: int) -> bytes:
