@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from mmengine.dataset import pseudo_collate
-from torch import Tensor, nn
+from torch import nn
 
 from agent_attention import AgentAttention
 from agent_attention.backbones import Backbone
@@ -19,13 +19,7 @@ from agent_attention.maps import AttentionMaps, recorded_maps
 from mmengine_agent.errors import UserError
 from mmengine_agent.files import whole_file
 from mmengine_agent.predict.inputs import read_image
-from mmengine_agent.predict.model import (
-    Predictor,
-    build_model,
-    choose_device,
-    dataset_of,
-    load_model,
-)
+from mmengine_agent.predict.model import Predictor, build_model, choose_device, load_model
 from mmengine_agent.run.setup import read_config
 
 COLUMNS = 4  # panels a row
@@ -57,18 +51,23 @@ def write_picture(flags: Namespace) -> None:
     else:
         model = load_model(cfg, flags.checkpoint, device)[0]
     attn = _choose("--block", flags.block, agent_modules(model.backbone, flags.stage))
-    predictor = Predictor(model, dataset_of(cfg).pipeline)
+    predictor = Predictor(model, cfg)
     file = read_image(Path(flags.image), predictor.load)
-    image, inputs = _as_the_model_sees(file, predictor)
+    packed = predictor.prepare({"img": file, "img_id": 0})
     with torch.no_grad(), recorded_maps(attn) as found:
-        model.backbone(inputs)
+        model.backbone(model.data_preprocessor(pseudo_collate([packed]))["inputs"])
+    maps = found[0]
+    if flags.head is not None:
+        head = [_choose("--head", flags.head, range(maps.aggregate.shape[1]))]
+        maps = maps._replace(aggregate=maps.aggregate[:, head], broadcast=maps.broadcast[:, head])
+    image = mmcv.imresize(file, packed["data_samples"].img_shape[::-1])[..., ::-1]
     height, width = file.shape[:2]
     x, y = flags.pixel or (width // 2, height // 2)
     if not (0 <= x < width and 0 <= y < height):
         raise UserError(f"--pixel {x} {y}: the image has {width} x {height} pixels")
     pixel = (x + 0.5) * image.shape[1] / width, (y + 0.5) * image.shape[0] / height
     stride = model.backbone.strides[flags.stage - 1]
-    figure = draw(view_of(found[0], flags.head, image, pixel, stride), flags.agents)
+    figure = draw(view_of(maps, image, pixel, stride), flags.agents)
     out = Path(flags.out)
     try:
         with whole_file(out) as part:
@@ -108,41 +107,19 @@ def _choose(flag: str, index: int, among: Any) -> Any:
     return among[index]
 
 
-def _as_the_model_sees(file: np.ndarray, predictor: Predictor) -> tuple[np.ndarray, Tensor]:
-    """An image (H, W, 3) BGR resized, RGB, and the backbone's input (1, 3, H', W')."""
-    packed = predictor.prepare({"img": file, "img_id": 0})
-    height, width = packed["data_samples"].img_shape
-    image = mmcv.imresize(file, (width, height))[..., ::-1]
-    inputs: Tensor = predictor.model.data_preprocessor(pseudo_collate([packed]))["inputs"]
-    return image, inputs
-
-
 def view_of(
-    maps: AttentionMaps,
-    head: int | None,
-    image: np.ndarray,
-    pixel: tuple[float, float],
-    stride: int,
+    maps: AttentionMaps, image: np.ndarray, pixel: tuple[float, float], stride: int
 ) -> View:
-    """What is drawn of the maps for a pixel (x, y) of the image as the model sees it."""
-    heads = slice(None)
-    if head is not None:
-        heads = slice(number := _choose("--head", head, range(maps.aggregate.shape[1])), number + 1)
+    """What is drawn for a pixel (x, y) of the image as the model sees it: means over the heads."""
     height, width = maps.size
     row, column = min(int(pixel[1] / stride), height - 1), min(int(pixel[0] / stride), width - 1)
     token = row * width + column
 
-    def mean_of_heads(x: Tensor) -> np.ndarray:  # (1, h, ...) -> (...)
-        return x[0, heads].mean(0).cpu().numpy()
-
-    return View(
-        image=image,
-        gather=mean_of_heads(maps.aggregate).reshape(*maps.agent_shape, height, width),
-        serve=mean_of_heads(maps.broadcast[:, :, token]).reshape(maps.agent_shape),
-        reach=mean_of_heads(maps.reach(token)).reshape(height, width),
-        pixel=pixel,
-        stride=stride,
-    )
+    means = (maps.aggregate, maps.broadcast[:, :, token], maps.reach(token))  # each (1, h, ...)
+    gather, serve, reach = (x[0].mean(0).cpu().numpy() for x in means)
+    gather = gather.reshape(*maps.agent_shape, height, width)
+    serve, reach = serve.reshape(maps.agent_shape), reach.reshape(height, width)
+    return View(image, gather, serve, reach, pixel, stride)
 
 
 def draw(view: View, agents: int) -> Figure:

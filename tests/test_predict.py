@@ -17,7 +17,7 @@ from pycocotools.coco import COCO
 
 from mmengine_agent.errors import UserError
 from mmengine_agent.predict.classes import classes_of
-from mmengine_agent.predict.model import Predictor, build_model, dataset_of, load_model
+from mmengine_agent.predict.model import Predictor, build_model, load_model
 from mmengine_agent.predict.output import write_video
 from mmengine_agent.run.exit import run_tool
 from mmengine_agent.run.setup import read_config
@@ -184,7 +184,7 @@ def test_label_maps_have_the_numbers_of_the_data_set(
     assert len(np.unique(labels)) > 1
 
     model = load_model(segmentor.cfg, str(segmentor.checkpoint), torch.device("cpu"))[0]
-    predictor = Predictor(model, dataset_of(segmentor.cfg).pipeline)
+    predictor = Predictor(model, segmentor.cfg)
     (sample,) = predictor([predictor.load(str(tmp_path / "photo.jpg"))])
     np.testing.assert_array_equal(labels, sample.pred_sem_seg.data[0].numpy() + 1)
     assert (cv2.imread(str(out / "drawn/photo.jpg")) != image).any()

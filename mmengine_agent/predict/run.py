@@ -12,7 +12,7 @@ from tqdm import tqdm
 from mmengine_agent.errors import UserError
 from mmengine_agent.predict.classes import classes_of
 from mmengine_agent.predict.inputs import Frame, count, find, read
-from mmengine_agent.predict.model import Predictor, choose_device, dataset_of, load_model
+from mmengine_agent.predict.model import Predictor, choose_device, load_model
 from mmengine_agent.predict.output import write_listing, write_predictions
 from mmengine_agent.predict.sliding_window import Tile, cover
 from mmengine_agent.predict.writer import Writer
@@ -34,7 +34,7 @@ def predict(flags: Namespace) -> None:
     model, meta = load_model(cfg, flags.checkpoint, choose_device(flags.device))
     classes = classes_of(cfg, meta, flags.classes)
     writer = task_of(cfg).writer(classes, model, flags.score_thr)
-    predictor = Predictor(model, dataset_of(cfg).pipeline)
+    predictor = Predictor(model, cfg)
     out, draw = Path(flags.out), not flags.no_draw
     with tqdm(total=count(paths), unit="image") as bar:
         frames = read(paths, predictor.load, faults)
