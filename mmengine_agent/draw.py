@@ -38,7 +38,7 @@ def class_colours(count: int, palettes: Iterable[Any] = ()) -> tuple[Colour, ...
             mmseg drew by chance is none.
 
     Returns:
-        The palette, or colours of which the first 20 are told apart easily.
+        The palette, or colours of which the first 20 are easy to tell apart.
     """
     by_chance = np.random.RandomState(42).randint(0, 255, (count, 3)).tolist()
     for palette in palettes:

@@ -105,6 +105,16 @@ def test_every_object_and_every_sure_box_is_in_the_confusion_matrix(
     assert sure <= counts[:, :-1].sum() <= sure + len(results[0]["scores"])
 
 
+def test_objects_of_other_classes_do_not_count(tmp_path: Path) -> None:
+    spots = [square(5, 5, 20), square(40, 5, 20)]
+    notes = [note(1, 0, 0, spots[0]), note(2, 0, 2, spots[1])]
+    ann_file = coco_file(tmp_path / "truth.json", 1, notes)
+    found = [result(0, (0, 0.9, spots[0]), (1, 0.8, spots[1]))]
+    content = Evaluation(ann_file, "ab", found, settings("bbox")).content()  # without c
+    assert [row[0] for row in content["table"]["rows"]] == [1, 0]
+    assert content["confusion"]["counts"] == [[1, 0, 0], [0, 0, 0], [0, 1, 0]]
+
+
 def test_no_prediction_at_all_is_a_result(tmp_path: Path) -> None:
     ann_file = coco_file(tmp_path / "truth.json", 1, [note(1, 0, 1, square(5, 5, 20))])
     found = Evaluation(ann_file, "abc", [result(0)], settings("bbox", "segm")).content()

@@ -70,22 +70,16 @@ def encode(mask: np.ndarray) -> Any:
 def place(code: Any, tile: Tile, shape: tuple[int, int]) -> Any:
     """The code of an image (H, W) from the code of one tile of it.
 
-    Only the ends of runs are computed, down the columns as COCO counts.
+    Runs are counted down the columns, as COCO does, and only the tile's columns are looked at.
     """
     height, width = shape
     if tile.shape == shape:
         return code
-    mask = np.pad(coco_mask.decode(code).T.astype(np.int8), ((0, 0), (1, 1)))  # (w, h + 2)
-    change = np.diff(mask, axis=1)
-    columns, begins = np.nonzero(change == 1)
-    ends = np.nonzero(change == -1)[1]
-    first = (
-        tile.columns.start + columns
-    ) * height + tile.rows.start  # of each run's column, in the image
-    edges: np.ndarray = np.stack([first + begins, first + ends], axis=1).ravel()
-    meet = np.flatnonzero(edges[1:-1:2] == edges[2::2])  # a run to the bottom, and one at the top
-    edges = np.delete(edges, np.concatenate([2 * meet + 1, 2 * meet + 2]))
-    counts = np.diff(edges, prepend=0, append=height * width).tolist()
+    columns = np.zeros((tile.shape[1], height), np.int8)
+    columns[:, tile.rows.start : tile.rows.end] = coco_mask.decode(code).T
+    ends = np.flatnonzero(np.diff(columns.ravel(), prepend=0, append=0))
+    ends += tile.columns.start * height
+    counts = np.diff(ends, prepend=0, append=height * width).tolist()
     if not counts[-1]:  # the last run ends with the image
         counts.pop()
     return coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)

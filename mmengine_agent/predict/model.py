@@ -76,7 +76,7 @@ def require_fit(model: nn.Module, found: dict[str, torch.Tensor], path: str) -> 
         faults = f"{len(missing)} of {len(wanted)} weights are missing and {len(other)} differ"
         raise UserError(
             f"{path} does not fit the config: {faults} ({', '.join((missing + other)[:5])}, ...). "
-            "The config that training wrote beside the checkpoint fits it"
+            "The config that training wrote next to the checkpoint fits it"
         )
 
 

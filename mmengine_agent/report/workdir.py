@@ -144,7 +144,7 @@ def _task(config: Path | None) -> str:
 
 
 def _environment(logs: list[Path]) -> str:
-    """What mmengine tells of the machine and the versions, in the newest log that has it."""
+    """The machine and the versions as mmengine lists them, from the newest log that has them."""
     for log in reversed(logs):
         with log.open(encoding="utf-8", errors="replace") as file:
             found = _ENVIRONMENT.search(file.read(_HEAD))
