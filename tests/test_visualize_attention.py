@@ -9,6 +9,7 @@ import torch
 import visualize_attention
 from helpers import agent_attention, small_pvt, tokens
 from PIL import Image
+from tool_runs import CONFIGS, TASKS
 from torch.nn import functional as F
 
 from agent_attention.backbones.pvt import AgentPVT
@@ -17,11 +18,6 @@ from mmengine_agent.agent_picture import View, agent_modules, cell, draw
 from mmengine_agent.errors import UserError
 from mmengine_agent.run.exit import run_tool
 
-CONFIGS = Path(__file__).parents[1] / "configs/demo"
-TASKS = {
-    "detection": "agent_pvt_maskrcnn_demo.py",
-    "segmentation": "agent_pvt_semantic_fpn_demo.py",
-}
 close = torch.testing.assert_close
 
 
@@ -111,7 +107,7 @@ def photo(tmp_path: Path) -> Path:
 def run(monkeypatch: pytest.MonkeyPatch, task: str, photo: Path, *flags: str) -> tuple[int, Path]:
     """The exit code, and the picture wanted."""
     out = photo.parent / "deep/attention.png"
-    config = str(CONFIGS / TASKS[task])
+    config = str(CONFIGS / TASKS[task].config)
     monkeypatch.setattr(sys, "argv", ["", config, "none", str(photo), "--out", str(out), *flags])
     with pytest.raises(SystemExit) as caught:
         run_tool(visualize_attention.main)
