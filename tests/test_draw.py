@@ -1,6 +1,7 @@
 """Colours and drawing, which predictions, reports and contact sheets share."""
 
 import base64
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,13 +15,14 @@ from PIL import Image
 from predictions import seg_record, seg_samples, write_images
 
 from mmdet_agent.data.sheet import coco_tiles
-from mmdet_agent.evaluation.record import draw_pair
+from mmdet_agent.evaluation.record import paint_objects
 from mmdet_agent.predict.instances import Instance
 from mmdet_agent.predict.writer import DetectionWriter
 from mmengine_agent.data.faults import Findings
 from mmengine_agent.draw import class_colours, fit, paint_labels, write_text
 from mmengine_agent.predict.classes import Classes
 from mmengine_agent.predict.sliding_window import cover
+from mmengine_agent.report.record import draw_pair
 from mmseg_agent.data.sheet import ade_tiles
 from mmseg_agent.predict.writer import SegmentationWriter
 
@@ -82,7 +84,8 @@ def test_a_class_has_one_colour_everywhere(task: str, photo: Path) -> None:
 def test_a_report_has_the_same_colours(photo: Path, tmp_path: Path) -> None:
     objects = {"bboxes": [[10, 10, 80, 80]], "labels": [0]}
     classes = [*zip(NAMES, class_colours(3), strict=True)]
-    reported = decoded(draw_pair(str(photo), objects, objects, classes)["truth"])
+    pair = draw_pair(str(photo), objects, objects, partial(paint_objects, classes))
+    reported = decoded(pair["truth"])
     near = abs(reported.astype(int) - FIRST[::-1]).max(-1) < 40  # it is a JPEG
     assert near.sum() > 500
     record, _ = seg_record(seg_samples(2, 3, write_images(tmp_path / "i", 2)), NAMES, palette=None)

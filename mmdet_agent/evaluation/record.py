@@ -3,7 +3,7 @@
 import contextlib
 import io
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import cv2
@@ -16,8 +16,8 @@ from pycocotools import mask as run_lengths
 from tqdm import tqdm
 
 from mmdet_agent.evaluation.coco import SCORE, Evaluation
-from mmengine_agent.draw import Colour, class_colours, fit, paint_box, paint_mask, read_image
-from mmengine_agent.report.record import SIDE, Record, best_and_worst, jpeg
+from mmengine_agent.draw import Array, Colour, class_colours, paint_box, paint_mask
+from mmengine_agent.report.record import Record, best_and_worst, draw_pair
 
 
 class DetectionRecord(Record):
@@ -62,7 +62,7 @@ class DetectionRecord(Record):
         for group, row in tqdm(chosen, desc="pictures", disable=None):
             image = row["image"]
             truth, sure = evaluation.truth_of(image), _sure(found[image])
-            drawn = draw_pair(places[image], truth, sure, classes)
+            drawn = draw_pair(places[image], truth, sure, partial(paint_objects, classes))
             caption = "F1 {score:.2f}: {found} found, {missed} missed, {wrong} wrong".format(**row)
             about = {"image": places[image], "group": group, "score": row["score"]}
             pictures.append({**about, "told": caption, **drawn})
@@ -87,31 +87,21 @@ def _sure(found: dict[str, Any]) -> dict[str, Any]:
     return {k: [found[k][i] for i in rows] for k in ("bboxes", "labels", "masks") if k in found}
 
 
-def draw_pair(
-    path: str, truth: dict[str, Any], found: dict[str, Any], classes: list[tuple[str, Colour]]
-) -> dict[str, str]:
-    """``truth`` and ``prediction`` of one image; none if the image cannot be read.
+def paint_objects(
+    classes: list[tuple[str, Colour]], picture: Array, objects: dict[str, Any], scale: np.ndarray
+) -> None:
+    """Draw masks, boxes and names.
 
     Args:
-        path: the image.
-        truth: ``bboxes`` (n, 4) as corners in pixels, ``labels`` (n,), and maybe ``masks``, n
-            run-length codes.
-        found: the same.
         classes: names and colours in the order of the labels.
+        picture: an image (H, W, 3), drawn over.
+        objects: ``bboxes`` (n, 4) as corners in pixels of another size of the image, ``labels``
+            (n,), and maybe ``masks``, n run-length codes.
+        scale: factors of x and y from that size to the picture's.
     """
-    image = read_image(Path(path))
-    if image is None:
-        return {}
-    drawn = {}
-    for name, objects in (("truth", truth), ("prediction", found)):
-        small = fit(image, SIDE, SIDE)
-        masks = zip(objects.get("masks", ()), objects["labels"], strict=False)
-        for code, label in masks:
-            mask = cv2.resize(run_lengths.decode(code), small.shape[1::-1]).astype(bool)
-            paint_mask(small, mask, classes[label][1])
-        scale = np.array(small.shape[1::-1] * 2) / (image.shape[1::-1] * 2)
-        for box, label in zip(objects["bboxes"], objects["labels"], strict=True):
-            text, colour = classes[label]
-            paint_box(small, np.asarray(box) * scale, colour, text)
-        drawn[name] = jpeg(small)
-    return drawn
+    for code, label in zip(objects.get("masks", ()), objects["labels"], strict=False):
+        mask = cv2.resize(run_lengths.decode(code), picture.shape[1::-1]).astype(bool)
+        paint_mask(picture, mask, classes[label][1])
+    for box, label in zip(objects["bboxes"], objects["labels"], strict=True):
+        text, colour = classes[label]
+        paint_box(picture, np.asarray(box) * [*scale, *scale], colour, text)

@@ -8,17 +8,18 @@ its metrics: exact, without the images that a sampler repeats to give each proce
 import base64
 import json
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import cv2
+import numpy as np
 from mmengine.config import Config
 from mmengine.dist import collect_results
 from mmengine.evaluator import BaseMetric
 from mmengine.runner import Runner
 
-from mmengine_agent.draw import Array, encode
+from mmengine_agent.draw import Array, encode, fit, read_image
 from mmengine_agent.files import write_whole
 from mmengine_agent.task import task_of
 
@@ -47,14 +48,15 @@ class Record(BaseMetric):
     def evaluate(self, size: int) -> dict[str, float]:
         """Collect the results of all processes, of ``size`` images; gives no metric."""
         self.gathered = collect_results(self.found(), size, self.collect_device) or []
+        self.results: list[Any] = []
         return {}
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
         return {}
 
-    @abstractmethod
     def found(self) -> list[Any]:
         """This process's results, one an image."""
+        return self.results
 
     @abstractmethod
     def summary(self) -> dict[str, Any]:
@@ -100,6 +102,24 @@ def best_and_worst(
     return [(name, items[i]) for name, chosen in groups.items() for i in chosen]
 
 
-def jpeg(image: Array) -> str:
-    """A picture as JPEG, base64."""
-    return base64.b64encode(encode(image, ".jpg", cv2.IMWRITE_JPEG_QUALITY, 80)).decode()
+def draw_pair(
+    path: str, truth: Any, found: Any, paint: Callable[[Array, Any, np.ndarray], None]
+) -> dict[str, str]:
+    """``truth`` and ``prediction`` of one image as JPEG, base64; none if it cannot be read.
+
+    Args:
+        path: the image.
+        truth: what ``paint`` draws.
+        found: the same.
+        paint: draws into a small picture; the factors (2,) of x and y lead from the image to it.
+    """
+    image = read_image(Path(path))
+    if image is None:
+        return {}
+    drawn = {}
+    for name, content in (("truth", truth), ("prediction", found)):
+        picture = fit(image, SIDE, SIDE)
+        paint(picture, content, np.array(picture.shape[1::-1]) / image.shape[1::-1])
+        jpeg = encode(picture, ".jpg", cv2.IMWRITE_JPEG_QUALITY, 80)
+        drawn[name] = base64.b64encode(jpeg).decode()
+    return drawn

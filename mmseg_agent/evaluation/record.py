@@ -4,7 +4,7 @@ K is the number of classes.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any, NamedTuple
 
 import cv2
@@ -15,8 +15,8 @@ from mmseg.evaluation import IoUMetric
 from torch import Tensor
 from tqdm import tqdm
 
-from mmengine_agent.draw import Colour, class_colours, fit, paint_labels, read_image
-from mmengine_agent.report.record import SIDE, Record, best_and_worst, jpeg
+from mmengine_agent.draw import Array, Colour, class_colours, paint_labels
+from mmengine_agent.report.record import SIDE, Record, best_and_worst, draw_pair
 
 _NO_CLASS = 65535  # in the maps kept for pictures
 
@@ -60,11 +60,6 @@ class SegmentationRecord(Record):
             found = (cells.cpu().numpy(), pixels[cells].cpu().numpy())
             self.results.append(Image(sample.get("img_path", ""), *found, *maps))
 
-    def found(self) -> list[Any]:
-        found = list(self.results)
-        self.results.clear()
-        return found
-
     def summary(self) -> dict[str, Any]:
         names = list(self.dataset_meta["classes"])
         total = sum(
@@ -99,7 +94,7 @@ class SegmentationRecord(Record):
         for group, (image, iou, accuracy, _) in tqdm(chosen, desc="pictures", disable=None):
             maps = _unpacked(image.truth), _unpacked(image.prediction)
             shown |= {*np.unique(maps[0]).tolist(), *np.unique(maps[1]).tolist()}
-            drawn = draw_pair(image.path, *maps, colours)
+            drawn = draw_pair(image.path, *maps, partial(paint_map, colours))
             caption = f"mIoU {iou:.1f} %, {accuracy:.1f} % of the pixels right"
             about = {"image": image.path, "group": group, "score": iou}
             pictures.append({**about, "told": caption, **drawn})
@@ -108,24 +103,12 @@ class SegmentationRecord(Record):
         return {"pictures": pictures, "legend": legend}
 
 
-def draw_pair(
-    path: str, truth: np.ndarray, found: np.ndarray, colours: Sequence[Colour]
-) -> dict[str, str]:
-    """``truth`` and ``prediction`` of one image; none if the image cannot be read.
-
-    Label maps (height, width) may be smaller than the image; labels beyond the classes are left
-    clear.
-    """
-    image = read_image(Path(path))
-    if image is None:
-        return {}
-    drawn = {}
-    for name, labels in (("truth", truth), ("prediction", found)):
-        small = fit(image, SIDE, SIDE)
-        size, nearest = small.shape[1::-1], cv2.INTER_NEAREST
-        paint_labels(small, cv2.resize(labels, size, interpolation=nearest), colours)
-        drawn[name] = jpeg(small)
-    return drawn
+def paint_map(
+    colours: Sequence[Colour], picture: Array, labels: np.ndarray, scale: np.ndarray
+) -> None:
+    """Draw a label map of any size; labels beyond the classes are left clear."""
+    fitting = cv2.resize(labels, picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    paint_labels(picture, fitting, colours)
 
 
 def dense(image: Image, classes: int) -> np.ndarray:
