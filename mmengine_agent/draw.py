@@ -129,8 +129,15 @@ def encode(image: Array, suffix: str, *options: int) -> bytes:
 
 
 def write_image(path: Path, image: Array) -> None:
-    """Write an image, atomically, encoded as the path's ending says."""
-    write_whole(path, encode(image, path.suffix.lower()))
+    """Write an image, atomically, encoded as the path's ending says.
+
+    Raises:
+        UserError: if such a file cannot hold it.
+    """
+    try:
+        write_whole(path, encode(image, path.suffix.lower()))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def write_legend(path: Path, names: Sequence[str], colours: Sequence[Colour]) -> None:
