@@ -67,18 +67,26 @@ def encode(mask: np.ndarray) -> Any:
     return coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
 
 
+def decode(code: Any, tile: Tile) -> tuple[slice, slice, np.ndarray]:
+    """Rows and columns of the image that hold the mask of a tile's object, and the mask there."""
+    x, y, width, height = coco_mask.toBbox(code).astype(int).tolist()
+    mask = coco_mask.decode(code)[y : y + height, x : x + width].astype(bool)
+    top, left = tile.rows.start + y, tile.columns.start + x
+    return slice(top, top + height), slice(left, left + width), mask
+
+
 def place(code: Any, tile: Tile, shape: tuple[int, int]) -> Any:
     """The code of an image (H, W) from the code of one tile of it.
 
-    Runs are counted down the columns, as COCO does, and only the tile's columns are looked at.
+    Runs are counted down the columns, as COCO does, and only columns of the object are looked at.
     """
     height, width = shape
     if tile.shape == shape:
         return code
-    columns = np.zeros((tile.shape[1], height), np.int8)
-    columns[:, tile.rows.start : tile.rows.end] = coco_mask.decode(code).T
-    ends = np.flatnonzero(np.diff(columns.ravel(), prepend=0, append=0))
-    ends += tile.columns.start * height
+    rows, columns, mask = decode(code, tile)
+    strip = np.zeros((mask.shape[1], height), np.int8)  # the object's columns, one after another
+    strip[:, rows] = mask.T
+    ends = np.flatnonzero(np.diff(strip.ravel(), prepend=0, append=0)) + columns.start * height
     counts = np.diff(ends, prepend=0, append=height * width).tolist()
     if not counts[-1]:  # the last run ends with the image
         counts.pop()

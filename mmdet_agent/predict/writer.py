@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
-from mmdet_agent.predict.instances import Instance, coco_results, instances_of
+from mmdet_agent.predict.instances import Instance, coco_results, decode, instances_of
 from mmdet_agent.predict.merge import merge
 from mmengine_agent.draw import paint_box, paint_mask
 from mmengine_agent.files import whole_file
@@ -52,7 +51,7 @@ class DetectionWriter(Writer):
         for each in sorted(result, key=lambda each: each.score):
             colour = self.classes.colours[each.label]
             if each.mask is not None:
-                mask = coco_mask.decode(each.mask).astype(bool)
-                paint_mask(image[each.tile.area], mask, colour)
+                rows, columns, mask = decode(each.mask, each.tile)
+                paint_mask(image[rows, columns], mask, colour)
             name = f"{self.classes.names[each.label]}: {100 * each.score:.1f}"
             paint_box(image, each.box, colour, name)
