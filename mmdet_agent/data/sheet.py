@@ -47,7 +47,9 @@ def coco_tiles(place: Place, content: dict[str, Any] | None, findings: Findings)
         for number in by_image[index]:
             if isinstance(note := notes[number], dict):
                 text, colour = classes.get(_key(note, "category_id"), ("?", RED))
-                _draw(picture, size, note, text, RED if number in bad_notes else colour)
+                if number in bad_notes:  # a class may be red, too
+                    text, colour = f"{text} (faulty)", RED
+                _draw(picture, size, note, text, colour)
         tiles.append(tile(picture, name, index in bad))
     return tiles
 
