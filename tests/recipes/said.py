@@ -9,7 +9,7 @@ import re
 MEANT = (
     r"--resume: \S+",
     # upstream's mmengine when it resumes by iterations, before the logger has a handler
-    r"Advance dataloader \d+ steps to skip data that has already been trained",
+    r"Advance dataloader \d+ steps to skip data .*",
     # torchrun, when a signal stops it
     r"W\d+ .* Received 15 death signal, shutting down workers",
     r"W\d+ .* Sending process \d+ closing signal SIGTERM",
