@@ -19,7 +19,7 @@ demo: install
 	@$(VENV)/bin/python tools/demo.py
 
 test: install
-	@$(VENV)/bin/python -m pytest
+	@$(VENV)/bin/python -m pytest -n logical --maxprocesses 8 --dist loadfile
 
 check: install
 	@$(VENV)/bin/ruff check .

@@ -6,6 +6,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import random
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -21,6 +22,14 @@ def seeded() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def without_a_scope() -> Iterator[None]:
+    """A run leaves its default scope behind, in which the next test would look for its classes."""
+    yield
+    if registry := sys.modules.get("mmengine.registry"):
+        registry.DefaultScope._instance_dict.clear()
 
 
 @pytest.fixture

@@ -34,8 +34,12 @@ Options = dict[str, Any]
 
 
 def entries(kind: str) -> list[str]:
-    """Names in mmengine's registry and in those of mmdet and mmseg, with their scope."""
-    found = sorted(getattr(mmengine.registry, kind).module_dict)
+    """Names in mmengine's registry and in those of mmdet and mmseg, with their scope.
+
+    Without those that other tests have registered.
+    """
+    known = getattr(mmengine.registry, kind).module_dict
+    found = sorted(name for name, each in known.items() if each.__module__.startswith("mmengine"))
     for package in (mmdet, mmseg):
         child = getattr(package.registry, kind, None)
         found += sorted(f"{package.__name__}.{name}" for name in child.module_dict) if child else []

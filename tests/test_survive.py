@@ -465,7 +465,7 @@ def in_two_processes(folder: Path, **arguments: Any) -> list[int]:
 
 
 def be_one_of_two(folder: Path, meeting: Path, rank: int, **arguments: Any) -> int:
-    signal.alarm(60)  # processes that wait for each other for ever end so
+    signal.alarm(240)  # processes that wait for each other for ever end so
     try:
         os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
         torch.distributed.init_process_group(
@@ -497,7 +497,7 @@ def test_two_processes_stop_together_and_go_on_exactly(tmp_path: Path) -> None:
 
 def validate_with_own_statistics(meeting: Path, rank: int) -> int:
     """One of two processes whose BN has other statistics: 0 if it validates with the first's."""
-    signal.alarm(60)
+    signal.alarm(240)
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{meeting}", rank=rank, world_size=2
     )
