@@ -76,7 +76,7 @@ class Task(ABC):
     # ---- runs
 
     def hooks(self) -> list[Hook]:
-        """Hooks that every run of the task has, beside those of its config."""
+        """Hooks that every run of the task has, next to those of its config."""
         return []
 
     @abstractmethod
@@ -110,7 +110,7 @@ class Task(ABC):
             classes: ``predict.classes.Classes`` of the model.
             model: the model.
             threshold: least score of an object.
-            write: whether results are written, beside pictures.
+            write: whether results are written, not pictures alone.
         """
 
     @abstractmethod

@@ -2,7 +2,7 @@
 
     python tools/test.py CONFIG work_dirs/NAME/epoch_12.pth --show-dir pictures
 
-The metrics are printed and written to <work dir>/metrics.json; evaluation.json beside it has what
+The metrics are printed and written to <work dir>/metrics.json; evaluation.json next to it has what
 tools/report.py shows. Several GPUs, or several CPU processes: bash tools/dist_test.sh CONFIG
 CHECKPOINT GPUS [flags].
 """
@@ -31,5 +31,9 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def main() -> None:
+    test(parse_args())
+
+
 if __name__ == "__main__":
-    run_tool(lambda: test(parse_args()))
+    run_tool(main)

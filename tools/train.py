@@ -36,5 +36,9 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def main() -> None:
+    train(parse_args())
+
+
 if __name__ == "__main__":
-    run_tool(lambda: train(parse_args()))
+    run_tool(main)

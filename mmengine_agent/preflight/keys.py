@@ -37,7 +37,7 @@ _TOP |= inspect.signature(Runner).parameters.keys()
 _PARAMWISE = {"custom_keys", "bias_lr_mult", "bias_decay_mult", "norm_decay_mult"}
 _PARAMWISE |= {"flat_decay_mult", "dwconv_decay_mult", "dcn_offset_lr_mult", "bypass_duplicate"}
 _LOADER = {*inspect.signature(DataLoader).parameters}
-# names in parts without a type, beside those of the config before
+# more names of parts without a type, next to those in the config before
 _PARTS = {f"{split}_dataloader": _LOADER for split in ("train", "val", "test")}
 _PARTS |= {"optim_wrapper.paramwise_cfg": _PARAMWISE}
 _FREE = {"custom_keys", "metainfo", "data_prefix", "dist_cfg", "init_kwargs"}  # keys are data
@@ -66,8 +66,8 @@ def _late_options(cfg: Config, options: dict[str, Any]) -> Iterator[str]:
         if name not in _TOP:
             places = [path for path, node in walk(cfg.to_dict()) if path and name in node]
             inside = ", ".join(f"{place}.{name}" for place in places[:3])
-            why = f"nothing reads it any more; what counts is {inside}"
-            yield _slip(option, why) if inside else _slip(option, "nothing reads it", name, _TOP)
+            why = f" any more; what counts is {inside}" if inside else ""
+            yield _slip(option, f"nothing reads it{why}", name, () if inside else _TOP)
 
 
 def _top_slips(names: set[str]) -> Iterator[str]:
@@ -90,27 +90,30 @@ def _slips(path: str, node: dict[str, Any], known: set[str], scope: str) -> Iter
     if exact and not known and path.startswith("model."):
         return  # a new part of the model: its class refuses what nobody takes out before
     for key in sorted(new - names):
-        # in ``ga_assigner`` beside ``assigner`` a word was added, not mistyped
+        # ``ga_assigner`` next to ``assigner`` has one word more, and is no slip
         near = [name for name in names if not key.endswith(f"_{name}")]
         if exact or get_close_matches(key, near, 1, _NEAR):
             who = f"{kinds[0].__name__} does not take it" if kinds else "there is no such key there"
             yield _slip(f"{path}.{key}", who, key, names)
 
 
-def _slip(place: str, why: str, name: str = "", names: Iterable[str] = ()) -> str:
+def _slip(place: str, why: str, name: str, names: Iterable[str]) -> str:
     near = get_close_matches(name, sorted(names), 1, 0.6)
     return f"config: {place}: {why}{f'; did you mean {near[0]}?' if near else ''}"
 
 
 def _inherited(file: str | None) -> Config:
-    """What a config file inherits: all of its ``_base_`` together."""
+    """What a config file inherits: all of its ``_base_`` together, as far as they are literals."""
     path = Path(file or "").absolute()
-    for node in ast.parse(path.read_text()).body if path.suffix == ".py" else ():
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_base_":
-            found = ast.literal_eval(node.value)
-            bases = [found] if isinstance(found, str) else found
-            places = [base if "::" in base else str(path.parent / base) for base in bases]
-            return Config.fromstring(f"_base_ = {places}", ".py")
+    try:
+        for node in ast.parse(path.read_text()).body if path.suffix == ".py" else ():
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_base_":
+                found = ast.literal_eval(node.value)
+                bases = [found] if isinstance(found, str) else found
+                places = [base if "::" in base else str(path.parent / base) for base in bases]
+                return Config.fromstring(f"_base_ = {places}", ".py")
+    except (ValueError, OSError):
+        pass
     return Config()
 
 

@@ -37,7 +37,7 @@ class RateHook(Hook):
         """Note the rate the step was made with, before it grows."""
         rates = runner.optim_wrapper.get_lr()
         self.rates.append(rates.get("base_lr", rates["lr"])[0])  # groups have multiples of it
-        self.losses.append(float(outputs["loss"]))
+        self.losses.append(outputs["loss"].item())
         means = np.convolve(self.losses, np.full(5, 0.2), "valid")
         far = len(self.losses) > 5 and means[-1] > _EXPLODED * means.min()
         runner.train_loop.stop_training = bool(far) or not isfinite(self.losses[-1])

@@ -16,85 +16,42 @@ LOGGERS = {
     "tensorboard": ("TensorboardVisBackend", "tensorboard"),
     "wandb": ("WandbVisBackend", "wandb"),
 }
-# by group: flags, with what argparse takes
-FLAGS: dict[str, dict[str, dict[str, Any]]] = {
-    "training": {
-        "--amp": {
-            "action": "store_true",
-            "help": "mixed precision: bfloat16 where the GPU has it",
-        },
-        "--auto-scale-lr": {
-            "action": "store_true",
-            "help": "scale the learning rate by the total batch size over the config's",
-        },
-        "--ema": {
-            "type": float,
-            "nargs": "?",
-            "const": 0.9998,
-            "metavar": "DECAY",
-            "help": "validate and save moving averages of the weights too (decay %(const)s)",
-        },
-        "--clip-grad": {"type": float, "metavar": "NORM", "help": "largest norm of gradients"},
-        "--accumulate": {
-            "type": int,
-            "metavar": "N",
-            "help": "one optimizer step for N iterations",
-        },
-        "--early-stop": {
-            "type": int,
-            "metavar": "N",
-            "help": "stop after N validations without a better score (bbox mAP or mIoU)",
-        },
-        "--find-lr": {
-            "type": int,
-            "nargs": "?",
-            "const": 200,
-            "metavar": "N",
-            "help": "do not train: in N iterations (%(const)s) look for a good learning rate",
-        },
-        "--log-to": {
-            "nargs": "+",
-            "choices": LOGGERS,
-            "default": [],
-            "help": "%(choices)s, beside the log file",
-        },
-    },
-    "when something is wrong": {
-        "--on-bad-sample": {
-            "choices": ["error", "skip"],
-            "default": "error",
-            "help": "an image or annotation that cannot be loaded: stop and name it, or train "
-            "without it and count it (default: %(default)s)",
-        },
-        "--nan": {
-            "choices": ["stop", "skip"],
-            "default": "stop",
-            "help": "losses that are NaN or infinite: save and stop, or leave the batch out "
-            "(default: %(default)s)",
-        },
-        "--nan-limit": {
-            "type": int,
-            "default": 10,
-            "metavar": "N",
-            "help": "batches that --nan=skip leaves out before the run stops "
-            "(default: %(default)s)",
-        },
-        "--no-checks": {
-            "action": "store_true",
-            "help": "start at once, without looking at data, checkpoint, work directory and "
-            "settings",
-        },
-    },
-}
-_POSITIVE = ("--clip-grad", "--accumulate", "--early-stop", "--nan-limit")
+POSITIVE = ("--clip-grad", "--accumulate", "--early-stop", "--nan-limit")
 
 
 def add_training_flags(parser: ArgumentParser) -> None:
-    """Add the flags to a parser, in groups of their own."""
-    for title, flags in FLAGS.items():
-        group = parser.add_argument_group(title)
-        for name, settings in flags.items():
-            group.add_argument(name, **settings)
+    """Add the flags to a parser, in two groups of their own."""
+    add = parser.add_argument_group("training").add_argument
+    text = "mixed precision: bfloat16 where the GPU has it"
+    add("--amp", action="store_true", help=text)
+    text = "scale the learning rate by the total batch size over the config's"
+    add("--auto-scale-lr", action="store_true", help=text)
+    text = "validate and save moving averages of the weights too (decay %(const)s)"
+    add("--ema", type=float, nargs="?", const=0.9998, metavar="DECAY", help=text)
+    add("--clip-grad", type=float, metavar="NORM", help="largest norm of gradients")
+    add("--accumulate", type=int, metavar="N", help="one optimizer step for N iterations")
+    text = "stop after N validations without a better score (bbox mAP or mIoU)"
+    add("--early-stop", type=int, metavar="N", help=text)
+    text = "do not train: in N iterations (%(const)s) look for a good learning rate"
+    add("--find-lr", type=int, nargs="?", const=200, metavar="N", help=text)
+    text = "%(choices)s, besides the log file"
+    add("--log-to", nargs="+", choices=LOGGERS, default=[], help=text)
+
+    add = parser.add_argument_group("when something is wrong").add_argument
+    text = (
+        "an image or annotation that cannot be loaded: stop and name it, or train without it and "
+        "count it (default: %(default)s)"
+    )
+    add("--on-bad-sample", choices=["error", "skip"], default="error", help=text)
+    text = (
+        "losses that are NaN or infinite: save and stop, or leave the batch out "
+        "(default: %(default)s)"
+    )
+    add("--nan", choices=["stop", "skip"], default="stop", help=text)
+    text = "batches that --nan=skip leaves out before the run stops (default: %(default)s)"
+    add("--nan-limit", type=int, default=10, metavar="N", help=text)
+    text = "start at once, without looking at data, checkpoint, work directory and settings"
+    add("--no-checks", action="store_true", help=text)
 
 
 def apply_training_flags(cfg: Config, args: Namespace) -> None:
@@ -103,7 +60,7 @@ def apply_training_flags(cfg: Config, args: Namespace) -> None:
     Raises:
         UserError: if a value or the machine does not allow it.
     """
-    for flag in _POSITIVE:
+    for flag in POSITIVE:
         value = getattr(args, flag[2:].replace("-", "_"))
         if value is not None and value <= 0:
             raise UserError(f"{flag} must be positive, got {value}")

@@ -120,8 +120,8 @@ def kills(data: Path, folder: Path, count: int) -> tuple[list[Row], list[str]]:
     problems = [] if found is None else [f"the killed run ends differently: {found}"]
     problems += [] if happened == count else [f"only {happened} kills"]
     problems += [] if same else ["the killed run has other metrics"]
-    told = "finished by itself, weights and metrics bit-identical" if not problems else "broken"
-    return [(f"{happened} worker kills, MAX_RESTARTS", "finishes, same metric", told)], problems
+    found = "broken" if problems else "finished by itself, weights and metrics bit-identical"
+    return [(f"{happened} worker kills, MAX_RESTARTS", "finishes, same metric", found)], problems
 
 
 def metrics(work_dir: Path) -> dict[str, float]:
