@@ -48,7 +48,8 @@ def unread_keys(cfg: Config, options: dict[str, Any]) -> Iterator[str]:
     """What of a config, or of ``--cfg-options``, nothing reads, with the nearest known name."""
     yield from _late_options(cfg, options)
     given = {option.partition(".")[0] for option in options}
-    file = [Config.fromfile(cfg.filename)] if options and cfg.filename else []
+    has_file = options and cfg.filename and Path(cfg.filename).is_file()
+    file = [Config.fromfile(cfg.filename)] if has_file else []
     for before, after in pairwise([_inherited(cfg.filename), *file, cfg]):
         known = {path: set(node) for path, node in walk(before.to_dict())}
         yield from _top_slips(set(after) - set(before) - given)
