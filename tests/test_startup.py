@@ -17,7 +17,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from test_tools import CONFIGS, TASKS, data, python, refusal
+from tool_runs import CONFIGS, TASKS, python, refusal
 
 from mmengine_agent.data.user_data import DataFlags, point_at
 from mmengine_agent.errors import UserError
@@ -29,8 +29,6 @@ from mmengine_agent.run import train
 from mmengine_agent.run.flags import add_training_flags
 from mmengine_agent.run.setup import add_common_flags
 from mmengine_agent.task import task_of
-
-__all__ = ["data"]  # a fixture, shared with test_tools
 
 OURS = sorted(path for path in CONFIGS.rglob("*.py") if "_base_" not in path.parts)
 STOCK = [Path(str(package.__file__)).parent / ".mim/configs" for package in (mmdet, mmseg)]
