@@ -42,7 +42,11 @@ def train(args: Namespace) -> None:
     else:
         make_resumable(cfg)
         set_guards(cfg, args)
-        build_runner(cfg, dumped=own).train()
+        runner = build_runner(cfg, dumped=own)
+        if not cfg.resume or cfg.load_from:  # the pointer of another run must not be gone on with
+            start = cfg.load_from if cfg.resume else None
+            from_rank0(partial(point_at, cfg.work_dir, start))
+        runner.train()
 
 
 def prepare(cfg: Config, args: Namespace, restarted: bool) -> tuple[bool, str | None]:
@@ -61,12 +65,9 @@ def prepare(cfg: Config, args: Namespace, restarted: bool) -> tuple[bool, str | 
         splits = ["train", *(["val"] if cfg.get("val_cfg") else [])]
         data, weights = partial(require_data, cfg, *splits), partial(require_weights, cfg.model)
         require_ready(cfg, resuming, data, weights, options=args.cfg_options)
-    resume, start = bool(cfg.get("resume")), cfg.get("load_from")
     if args.find_lr is None:
         lock_work_dir(cfg.work_dir)
-        if not resume or start:  # the pointer of another run must not be gone on with
-            point_at(cfg.work_dir, start if resume else None)
-    return resume, start
+    return bool(cfg.get("resume")), cfg.get("load_from")
 
 
 def require_weights(model: Any) -> None:
