@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine_agent.data.user_data import require_data
 from mmengine_agent.errors import UserError
 from mmengine_agent.preflight.checks import require_ready
-from mmengine_agent.resume.newest import POINTER, newest_whole, point_at
+from mmengine_agent.resume.newest import POINTER, newest_whole
 from mmengine_agent.resume.switch_on import make_resumable
 from mmengine_agent.run.find_lr import find_lr
 from mmengine_agent.run.flags import apply_training_flags, set_guards
@@ -42,11 +42,7 @@ def train(args: Namespace) -> None:
     else:
         make_resumable(cfg)
         set_guards(cfg, args)
-        runner = build_runner(cfg, dumped=own)
-        if not cfg.resume or cfg.load_from:  # the pointer of another run must not be gone on with
-            start = cfg.load_from if cfg.resume else None
-            from_rank0(partial(point_at, cfg.work_dir, start))
-        runner.train()
+        build_runner(cfg, dumped=own).train()
 
 
 def prepare(cfg: Config, args: Namespace, restarted: bool) -> tuple[bool, str | None]:
