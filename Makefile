@@ -1,5 +1,7 @@
 # make demo   install, train and test both demo models, show a table and a picture
 # make test   install, run the tests        STACK=upstream: with upstream's OpenMMLab
+# make quick  the tests of the method, in half a minute: torch alone, no OpenMMLab, no process
+#             PYTHON=python takes any environment with torch, NumPy and pytest; nothing is installed
 # make check  ruff and mypy
 # make faults  install, then kill, fill, break and fuzz for half an hour; prints a table
 # make recipes  install, then every recipe through every tool, small, for about an hour; prints a table
@@ -7,10 +9,16 @@
 STACK ?= maintained
 VENV ?= $(if $(filter upstream,$(STACK)),.venv-upstream,.venv)
 
+PYTHON ?= $(VENV)/bin/python
+
+# what `make quick` runs; graphs that torch records (traced, exported, compiled) take a minute more
+QUICK = tests/mixers tests/compute tests/backbones tests/test_golden.py tests/test_layers.py \
+	tests/test_arrows.py --ignore=tests/backbones/test_recorded.py
+
 # On a busy machine, threads that spin while they wait for each other cost most of the time.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: install demo test check faults recipes docs clean
+.PHONY: install demo test quick check faults recipes docs clean
 
 install:
 	@bash requirements/install.sh $(VENV) $(STACK)
@@ -20,6 +28,9 @@ demo: install
 
 test: install
 	@$(VENV)/bin/python -m pytest -n logical --maxprocesses 8 --dist loadfile
+
+quick:
+	@PYTHONPATH=.:tests $(PYTHON) -m pytest -q -p torch_alone $(QUICK)
 
 check: install
 	@$(VENV)/bin/ruff check .
