@@ -14,8 +14,7 @@ from agent_attention.arguments import (
     check_rate,
 )
 from agent_attention.backbones import lean
-from agent_attention.backbones.features import FeatureInfo
-from agent_attention.backbones.recognised import Recognised
+from agent_attention.backbones.info import FeatureInfo, Recognised
 from agent_attention.compute.symbolic import assume_multiple_of
 
 Self = TypeVar("Self", bound="Backbone")

@@ -7,16 +7,17 @@ block's tensors become the next one's. The blocks know nothing of this, and wher
 exactly what their classes say (``guard``), they run themselves.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from agent_attention.arguments import Pair
 from agent_attention.backbones.block import Block
 from agent_attention.compute.attend import attend
+from agent_attention.compute.chunks import row_chunks
 from agent_attention.compute.guard import Part, define, is_exact, may_replace
-from agent_attention.compute.linear import fill_with_linear, fill_with_norm_linear, weight_parts
 from agent_attention.compute.norm_mlp import add_norm_mlp_
 from agent_attention.compute.symbolic import join_heads
 from agent_attention.layers import DropPath
@@ -68,6 +69,7 @@ def run(blocks: Iterable[nn.Module], x: Tensor, size: Pair) -> Tensor:
     return x
 
 
+Affine = tuple[Tensor, Tensor | None]  # weight and bias of a part of a linear layer's output
 Mix = Callable[[Mixer, Tensor, Tensor, Tensor, Pair], Tensor]
 
 
@@ -79,12 +81,12 @@ def _mixed(
     parts = [
         part
         for linear in mixer.projections()
-        for part in weight_parts(linear, linear.out_features // dim)
+        for part in _weight_parts(linear, linear.out_features // dim)
     ]
     q, k, v = (scratch.pop() if scratch else x.new_empty(x.shape) for _ in parts)
-    fill_with_norm_linear([q, k, v], norm, parts, x)
+    _fill_with_norm_linear([q, k, v], norm, parts, x)
     o = mix(mixer, q, k, v, size)
-    fill_with_linear(k.flatten(0, 1), (mixer.proj.weight, mixer.proj.bias), o.flatten(0, 1))
+    _fill_with_linear(k.flatten(0, 1), (mixer.proj.weight, mixer.proj.bias), o.flatten(0, 1))
     scratch += [each for each in (o, v) if each.is_contiguous()]
     return k
 
@@ -100,3 +102,29 @@ def _agent(mixer: Mixer, q: Tensor, k: Tensor, v: Tensor, size: Pair) -> Tensor:
 
 
 IN_PLACE: dict[type[nn.Module], Mix] = {AgentAttention: _agent}  # mixes that overwrite queries
+
+
+def _fill_with_norm_linear(
+    outs: Sequence[Tensor], norm: nn.LayerNorm, parts: Sequence[Affine], x: Tensor
+) -> None:
+    """Write each part of what linear layers make of ``norm(x)`` to contiguous memory."""
+    rows, *filled = (each.flatten(0, 1) for each in (x, *outs))
+    for some in row_chunks(len(rows), sum(out.shape[-1] for out in outs)):
+        normed = F.layer_norm(rows[some], norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+        for part, out in zip(parts, filled, strict=True):
+            _fill_with_linear(out[some], part, normed)
+
+
+def _fill_with_linear(out: Tensor, part: Affine, x: Tensor) -> None:
+    """Write a linear layer's output for rows (T, C) to contiguous memory."""
+    weight, bias = part
+    if bias is None:
+        torch.mm(x, weight.t(), out=out)
+    else:
+        torch.addmm(bias, x, weight.t(), out=out)
+
+
+def _weight_parts(linear: nn.Linear, parts: int) -> list[Affine]:
+    """Weight and bias of each part of a linear layer's output."""
+    biases = [None] * parts if linear.bias is None else linear.bias.chunk(parts)
+    return list(zip(linear.weight.chunk(parts), biases, strict=True))

@@ -26,7 +26,6 @@ from agent_attention.compute.attend import attend, attend_plain
 from agent_attention.compute.bias import AgentBias
 from agent_attention.compute.chunks import row_chunks
 from agent_attention.compute.guard import using
-from agent_attention.compute.linear import norm_linear
 from agent_attention.compute.norm_mlp import norm_mlp
 from agent_attention.layers import Mlp
 from agent_attention.mixers import MIXERS, Mixer, build_mixer
@@ -340,16 +339,6 @@ def test_the_mlp_drops_in_training_only() -> None:
     mlp.eval()
     close(norm_mlp(norm, mlp, x), mlp(norm(x)), **EXACT)
     assert not torch.allclose(norm_mlp(norm, mlp, x), found)
-
-
-@pytest.mark.parametrize("bias", [False, True])
-@torch.no_grad()
-def test_a_linear_layer_after_a_norm(bias: bool) -> None:
-    norm, linear = seed_weights(nn.ModuleList([nn.LayerNorm(8), nn.Linear(8, 12, bias)])).double()
-    x = numbers((3, 7, 8), 1).detach()
-    for batch in (x, x[:0], x[:, ::2]):
-        with using(chunk=4):
-            close(norm_linear(norm, linear, batch), linear(norm(batch)), **EXACT)
 
 
 def test_chunks_are_equal_and_cover_every_row() -> None:

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from agent_attention.arguments import Pair, check_agent_shapes, reject_unknown, resolve_arch
 from agent_attention.backbones.base import Backbone
 from agent_attention.backbones.block import Block
-from agent_attention.backbones.features import Feature, FeatureInfo
-from agent_attention.backbones.recognised import Recognised, count_of
+from agent_attention.backbones.info import Feature, FeatureInfo, Recognised, count_of
 from agent_attention.layers import PatchEmbed
 from agent_attention.mixers import build_mixer
 
