@@ -19,7 +19,7 @@ from mmengine.registry import OPTIM_WRAPPERS, init_default_scope
 from mmengine.runner import Runner
 from mmseg.datasets import BaseSegDataset
 from PIL import Image
-from test_tools import CONFIGS, ROOT, TASKS, data, logged, output, python, refusal, run
+from tool_runs import CONFIGS, ROOT, TASKS, logged, output, python, refusal, run
 from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader
 from toy_runs import ToyData, ToyModel, toy_config, toy_run
@@ -34,7 +34,7 @@ from mmengine_agent.run.flags import add_training_flags
 from mmengine_agent.run.guard_flags import add_guard_flags, set_guards
 from mmseg_agent.data.label_maps import require_plain
 
-__all__ = ["data", "mmdet_hooks"]  # a fixture, shared with test_tools; hooks that runs name
+__all__ = ["mmdet_hooks"]  # hooks that runs name
 
 CLASSES = 3
 STEPS = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"}]

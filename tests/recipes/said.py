@@ -32,6 +32,8 @@ THEIRS = (
     "faster_coco_eval is not installed",
     # said of two strides of dimensions of size 1, in which nothing is copied
     "Grad strides do not match bucket view strides",
+    # upstream's mmengine imports it
+    "pkg_resources is deprecated as an API",
     # of the stock Inferencers
     "Failed to add <class 'mmengine.visualization.vis_backend.LocalVisBackend'>",
 )
@@ -76,7 +78,8 @@ def _unmeant(err: str) -> list[str]:
     for line in re.split(r"[\r\n]+", _BAR.sub("\n", err)):
         warned = _WARNED.match(line)
         if warned:
-            theirs = "site-packages" in warned["place"] and warned["text"].startswith(THEIRS)
+            ours = not re.search("/site-packages/|/importlib/", warned["place"])
+            theirs = not ours and warned["text"].startswith(THEIRS)
             found += [] if theirs else [line]
         elif not (quoted and line.startswith("  ")):  # the line of code that warned
             found += [] if any(re.fullmatch(each, line) for each in MEANT) else [line]
