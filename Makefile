@@ -12,9 +12,9 @@ VENV ?= $(if $(filter upstream,$(STACK)),.venv-upstream,.venv)
 
 PYTHON ?= $(VENV)/bin/python
 
-# what `make quick` runs; graphs that torch records (traced, exported, compiled) take a minute more
+# what `make quick` runs: not what others do to a model, and not the graphs that torch records of it
 QUICK = tests/mixers tests/compute tests/backbones tests/test_golden.py tests/test_layers.py \
-	tests/test_arrows.py --ignore=tests/backbones/test_recorded.py
+	tests/test_arrows.py $(addprefix --ignore=tests/backbones/test_,clients.py watchers.py recorded.py)
 
 # On a busy machine, threads that spin while they wait for each other cost most of the time.
 export OMP_WAIT_POLICY ?= PASSIVE

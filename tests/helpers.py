@@ -71,6 +71,19 @@ def weighted(outs: Iterable[Tensor]) -> Tensor:
     return torch.stack(losses).sum()
 
 
+def train_once(model: nn.Module, seed: int = 3) -> tuple[Tensor, ...]:
+    """Maps of two images in training mode, and gradients left in the parameters."""
+    torch.manual_seed(seed)
+    outs = model.train()(seeded_input(2, 64, 97))
+    losses = [(out * normal(13 + i, tuple(out.shape))).mean() for i, out in enumerate(outs)]
+    torch.stack(losses).sum().backward()
+    return outs
+
+
+def gradients(model: nn.Module) -> dict[str, Tensor | None]:
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
 class Largest(TorchDispatchMode):
     """Notes the number of values of the largest tensor that any operation gives."""
 

@@ -42,10 +42,10 @@ class Recognised(NamedTuple):
     """A family of backbones, and the arguments for one that takes a file's tensors."""
 
     family: type[Any]  # a Backbone
-    sizes: tuple[int, ...]  # that tell its architectures apart
+    sizes: tuple[int, ...]  # in which its architectures differ
     arch: str | None  # None: none that is known has these sizes
     img_size: int | None  # pixels at pre-training; None without agent attention
-    options: dict[str, Any]  # of the constructor, beside ``arch``
+    options: dict[str, Any]  # of the constructor, without ``arch``
 
 
 def count_of(weights: Weights, pattern: str) -> int:

@@ -168,7 +168,7 @@ class AgentPVT(Backbone):
 
     @classmethod
     def recognise(cls, weights: Mapping[str, Tensor]) -> Recognised | None:
-        """Of PVT's files by their first patch embedding; the depths tell the architecture."""
+        """PVT's files have a first patch embedding, architectures differ in their depths."""
         if "patch_embed1.proj.weight" not in weights:
             return None
         depths = tuple(count_of(weights, rf"block{i + 1}\.(\d+)\.") for i in range(len(STAGES)))

@@ -191,7 +191,7 @@ class AgentSwinTransformer(Backbone):
 
     @classmethod
     def recognise(cls, weights: Mapping[str, Tensor]) -> Recognised | None:
-        """Of Swin's files; the channels and depths tell the architecture."""
+        """Swin's files have layers, architectures differ in channels and depths."""
         embed = weights.get("patch_embed.proj.weight")
         if embed is None or not any(key.startswith("layers.0.") for key in weights):
             return None

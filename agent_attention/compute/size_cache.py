@@ -41,7 +41,7 @@ class SizeCache:
 
         Args:
             make: computes tensors from the tables.
-            tables: all that the result depends on beside the key; the first is never a view.
+            tables: all that the result depends on but the key; the first is never a view.
             key: such as the map's size (H, W).
         """
         needs_graph = torch.is_grad_enabled() and any(t.requires_grad for t in tables)

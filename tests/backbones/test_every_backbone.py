@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import RATES, SMALL_BACKBONES, blocks_of, normal, seeded_input
-from torch import Tensor, nn
+from helpers import RATES, SMALL_BACKBONES, blocks_of, gradients, seeded_input, train_once
+from torch import nn
 
 from agent_attention.backbones import BACKBONES
 
@@ -37,19 +37,6 @@ close = torch.testing.assert_close
 
 def small(family: str, **options: Any) -> Any:
     return SMALL_BACKBONES[family](**options)
-
-
-def train_once(model: nn.Module, seed: int = 3) -> tuple[Tensor, ...]:
-    """Maps of two images in training mode, and gradients left in the parameters."""
-    torch.manual_seed(seed)
-    outs = model.train()(seeded_input(2, 64, 97))
-    losses = [(out * normal(13 + i, tuple(out.shape))).mean() for i, out in enumerate(outs)]
-    torch.stack(losses).sum().backward()
-    return outs
-
-
-def gradients(model: nn.Module) -> dict[str, Tensor | None]:
-    return {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
 # --- names

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import SMALL_SWIN as SMALL
-from helpers import normal, seed_weights, seeded_input, small_swin
+from helpers import gradients, normal, seed_weights, seeded_input, small_swin, train_once
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,19 +26,6 @@ close = torch.testing.assert_close
 def blocks(model: nn.Module) -> list[Any]:
     """All blocks of the four stages, in order."""
     return [block for stage in model.layers for block in stage.blocks]
-
-
-def train_once(model: nn.Module, seed: int = 3) -> tuple[Tensor, ...]:
-    """Maps of two images in training mode, and gradients left in the parameters."""
-    torch.manual_seed(seed)
-    outs = model.train()(seeded_input(2, 64, 97))
-    losses = [(out * normal(13 + i, tuple(out.shape))).mean() for i, out in enumerate(outs)]
-    torch.stack(losses).sum().backward()
-    return outs
-
-
-def gradients(model: nn.Module) -> dict[str, Tensor | None]:
-    return {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
 # --- names and kinds of blocks
