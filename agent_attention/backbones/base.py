@@ -23,9 +23,9 @@ Self = TypeVar("Self", bound="Backbone")
 class Backbone(nn.Module):
     """Stages of blocks, from images to a map for each stage that is asked for.
 
-    A backbone defines ``ARCHS``, ``feature_info``, ``maps`` and ``stage_modules``, how its published
-    files are recognised and which of their keys it does not need. With a line in ``BACKBONES`` it
-    is found by whatever works with backbones.
+    A backbone defines ``ARCHS``, ``feature_info``, ``maps`` and ``stage_modules``, and how its
+    published files are recognised and which of their keys it does not need. With a line in
+    ``BACKBONES`` it is found by whatever works with backbones.
 
     Args:
         strides: of each stage's map, in pixels of the image; one number a stage of the family.
@@ -76,7 +76,7 @@ class Backbone(nn.Module):
 
     @classmethod
     def recognise(cls, weights: Mapping[str, Tensor]) -> Recognised | None:
-        """The model that a file's tensors, by a backbone's names, are of; None: another family's."""
+        """The model that tensors, by a backbone's names, are of; None: another family's."""
         return None
 
     @classmethod

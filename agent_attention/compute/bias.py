@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from agent_attention.arguments import Pair
-from agent_attention.compute.size_cache import cached
+from agent_attention.compute.size_cache import cached, pure
 from agent_attention.compute.symbolic import resize
 
 
@@ -60,15 +60,17 @@ class AgentBias(NamedTuple):
 
     def factors(self) -> Factors:
         """The same bias in factors."""
-        return Factors(*cached(self._resized, self[:3], self[3:]))
+        p, width, block = math.isqrt(self.block.shape[1]), self.size[1], self.block
+        m_h, m_w = (interpolation(p, a, block.dtype, block.device) for a in self.agent_shape)
+        x = columns_and_one(block.shape[3], width, block.dtype, block.device)
+        return Factors(m_h, m_w, x, *cached(self._resized, self[:3], self[3:]))
 
-    def _resized(self) -> Factors:
-        p, side, (height, width) = math.isqrt(self.block.shape[1]), self.block.shape[3], self.size
-        m_h, m_w = (interpolation(p, a, self.block) for a in self.agent_shape)
-        columns = interpolation(side, width, self.block).t()
-        x = torch.cat([columns, torch.ones_like(columns[:1])])
-        y = torch.cat([resize(self.block, (height, side)), resize(self.row, (height, 1))], -1)
-        return Factors(m_h, m_w, x, y, resize(self.column, (1, width)))
+    def _resized(self) -> tuple[Tensor, Tensor]:
+        """``y`` and ``row`` of the factors."""
+        height, width = self.size
+        rows = resize(self.block, (height, self.block.shape[3]))
+        y = torch.cat([rows, resize(self.row, (height, 1))], -1)
+        return y, resize(self.column, (1, width))
 
 
 def to_agents(places: Tensor, agent_shape: Pair) -> Tensor:
@@ -78,10 +80,18 @@ def to_agents(places: Tensor, agent_shape: Pair) -> Tensor:
     return resize(grids, agent_shape).flatten(2)
 
 
-def interpolation(size: int, to: int, like: Tensor) -> Tensor:
+@pure
+def interpolation(size: int, to: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Matrix (to, size) of a linear resize with half-pixel centres.
 
     The bilinear resize of a map is one of these for its rows and one for its columns.
     """
-    one_hot = torch.eye(size, dtype=like.dtype, device=like.device)
+    one_hot = torch.eye(size, dtype=dtype, device=device)
     return resize(one_hot[None, None], (to, size))[0, 0]
+
+
+@pure
+def columns_and_one(size: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Matrix (size + 1, W): the resize of a table's columns to ``width``, and a row of ones."""
+    matrix = interpolation(size, width, dtype, device).t()
+    return torch.cat([matrix, torch.ones_like(matrix[:1])])

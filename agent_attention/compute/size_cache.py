@@ -1,14 +1,16 @@
-"""Cache of tensors that depend on a map's size and on tables.
+"""Caches of tensors that depend on a map's size.
 
-A result is kept with a copy of its tables and given again only while the tables are equal to the
-copy, number by number. So no write to a weight can make it stale: not one of an optimizer, through
-``weight.data``, or through a NumPy view. To compare tables costs a hundredth of what it costs to
-resize them.
+A result that depends on tables too is kept with a copy of them and given again only while the
+tables are equal to the copy, number by number. So no write to a weight can make it stale: not one
+of an optimizer, through ``weight.data``, or through a NumPy view. To compare tables costs a
+hundredth of what it costs to resize them.
 """
 
+import functools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from agent_attention.compute.guard import is_ordinary, is_watched, settings
 
 Tensors = tuple[Tensor, ...]
+Function = TypeVar("Function", bound=Callable[..., Tensor])
 Kept = OrderedDict[Hashable, tuple[Tensors, Tensors]]  # by key: copies of tables, result
 
 
@@ -65,6 +68,21 @@ class SizeCache:
     def nbytes(self, table: Tensor) -> int:
         """Bytes kept for a table."""
         return _nbytes(self._kept.get(table, OrderedDict()))
+
+
+def pure(function: Function) -> Function:
+    """Keep the tensors that a function of sizes, types and devices alone has made."""
+    kept = functools.lru_cache(maxsize=256)(function)
+
+    @functools.wraps(function)
+    def cached(*args: Hashable) -> Tensor:
+        # a tensor made while a graph is recorded may have no numbers
+        if is_watched() or settings().way == "plain":
+            return function(*args)
+        with torch.inference_mode(False), torch.no_grad():
+            return kept(*args)
+
+    return cached  # type: ignore[return-value]
 
 
 def _equal(copy: Tensor, table: Tensor) -> bool:

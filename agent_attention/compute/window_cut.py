@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from agent_attention.arguments import Pair
+from agent_attention.compute.size_cache import pure
 from agent_attention.compute.symbolic import is_symbolic, pad_map
 
 _APART = -100.0  # score between pixels that the shift brought into one window from afar
@@ -49,6 +50,7 @@ def repeat_windows(x: Tensor, count: int) -> Tensor:
     return x.expand(count // len(x), *x.shape).flatten(0, 1)
 
 
+@pure
 def shift_mask(size: Pair, window: int, shift: int, device: torch.device) -> Tensor:
     """What keeps apart the pixels that a shift brings together: (G, M*M, M*M), 0 or -100."""
     regions = window_permutation(size, window, shift, device)[2].unflatten(0, (-1, window**2))

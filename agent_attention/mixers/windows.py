@@ -64,7 +64,7 @@ class WindowAttention(Mixer):
 
         def with_mask() -> tuple[Tensor]:
             table = self._by_place()
-            mask = shift_mask(size, self.window, self.shift, table.device)
+            mask = shift_mask((size[0], size[1]), self.window, self.shift, table.device)
             return (table + mask.unsqueeze(1).to(table.dtype),)  # (G, h, M*M, M*M)
 
         key = (tuple(size), self.window, self.shift)

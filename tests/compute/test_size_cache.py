@@ -19,10 +19,11 @@ from helpers import (
     tokens,
 )
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from agent_attention import AgentPVT
 from agent_attention.compute.guard import using
-from agent_attention.compute.size_cache import SizeCache, cached
+from agent_attention.compute.size_cache import SizeCache, cached, pure
 from agent_attention.mixers import build_mixer
 
 pytestmark = pytest.mark.usefixtures("always_tiles")
@@ -283,3 +284,22 @@ def test_averaged_weights_swap_in_and_out(build: Callable[[], nn.Module]) -> Non
             p.data.copy_(q.data)
             q.data.copy_(swap)
         close(model(x), wanted[turn], rtol=0, atol=0)
+
+
+# --- functions of sizes alone
+
+
+def test_pure_functions_are_called_once_and_give_ordinary_tensors() -> None:
+    calls: list[int] = []
+
+    @pure
+    def ones(size: int) -> Tensor:
+        calls.append(size)
+        return torch.ones(size)
+
+    with torch.inference_mode():
+        first = ones(3)
+    assert ones(3) is first and not first.is_inference() and calls == [3]
+    with FakeTensorMode():
+        assert type(ones(3)) is FakeTensor
+    assert ones(3) is first and calls == [3, 3]
