@@ -23,12 +23,12 @@ from mmengine.model import BaseAveragedModel
 from mmengine.runner import Runner
 from stop_hooks import add_hook, scramble
 from tiny_runs import difference, toy, train
-from train import require_schedules
 
 import mmdet_agent
 import mmseg_agent
 from mmengine_agent.checkpoints import load_local, without_functions
 from mmengine_agent.errors import UserError
+from mmengine_agent.run.train import require_schedules
 
 mmdet.utils.register_all_modules(init_default_scope=False)
 mmseg.utils.register_all_modules(init_default_scope=False)
