@@ -8,6 +8,8 @@ import re
 # on stderr, whole lines
 MEANT = (
     r"--resume: \S+",
+    # upstream's mmengine when it resumes by iterations, before the logger has a handler
+    r"Advance dataloader \d+ steps to skip data that has already been trained",
     # torchrun, when a signal stops it
     r"W\d+ .* Received 15 death signal, shutting down workers",
     r"W\d+ .* Sending process \d+ closing signal SIGTERM",
@@ -32,7 +34,8 @@ THEIRS = (
     "faster_coco_eval is not installed",
     # said of two strides of dimensions of size 1, in which nothing is copied
     "Grad strides do not match bucket view strides",
-    # upstream's mmengine imports it
+    # upstream's mmseg, when it builds its own losses; upstream's mmengine, when it is imported
+    "``build_loss`` would be deprecated soon",
     "pkg_resources is deprecated as an API",
     # of the stock Inferencers
     "Failed to add <class 'mmengine.visualization.vis_backend.LocalVisBackend'>",
