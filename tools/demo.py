@@ -3,7 +3,7 @@
     python tools/demo.py
 
 A model that has been trained and tested is not trained again while its folder in work_dirs/demo
-is there. The full logs are beside the checkpoints.
+is there, which also has the full logs.
 """
 
 import json

@@ -104,14 +104,13 @@ def evaluate(row: Row, weights: Path, data: Path, folder: Path) -> dict[str, flo
     Raises:
         UserError: if testing fails.
     """
-    command = [sys.executable, ROOT / "tools/test.py", row.config, weights, "--data-root", data]
+    command: list[str | Path] = [sys.executable, ROOT / "tools/test.py", row.config, weights]
+    command += ["--data-root", data, "--work-dir", folder]
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "test.log"
     print(f"{row.name:<52} testing, log: {log}", flush=True)
     with log.open("w") as file:
-        ran = subprocess.run(
-            [*command, "--work-dir", folder], stdout=file, stderr=subprocess.STDOUT
-        )
+        ran = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT)
     if ran.returncode:
         end = "\n".join(log.read_text().splitlines()[-10:])
         raise UserError(f"testing {row.name} failed; the end of {log}:\n{end}")

@@ -135,7 +135,7 @@ def load_onnx(path: Path) -> Run:
 
 
 def write_pt2(program: ExportedProgram, path: Path, facts: Facts, opset: int | None) -> None:
-    """Write a graph as torch's own file, with ``facts`` beside it in facts.json."""
+    """Write a graph as torch's own file, with ``facts`` in its facts.json."""
     with path.open("wb") as file:
         torch.export.save(program, file, extra_files={"facts.json": json.dumps(facts)})
 
@@ -147,7 +147,7 @@ def load_pt2(path: Path) -> Run:
 
 
 class Format(NamedTuple):
-    """A kind of file: how it is written and run, and what each needs beside torch."""
+    """A kind of file: how it is written and run, and what each needs besides torch."""
 
     write: Callable[[ExportedProgram, Path, Facts, int | None], None]
     load: Callable[[Path], Run]
