@@ -8,8 +8,6 @@ import re
 # on stderr, whole lines
 MEANT = (
     r"--resume: \S+",
-    # upstream's mmengine when it resumes by iterations, before the logger has a handler
-    r"Advance dataloader \d+ steps to skip data that has already been trained",
     # torchrun, when a signal stops it
     r"W\d+ .* Received 15 death signal, shutting down workers",
     r"W\d+ .* Sending process \d+ closing signal SIGTERM",
@@ -42,6 +40,8 @@ THEIRS = (
 )
 # Warnings in the log, which is on stdout.
 LOGGED = (
+    # upstream's mmengine, which goes on by iterations
+    "Advance dataloader ",
     # mmengine's CheckpointHook and mmseg's IoUMetric, as they come
     '"FileClient" will be deprecated in future',
     '"HardDiskBackend" is the alias of "LocalBackend"',
