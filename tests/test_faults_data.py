@@ -24,7 +24,7 @@ from mmdet_agent.data import preflight as checks
 from mmengine_agent.data.user_data import DataFlags, point_at
 from mmengine_agent.errors import BadSample
 from mmengine_agent.hooks.samples import BadSamplesHook
-from mmengine_agent.run.guard_flags import guard_loading
+from mmengine_agent.run.flags import guard_loading
 
 KINDS = ("coco", "ade")
 
