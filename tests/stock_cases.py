@@ -1,15 +1,6 @@
-"""Stock tools that must take our configs: what each is given, prints and writes.
+"""Stock tools that must take our configs: what each is given, prints and writes."""
 
-Nothing of ours may be imported here: the processes that run the tools import this module.
-"""
-
-import json
-import os
-import runpy
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 OURS = {"agent_attention", "mmengine_agent", "mmdet_agent", "mmseg_agent"}
 BOTH = ("maintained", "upstream")
@@ -230,37 +221,18 @@ SEGMENTATION = (
 )
 CASES = {"mmdet": DETECTION, "mmseg": SEGMENTATION}
 
+# Predicts one image with a package's Inferencer and writes the names of classes that it used.
+INFERENCER = """
+import importlib, json, sys
+from pathlib import Path
 
-def run_script(script: str, arguments: Sequence[str], folder: str, output: str) -> None:
-    """Run a Python file as the command line does, in a process that knows nothing of ours."""
-    _begin(folder, output)
-    sys.argv = [script, *arguments]
-    sys.path.insert(0, str(Path(script).parent))
-    runpy.run_path(script, run_name="__main__")
-
-
-def infer(package: str, given: dict[str, str], image: str, folder: str, output: str) -> None:
-    """Predict one image with a package's Inferencer; names.json tells the class names it used."""
-    _begin(folder, output)
-    if package == "mmdet":
-        from mmdet.apis import DetInferencer as Inferencer
-
-        options = {"no_save_pred": False}
-    else:
-        from mmseg.apis import MMSegInferencer as Inferencer
-
-        options = {}
-    inferencer = Inferencer(**given, device="cpu")
-    inferencer(image, out_dir="out", **options)
-    meta = inferencer.visualizer.dataset_meta
-    Path("names.json").write_text(json.dumps({key: meta[key] for key in ("classes", "palette")}))
-
-
-def _begin(folder: str, output: str) -> None:
-    """Work in a folder, and print into a file."""
-    known = {name.partition(".")[0] for name in sys.modules} & OURS
-    assert not known, f"{known} imported before the tool runs"
-    os.chdir(folder)
-    printed = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(printed, 1)
-    os.dup2(printed, 2)
+package, model, weights, image = sys.argv[1:]
+name, options = {
+    "mmdet": ("DetInferencer", {"no_save_pred": False}), "mmseg": ("MMSegInferencer", {})
+}[package]
+kind = getattr(importlib.import_module(f"{package}.apis"), name)
+inferencer = kind(model=model, weights=weights, device="cpu")
+inferencer(image, out_dir="out", **options)
+meta = inferencer.visualizer.dataset_meta
+Path("names.json").write_text(json.dumps({key: meta[key] for key in ("classes", "palette")}))
+"""

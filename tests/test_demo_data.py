@@ -335,7 +335,7 @@ def test_bad_arguments_name_what_is_allowed(
     with pytest.raises(SystemExit) as stop:
         tool.main([str(tmp_path / "demo"), option, value])
     assert stop.value.code == 2
-    assert f"{option} must be from {allowed} to" in capsys.readouterr().err
+    assert f"{option} must be at least {allowed}" in capsys.readouterr().err
     assert not (tmp_path / "demo").exists()
 
 

@@ -132,9 +132,10 @@ def driven(script: str) -> str:
 
 @cache
 def texts() -> list[str]:
-    """The other tests."""
-    others = (path for path in Path(__file__).parent.glob("test_*.py") if path != Path(__file__))
-    return [path.read_text() for path in others]
+    """The other tests, and the runs that they share."""
+    here = Path(__file__)
+    others = [*here.parent.glob("test_*.py"), here.with_name("tool_runs.py")]
+    return [path.read_text() for path in others if path != here]
 
 
 def parse(script: str, arguments: list[str]) -> argparse.Namespace:

@@ -6,7 +6,6 @@ import math
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -15,24 +14,14 @@ import export
 import onnx
 import pytest
 import torch
-from helpers import SMALL, SMALL_GRIDS, SMALL_SWIN, normal, seed_weights, small_pvt, small_swin
+from helpers import normal, seed_weights
 from mmengine.config import Config
-from mmengine.registry import MODELS as REGISTRY
-from mmengine.registry import init_default_scope
-from mmengine.structures import BaseDataElement
 from mmseg.models.utils import Upsample
+from narrow_models import Made, make, photo, predict, write_config
 from torch import Tensor, nn
 from torch.export import ExportedProgram
-from torch.nn import functional as F
 from torch.torch_version import TorchVersion
 
-from agent_attention.compute.symbolic import assume_multiple_of, cell_means
-from agent_attention.compute.window_cut import (
-    cut_windows,
-    join_windows,
-    shift_mask,
-    window_permutation,
-)
 from agent_attention.weights.read import CheckpointError
 from mmengine_agent.errors import UserError
 from mmengine_agent.export import formats as export_formats
@@ -40,64 +29,13 @@ from mmengine_agent.export.modules import Normalise, replace_layers
 from mmengine_agent.task import task_of
 from mmseg_agent.task import TASK as SEGMENTATION
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 # batch, height, width: none is the recorded one; smaller than a stride, multiples of it, larger
 SIZES = [(2, 30, 47), (1, 64, 96), (3, 211, 290)]
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 close = torch.testing.assert_close
 
-BACKBONES: dict[str, Callable[[], nn.Module]] = {
-    "pvt": lambda: small_pvt(attn_types="ABAB"),
-    "swin": small_swin,
-}
 
-
-# --- the parts that differ where sizes are open
-
-
-@pytest.mark.parametrize("cells", [1, 2, 3, 7, 12])
-def test_cell_means_are_those_of_adaptive_pooling(cells: int) -> None:
-    for size in range(1, 40):
-        x = normal(size, (2, 3, size)).double()
-        wanted = F.adaptive_avg_pool1d(x, cells)
-        close(x @ cell_means(size, cells, x).t(), wanted, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("shift", [0, 3])
-@pytest.mark.parametrize("size", [(7, 14), (8, 6), (1, 13), (15, 22)])
-def test_windows_by_index_are_those_of_padding_and_rolling(
-    size: tuple[int, int], shift: int
-) -> None:
-    x = normal(1, (2, size[0] * size[1], 8))
-    there, back, regions = window_permutation(size, 7, shift, x.device)
-    windows = F.pad(x, (0, 0, 0, 1))[:, there].flatten(0, 1).unflatten(0, (-1, 49))
-    assert torch.equal(windows, cut_windows(x, size, 7, shift))
-    assert torch.equal(windows.flatten(0, 1).unflatten(0, (2, -1))[:, back], x)
-    assert torch.equal(join_windows(windows, size, 7, shift, 2), x)
-    regions = regions.unflatten(0, (-1, 49))
-    apart = regions[:, :, None] != regions[:, None, :]
-    assert torch.equal(apart.float() * -100, shift_mask(size, 7, shift, x.device))
-
-
-class Strides(nn.Module):
-    """The first step of a backbone."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return assume_multiple_of(32, x)
-
-
-@pytest.mark.parametrize("multiple", [32, 64])
-def test_whole_strides_can_be_recorded(multiple: int) -> None:
-    x = torch.rand(1, 3, 3 * multiple, 64)
-    shapes = ({2: multiple * torch.export.Dim("height", min=1)},)
-    recorded = torch.export.export(Strides(), (x,), dynamic_shapes=shapes).module()
-    assert torch.equal(recorded(x[:, :, :multiple]), x[:, :, :multiple])
-
-
-def test_sizes_that_are_no_whole_strides_are_refused_where_they_are_recorded() -> None:
-    shapes = ({2: torch.export.Dim("height", min=32)},)
-    with pytest.raises(Exception, match="32"):  # torch has its own kind
-        torch.export.export(Strides(), (torch.zeros(1, 3, 96, 64),), dynamic_shapes=shapes)
+# --- layers of heads
 
 
 class Layers(nn.Module):
@@ -126,118 +64,7 @@ def test_onnx_takes_layers_of_other_packages_for_open_sizes(tmp_path: Path) -> N
         close(run(x), Layers()(x))
 
 
-# --- backbones
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("name", BACKBONES)
-def test_a_backbone_compiles_as_one_graph(name: str) -> None:
-    model, x = BACKBONES[name]().eval(), normal(1, (2, 3, 64, 96))
-    compiled = torch.compile(model, fullgraph=True, dynamic=False, backend="eager")
-    close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
-
-
-@torch.no_grad()
-def test_a_backbone_compiles_for_open_sizes() -> None:
-    model = small_pvt(arch={**SMALL, "depths": (1, 1, 1, 1)}, attn_types="AABA").eval()
-    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="eager")
-    for shape in [(2, 3, 64, 96), (3, 3, 100, 160)]:
-        x = normal(1, shape)
-        close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
-
-
 # --- whole models
-
-
-DEPTHS = {"depths": (1, 1, 1, 1), "_delete_": True}  # as few as have every kind
-PVT = {"arch": {**SMALL, **DEPTHS}, "agent_shapes": SMALL_GRIDS, "attn_types": "BBAB"}
-SWIN = {"arch": {**SMALL_SWIN, **DEPTHS, "depths": (1, 1, 2, 1)}, "agent_shapes": SMALL_GRIDS}
-SWIN["attn_types"] = ("B", "B", "1A1B", "B")
-PVT_WIDTHS, SWIN_WIDTHS = [8, 16, 24, 32], [8, 16, 32, 64]
-NECK = {"in_channels": PVT_WIDTHS, "out_channels": 16}
-RPN = {"in_channels": 16, "feat_channels": 16}
-MODELS: dict[str, tuple[str, dict[str, Any]]] = {
-    "semantic_fpn": (
-        "demo/agent_pvt_semantic_fpn_demo.py",
-        {
-            "backbone": PVT,
-            "neck": NECK,
-            "decode_head": {"in_channels": [16] * 4, "channels": 16},
-        },
-    ),
-    "upernet": (
-        "demo/agent_swin_upernet_demo.py",
-        {
-            "backbone": SWIN,
-            "decode_head": {
-                "in_channels": SWIN_WIDTHS[2:],
-                "in_index": [2, 3],
-                "channels": 16,
-                "pool_scales": (3,),
-                "norm_cfg": {"type": "GN", "num_groups": 4},
-            },
-            "auxiliary_head": {"in_channels": 32, "channels": 16},
-        },
-    ),
-    "mask_rcnn": (
-        "demo/agent_pvt_maskrcnn_demo.py",
-        {
-            "backbone": PVT,
-            # groups of several channels: the norm of one or two numbers magnifies their noise
-            "neck": {**NECK, "norm_cfg": {"num_groups": 2}},
-            "rpn_head": RPN,
-        },
-    ),
-    "retinanet": (
-        "agent_pvt/retinanet_agent-pvt-t_fpn_1x_coco.py",
-        {
-            "backbone": PVT,
-            "neck": NECK,
-            "bbox_head": {**RPN, "stacked_convs": 1, "num_classes": 3},
-        },
-    ),
-}
-
-
-def write_config(name: str, path: Path) -> Path:
-    """A config of a narrow model."""
-    base, changes = MODELS[name]
-    path.write_text(f"_base_ = {str(CONFIGS / base)!r}\nmodel = {changes!r}\n")
-    return path
-
-
-def build(config: Path) -> Any:
-    """The model of a config, with seeded weights."""
-    cfg = Config.fromfile(config)
-    init_default_scope(cfg.default_scope)
-    task_of(cfg)  # registers the backbones
-    return seed_weights(REGISTRY.build(cfg.model)).eval()
-
-
-def predict(model: Any, image: Tensor) -> dict[str, Tensor]:
-    """What a model of mmdet's or mmseg's makes of images (B, 3, H, W), RGB, as pipelines do."""
-    data: dict[str, Any] = {"inputs": list(image.flip(1))}
-    if hasattr(model, "encode_decode"):
-        model.data_preprocessor.test_cfg = {"size_divisor": 32}  # what mmdet's configs have
-        data["data_samples"] = [BaseDataElement() for _ in image]
-        x = model.data_preprocessor(data)["inputs"]
-        logits = model.encode_decode(x, [{"img_shape": x.shape[2:]}])
-        return {"logits": logits[:, :, : image.shape[2], : image.shape[3]]}
-    x = model.data_preprocessor(data)["inputs"]
-    maps = model.extract_feat(x)
-    if not hasattr(model, "rpn_head"):
-        scores, boxes = model.bbox_head(maps)
-        return numbered(cls_score=scores, bbox_pred=boxes)
-    scores, boxes = model.rpn_head(maps)
-    return numbered(map=maps, rpn_cls_score=scores, rpn_bbox_pred=boxes)
-
-
-def numbered(**levels: Any) -> dict[str, Tensor]:
-    return {f"{name}_{i}": each for name, all_ in levels.items() for i, each in enumerate(all_)}
-
-
-def photo(batch: int, height: int, width: int) -> Tensor:
-    return (255 * torch.rand(batch, 3, height, width)).round()
 
 
 def call(*arguments: Any) -> None:
@@ -245,25 +72,6 @@ def call(*arguments: Any) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["export.py", *map(str, arguments)])
         export.main()
-
-
-@dataclass(frozen=True)
-class Made:
-    """A model and the files for and of it."""
-
-    model: Any
-    config: Path
-    checkpoint: Path
-
-    def file(self, name: str) -> Path:
-        return self.config.with_name(name)
-
-
-def make(name: str, folder: Path) -> Made:
-    config = write_config(name, folder / "config.py")
-    model = build(config)
-    torch.save({"state_dict": model.state_dict()}, folder / "weights.pth")
-    return Made(model, config, folder / "weights.pth")
 
 
 @pytest.fixture(scope="module")
@@ -314,8 +122,7 @@ def test_the_file_says_what_it_takes(detector: Made) -> None:
     assert facts["input"] == "RGB, 0 to 255" and facts["padded_to"] == "32"
     (image,) = model.graph.input
     sizes = [size.dim_param or size.dim_value for size in image.type.tensor_type.shape.dim]
-    assert image.name == "image" and sizes[1] == 3
-    assert all(isinstance(sizes[axis], str) for axis in (0, 2, 3))
+    assert image.name == "image" and sizes == ["batch", 3, "height", "width"]
     with ZipFile(detector.file("model.pt2")) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith("facts.json"))
         assert json.loads(archive.read(name)) == facts

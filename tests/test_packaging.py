@@ -1,8 +1,10 @@
 """What is installed: the wheel is complete, asks for torch alone, and versions agree everywhere."""
 
+import ast
 import subprocess
 import sys
 from email.parser import HeaderParser
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -42,11 +44,10 @@ def required(wheel: ZipFile) -> list[Requirement]:
 
 def of_extra(required: list[Requirement], extra: str) -> Pins:
     """The requirements of an extra beyond those of everybody, by name."""
-    always = [each for each in required if each.marker is None]
     return {
         canonicalize_name(each.name): each
         for each in required
-        if each not in always and each.marker and each.marker.evaluate({"extra": extra})
+        if each.marker and each.marker.evaluate({"extra": extra})
     }
 
 
@@ -113,6 +114,34 @@ def test_openmmlab_is_an_extra_of_either_family(required: list[Requirement]) -> 
         assert texts(other).keys().isdisjoint(of_extra(required, extra))
 
 
+def test_what_is_imported_is_declared(required: list[Requirement]) -> None:
+    declared = {canonicalize_name(each.name) for each in required}
+    brings = packages_distributions()
+    for name, file in imports():
+        distributions = {canonicalize_name(each) for each in brings.get(name, [name])}
+        assert distributions & declared, f"{file} imports {name}, which pyproject.toml lacks"
+
+
+def test_an_extra_for_openmmlab_brings_what_the_tools_import(required: list[Requirement]) -> None:
+    for extra in FAMILIES.values():
+        assert of_extra(required, "tools").keys() <= of_extra(required, extra).keys()
+
+
+def imports() -> set[tuple[str, str]]:
+    """Names of other packages that files of ours import, with the files."""
+    found = set()
+    for file in sources(*PACKAGES, "tools"):
+        if file.endswith(".py"):
+            for node in ast.walk(ast.parse(read(file))):
+                if isinstance(node, ast.Import):
+                    found |= {(alias.name.partition(".")[0], file) for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                    found.add((node.module.partition(".")[0], file))
+    tools = {path.stem for path in (ROOT / "tools").glob("*.py")}
+    ours = {*PACKAGES, *tools, *sys.stdlib_module_names}
+    return {(name, file) for name, file in found if name not in ours}
+
+
 # ---- versions ----
 
 
@@ -127,7 +156,7 @@ def test_messages_name_the_versions_that_are_installed(family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_extra_begins_at_the_tested_versions(family: str, required: list[Requirement]) -> None:
     extra, installed = of_extra(required, FAMILIES[family]), in_file(FAMILIES[family])
-    assert extra.keys() == installed.keys()
+    assert installed.keys() == extra.keys() - (of_extra(required, "tools").keys() - {"filelock"})
     for name, pin in installed.items():
         if not pin.specifier:
             continue  # what mmseg forgets to require, in any version

@@ -1,28 +1,23 @@
 """mmdet's and mmseg's own tools and Inferencers take our configs, as they come.
 
-Each tool runs in a process of its own that has imported OpenMMLab and nothing of ours, so that the
-config alone must bring the backbone. The processes are forked from one that imported OpenMMLab.
+Each tool runs in a process of its own that has imported OpenMMLab and nothing of ours (see
+``fork_server.py``), so that the config alone must bring the backbone.
 """
 
 import json
-import multiprocessing
 import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import packages_distributions
 from importlib.util import find_spec
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from typing import Any
 
+import fork_server
 import make_demo_data
 import pytest
 from helpers import SMALL
 from mmengine.config import Config
-from stock_cases import BOTH, CASES, FOR_OTHERS, LISTED, OURS, Case, infer, run_script
+from stock_cases import BOTH, CASES, FOR_OTHERS, INFERENCER, LISTED, OURS, Case
 
 ROOT = Path(__file__).parents[1]
 ZOO = ROOT / "configs"
@@ -68,27 +63,6 @@ def tools(package: str) -> Path:
 # ---- how tools are run ----
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[ForkServerContext]:
-    """A process that has imported OpenMMLab, from which those of the tools are forked."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([f"{package}.apis" for package in PACKAGES])
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment().items():
-            patch.setenv(name, value)
-        yield context
-
-
-def environment() -> dict[str, str]:
-    """The CPU, one thread, no display."""
-    return {
-        "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": "1",
-        "MPLBACKEND": "Agg",
-        "PYTHONWARNINGS": "ignore",
-    }
-
-
 @dataclass(frozen=True)
 class Done:
     """What a process left."""
@@ -97,14 +71,11 @@ class Done:
     printed: str
 
 
-def forked(server: ForkServerContext, folder: Path, target: Any) -> Done:
-    """Call ``target(folder, output)`` in a process of its own."""
-    output = folder / "printed.txt"
-    process = server.Process(target=target, args=(str(folder), str(output)))
-    process.start()
-    process.join(timeout=120)
-    assert process.exitcode is not None, "the tool does not end"
-    return Done(process.exitcode, output.read_text())
+def python(script: str | Path, *arguments: str | Path, cwd: Path) -> Done:
+    """Run a Python file as a user does."""
+    env = {**os.environ, **fork_server.SETTINGS, "PYTHONWARNINGS": "ignore"}
+    done = fork_server.run([script, *map(str, arguments)], cwd=cwd, env=env, timeout=300)
+    return Done(done.returncode, done.stdout + done.stderr)
 
 
 # ---- what they run on ----
@@ -163,21 +134,6 @@ def write_configs(package: str, scenes: Path, folder: Path) -> None:
         (folder / "long.py").write_text(LONG.format(data=dataset))
 
 
-def python(*arguments: str | Path, cwd: Path) -> Done:
-    """Run a Python file as a user does."""
-    env = {**os.environ, **environment()}
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=cwd,
-        env=env,
-        text=True,
-        timeout=300,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    return Done(done.returncode, done.stdout)
-
-
 @pytest.fixture(scope="module")
 def tasks(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Task]:
     """Both tasks, trained with our tool and tested with the stock one."""
@@ -233,11 +189,10 @@ def test_the_page_has_what_tools_say_that_fail(case: Case) -> None:
 
 @pytest.mark.parametrize(("package", "case"), HERE, ids=lambda v: getattr(v, "tool", v))
 def test_a_stock_tool_takes_our_configs(
-    package: str, case: Case, tasks: dict[str, Task], server: ForkServerContext, tmp_path: Path
+    package: str, case: Case, tasks: dict[str, Task], tmp_path: Path
 ) -> None:
     arguments = case.arguments.format(**tasks[package].places()).split()
-    script = str(tools(package) / case.tool)
-    done = forked(server, tmp_path, partial(run_script, script, arguments))
+    done = python(tools(package) / case.tool, *arguments, cwd=tmp_path)
     missing = f"No module named '{case.needs}'"
     fault = case.fault or (missing if case.needs and find_spec(case.needs) is None else "")
     if fault:
@@ -256,14 +211,12 @@ def test_a_stock_tool_runs_from_the_repository(task: Task) -> None:
     assert {"mmdet": "coco/bbox_mAP: ", "mmseg": "mIoU: "}[task.package] in task.tested
 
 
-def test_without_custom_imports_the_backbone_is_unknown(
-    task: Task, server: ForkServerContext, tmp_path: Path
-) -> None:
+def test_without_custom_imports_the_backbone_is_unknown(task: Task, tmp_path: Path) -> None:
     cfg = Config.fromfile(task.places()["config"], import_custom_modules=False)
     del cfg._cfg_dict["custom_imports"]
     cfg.dump(tmp_path / "config.py")
-    script = str(tools(task.package) / "analysis_tools/get_flops.py")
-    done = forked(server, tmp_path, partial(run_script, script, ["config.py"]))
+    script = tools(task.package) / "analysis_tools/get_flops.py"
+    done = python(script, "config.py", cwd=tmp_path)
     assert done.code == 1
     assert f"AgentPVT is not in the {task.package}::model registry" in done.printed
 
@@ -273,10 +226,12 @@ def test_without_custom_imports_the_backbone_is_unknown(
 
 @pytest.mark.parametrize("config", ["config", "dumped"])
 def test_an_inferencer_predicts_with_the_names_of_the_checkpoint(
-    config: str, task: Task, server: ForkServerContext, tmp_path: Path
+    config: str, task: Task, tmp_path: Path
 ) -> None:
-    given = {"model": str(task.places()[config]), "weights": str(task.checkpoint)}
-    done = forked(server, tmp_path, partial(infer, task.package, given, str(task.image)))
+    program = tmp_path / "infer.py"
+    program.write_text(INFERENCER)
+    given = (task.package, task.places()[config], task.checkpoint, task.image)
+    done = python(program, *given, cwd=tmp_path)
     assert done.code == 0, done.printed
     names = json.loads((tmp_path / "names.json").read_text())
     classes = Config.fromfile(task.places()["config"]).classes
@@ -287,10 +242,10 @@ def test_an_inferencer_predicts_with_the_names_of_the_checkpoint(
         assert len([*(tmp_path / "out" / place).iterdir()]) == 1
 
 
-def test_nothing_of_ours_is_known_beforehand(server: ForkServerContext, tmp_path: Path) -> None:
+def test_nothing_of_ours_is_known_beforehand(tmp_path: Path) -> None:
     probe = tmp_path / "probe.py"
     probe.write_text("import sys; print(*sys.modules)")
-    done = forked(server, tmp_path, partial(run_script, str(probe), []))
+    done = python(probe, cwd=tmp_path)
     names = {name.partition(".")[0] for name in done.printed.split()}
     assert {"mmdet", "mmseg", "mmengine"} <= names
     assert not names & OURS

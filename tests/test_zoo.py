@@ -16,8 +16,10 @@ import torch
 import verify_zoo
 from mmengine.config import Config
 from mmengine.fileio import load
+from mmengine.hub import get_config
 from mmengine.registry import MODELS, DefaultScope
 
+from mmengine_agent.errors import UserError
 from mmengine_agent.task import task_of
 
 ROOT = Path(__file__).parents[1]
@@ -116,6 +118,24 @@ def test_parameters_and_flops_are_as_published(row: Published) -> None:
     assert (listed["Parameters"], listed["FLOPs"]) == (model.parameters, model.multiply_adds)
 
 
+def stock(name: str, **changes: Any) -> Config:
+    cfg = get_config(f"mmdet::{name}.py")
+    cfg.merge_from_dict(changes)
+    return cfg
+
+
+def test_a_stock_config_is_counted() -> None:
+    counts = get_flops.count(stock("rtmdet/rtmdet-ins_tiny_8xb32-300e_coco"), (64, 96))
+    assert counts["model"].multiply_adds > counts["backbone"].multiply_adds > 0
+
+
+def test_a_head_that_needs_the_values_of_an_image_is_refused_in_one_sentence() -> None:
+    few = {f"model.{part}.num_layers": 1 for part in ("encoder", "decoder")}
+    with pytest.raises(UserError, match=r"cannot count a DINO: its heads need .*meta") as error:
+        get_flops.count(stock("dino/dino-4scale_r50_8xb2-12e_coco", **few), (64, 96))
+    assert "\n" not in str(error.value)
+
+
 @every_row
 def test_scores_are_the_same_everywhere(row: Published) -> None:
     name = row.name.split("/")[1]
@@ -186,7 +206,7 @@ def test_verify_zoo_holds_scores_against_the_reported(
 ) -> None:
     name = retinanet("pvt-t").split("/")[1]
     flags = fake_zoo(tmp_path, name)
-    monkeypatch.setattr(verify_zoo, "evaluate", lambda row, args: {"box AP": found})
+    monkeypatch.setattr(verify_zoo, "evaluate", lambda *_: {"box AP": found})
     if verdict is None:
         run_verify(monkeypatch, *flags)
     else:
@@ -204,7 +224,7 @@ def test_verify_zoo_goes_on_after_a_row_that_fails(
     flags = fake_zoo(tmp_path, first)
     (tmp_path / f"weights/{second}.pth").touch()
 
-    def evaluate(row: Any, args: Any) -> dict[str, float]:
+    def evaluate(row: Any, *_: Path) -> dict[str, float]:
         if row.name == first:
             raise verify_zoo.UserError("it does not fit")
         return {"box AP": 44.1}
@@ -251,8 +271,8 @@ def test_verify_zoo_tests_real_weights_on_real_data(
 def test_verify_zoo_reads_the_metrics_of_a_detector_in_per_cent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def test(command: list[str], **options: Any) -> Any:
-        given = dict(zip(command[-4::2], command[-3::2], strict=True))
+    def test(command: list[Any], **options: Any) -> Any:
+        given = dict(zip(map(str, command[-4::2]), map(str, command[-3::2]), strict=True))
         assert given["--data-root"] == str(tmp_path / "data/coco")
         metrics = {"coco/bbox_mAP": 0.414, "coco/segm_mAP": 0.387, "coco/bbox_mAP_50": 0.6}
         Path(given["--work-dir"], "metrics.json").write_text(json.dumps({"metrics": metrics}))

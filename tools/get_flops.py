@@ -7,7 +7,8 @@ The model runs on torch's meta device, so it costs no time, and torch's own coun
 operator, fused attention included. One multiply-add is one FLOP, as in the published tables, whose
 input sizes are the defaults: 800x1280 with 1000 proposals and 100 masks for detectors, 512x2048
 without the auxiliary head for segmentors. Agent biases depend on the map's size and the weights
-alone: resizing them does not count for an image.
+alone: resizing them does not count for an image. Heads that ask for the values of an image while
+they run (DINO, Mask2Former) cannot be counted so.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -24,7 +25,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmengine_agent.errors import UserError
-from mmengine_agent.run.exit import run_tool
+from mmengine_agent.run.exit import one_line, run_tool
 from mmengine_agent.run.setup import KeyValues, read_config
 from mmengine_agent.task import task_of
 
@@ -71,9 +72,19 @@ def count(cfg: Config, shape: tuple[int, int]) -> dict[str, Count]:
     Args:
         cfg: a detection or segmentation config.
         shape: image size (H, W) in pixels.
+
+    Raises:
+        UserError: if the model does not run on the meta device.
     """
     model = build(cfg)
-    counted = count_run(model, functools.partial(task_of(cfg).run_for_flops, model, shape))
+    try:
+        counted = count_run(model, functools.partial(task_of(cfg).run_for_flops, model, shape))
+    except Exception as error:  # of many kinds: heads of mmdet and mmseg differ in all they need
+        name = type(model).__name__
+        raise UserError(
+            f"cannot count a {name}: its heads need the values of an image, which a count "
+            f"has not ({one_line(error)})"
+        ) from error
     parts = {
         name: Count(sum(p.numel() for p in module.parameters()), counted[name])
         for name, module in model.named_modules()
@@ -85,43 +96,39 @@ def count(cfg: Config, shape: tuple[int, int]) -> dict[str, Count]:
 def build(cfg: Config) -> nn.Module:
     """The model of a config, in evaluation mode on the meta device: shapes without numbers."""
     init_default_scope(cfg.default_scope)
-    return MODELS.build(cfg.model).eval().to("meta")
+    try:
+        with torch.device("meta"):  # drawing the weights would take most of the time
+            return MODELS.build(cfg.model).eval()
+    except (RuntimeError, NotImplementedError):  # layers that read a tensor while they are built
+        return MODELS.build(cfg.model).eval().to("meta")
 
 
-def count_run(model: nn.Module, run: Callable[[], None]) -> dict[str, int]:
+def count_run(model: nn.Module, run: Callable[[], object]) -> dict[str, int]:
     """Multiply-adds of one run by module name, ``''`` for all.
 
     While the counter looks on, attention is its definition: biases are added, not multiplied.
     """
-    counted = {name: 0 for name, _ in model.named_modules()}
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        for name, module in model.named_modules():
-            attach(module, name, counted, counter)
-        run()
-    counted[""] = counter.get_total_flops() // 2
-    return {name: within(model, name, counted) for name in counted}
+        Outermost(model, run)()
+    found = {name: sum(by.values()) // 2 for name, by in counter.get_flop_counts().items()}
+    counted: dict[str, int] = {}
+    for name, module in reversed(list(model.named_modules())):  # what is inside comes first
+        # containers are never called: theirs is what is inside
+        inside = (counted.get(f"{name}.{child}", 0) for child, _ in module.named_children())
+        counted[name] = found.get(f"Outermost.model.{name}") or sum(inside)
+    return {**counted, "": counter.get_total_flops() // 2}
 
 
-def attach(module: nn.Module, name: str, counted: dict[str, int], counter: FlopCounterMode) -> None:
-    """Add to ``counted[name]`` what the counter counts during each call of the module."""
+class Outermost(nn.Module):
+    """A module to call, inside which the counter knows all modules of a model by their names."""
 
-    def start(*_: Any) -> None:
-        counted[name] -= counter.get_total_flops() // 2
+    def __init__(self, model: nn.Module, run: Callable[[], object]) -> None:
+        super().__init__()
+        self.model, self.run = model, run
 
-    def stop(*_: Any) -> None:
-        counted[name] += counter.get_total_flops() // 2
-
-    module.register_forward_pre_hook(start)
-    module.register_forward_hook(stop)
-
-
-def within(model: nn.Module, name: str, counted: dict[str, int]) -> int:
-    """A module's own count; that of its children if it is a container that is never called."""
-    if counted[name]:
-        return counted[name]
-    prefix = f"{name}." if name else ""
-    children = model.get_submodule(name).named_children()
-    return sum(within(model, f"{prefix}{child}", counted) for child, _ in children)
+    def forward(self) -> None:
+        """Run the model, or parts of it."""
+        self.run()
 
 
 def table(counts: dict[str, Count]) -> str:

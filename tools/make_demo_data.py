@@ -31,7 +31,7 @@ from demo_scenes import CLASSES, THINGS, Array, make_scene
 from tqdm import tqdm
 
 NAME, VERSION = "make_demo_data", 1  # raise VERSION whenever the same arguments draw other scenes
-LIMITS = {"train": (1, 100_000), "val": (1, 100_000), "size": (32, 2048), "seed": (0, 2**32 - 1)}
+LEAST = {"train": 1, "val": 1, "size": 32, "seed": 0}
 SPLITS = (("train", "training"), ("val", "validation"))  # COCO's and ADE20K's words for a split
 
 COCO_HEAD: dict[str, Any] = {
@@ -74,60 +74,49 @@ def write_split(out: Path, split: int, count: int, size: int, seed: int) -> None
     path.write_text(json.dumps(content) + "\n")
 
 
-def make_stamp(train: int, val: int, size: int, seed: int) -> dict[str, Any]:
-    """What demo.json says of these arguments; ValueError if one is out of LIMITS."""
-    wanted = {"train": train, "val": val, "size": size, "seed": seed}
-    for key, value in wanted.items():
-        low, high = LIMITS[key]
-        if not low <= value <= high:
-            raise ValueError(f"--{key} must be from {low} to {high}, not {value}")
-    return {"generator": NAME, "version": VERSION, **wanted}
-
-
-def already_there(out: Path, stamp: dict[str, Any], force: bool) -> bool:
-    """Whether out is finished; FileExistsError if it holds what may not be replaced."""
-    if not out.exists():
-        return False
-    try:
-        old = json.loads((out / "demo.json").read_text())
-    except (OSError, ValueError):
-        old = None
-    if not isinstance(old, dict) or old.get("generator") != NAME:
-        raise FileExistsError(
-            f"{out} exists and was not made by this tool, so it stays, even with --force; "
-            "choose another OUT"
-        )
-    if old != stamp and not force:
-        made = ", ".join(f"{key} {value}" for key, value in old.items() if key != "generator")
-        raise FileExistsError(f"{out} holds another demo set ({made}); --force replaces it")
-    return not force
-
-
 def generate(
     out: Path, train: int = 400, val: int = 80, size: int = 160, seed: int = 0, force: bool = False
 ) -> None:
     """Make the data set at out, unless it is there; force replaces an older one.
 
-    Raises ValueError for an argument out of LIMITS, FileExistsError for a folder in the way.
+    Raises FileExistsError if something else is there.
     """
-    stamp = make_stamp(train, val, size, seed)
-    if already_there(out, stamp, force):
-        print(f"{out}: already there")
-        return
+    arguments = {"train": train, "val": val, "size": size, "seed": seed}
+    stamp = json.dumps({"generator": NAME, "version": VERSION, **arguments}) + "\n"
     final = out.resolve()  # if out is a link, the folder it leads to is made or replaced
+    if final.exists():
+        old = read_stamp(final)
+        if f'"generator": "{NAME}"' not in old:
+            raise FileExistsError(
+                f"{out} exists and was not made by this tool, so it stays, even with --force; "
+                "choose another OUT"
+            )
+        if not force:
+            if old != stamp:
+                raise FileExistsError(f"{out} holds another demo set; --force replaces it: {old}")
+            print(f"{out}: already there")
+            return
     final.parent.mkdir(parents=True, exist_ok=True)
-    # a half-made set never bears the name OUT: it is made beside it, and renamed when complete
+    # written under another name, so that an OUT that is there is complete
     with tempfile.TemporaryDirectory(dir=final.parent, prefix=f".{final.name}.") as work:
         new = Path(work, "new")
         for split, count in enumerate((train, val)):
             write_split(new, split, count, size, seed)
         (new / "coco/classes.txt").write_text("\n".join(THINGS) + "\n")
         (new / "ade/classes.txt").write_text("\n".join(CLASSES) + "\n")
-        (new / "demo.json").write_text(json.dumps(stamp) + "\n")
+        (new / "demo.json").write_text(stamp)
         if final.exists():
             final.rename(Path(work, "old"))
         new.rename(final)
     print(f"{out}: {train} training and {val} validation scenes")
+
+
+def read_stamp(folder: Path) -> str:
+    """The text of demo.json; empty if there is none."""
+    try:
+        return (folder / "demo.json").read_text()
+    except (OSError, ValueError):
+        return ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -144,10 +133,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--seed", type=int, default=0, help="another seed draws other scenes (default: 0)")
     add("--force", action="store_true", help="replace a demo set that is at OUT")
     args = parser.parse_args(argv)
-    try:
-        make_stamp(args.train, args.val, args.size, args.seed)
-    except ValueError as error:
-        parser.error(str(error))
+    for name, least in LEAST.items():
+        if getattr(args, name) < least:
+            parser.error(f"--{name} must be at least {least}, not {getattr(args, name)}")
     try:
         generate(**vars(args))
     except OSError as error:

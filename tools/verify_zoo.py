@@ -65,12 +65,13 @@ def main() -> None:
         raise UserError(f"--only: no row of docs/model_zoo.md has {args.only!r} in its name")
     off, failed = [], []
     for row in chosen:
-        absent = missing(row, args)
+        paths = (Path(args.weights, f"{row.name}.pth"), Path(args.data, DATA[row.dataset]))
+        absent = [path for path in paths if not path.exists()]
         if absent:
-            print(f"{row.name:<52} not evaluated: no {absent}", flush=True)
+            print(f"{row.name:<52} not evaluated: no {absent[0]}", flush=True)
             continue
         try:
-            found = evaluate(row, args)
+            found = evaluate(row, *paths, Path(args.work_dir, row.name))
         except UserError as error:
             failed.append(row.name)
             print(error, flush=True)
@@ -97,32 +98,19 @@ def rows() -> Iterator[Row]:
             yield Row(model["Name"], ROOT / model["Config"], results[0]["Dataset"], scores)
 
 
-def missing(row: Row, args: argparse.Namespace) -> Path | None:
-    """The first thing that a row's evaluation lacks, its weights or its data."""
-    wanted = [weights(row, args), data(row, args)]
-    return next((path for path in wanted if not path.exists()), None)
+def evaluate(row: Row, weights: Path, data: Path, folder: Path) -> dict[str, float]:
+    """Test a row's weights with ``tools/test.py``, which writes into a folder; scores in per cent.
 
-
-def weights(row: Row, args: argparse.Namespace) -> Path:
-    return Path(args.weights, f"{row.name}.pth")
-
-
-def data(row: Row, args: argparse.Namespace) -> Path:
-    return Path(args.data, DATA[row.dataset])
-
-
-def evaluate(row: Row, args: argparse.Namespace) -> dict[str, float]:
-    """Test a row's weights with ``tools/test.py``; its scores in per cent."""
-    folder = Path(args.work_dir, row.name)
-    command = [sys.executable, str(ROOT / "tools/test.py"), str(row.config)]
-    command += [str(weights(row, args)), "--data-root", str(data(row, args))]
+    Raises:
+        UserError: if testing fails.
+    """
+    command: list[str | Path] = [sys.executable, ROOT / "tools/test.py", row.config, weights]
+    command += ["--data-root", data, "--work-dir", folder]
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "test.log"
     print(f"{row.name:<52} testing, log: {log}", flush=True)
     with log.open("w") as file:
-        ran = subprocess.run(
-            [*command, "--work-dir", str(folder)], stdout=file, stderr=subprocess.STDOUT
-        )
+        ran = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT)
     if ran.returncode:
         end = "\n".join(log.read_text().splitlines()[-10:])
         raise UserError(f"testing {row.name} failed; the end of {log}:\n{end}")

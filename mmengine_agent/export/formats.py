@@ -18,6 +18,7 @@ from mmengine_agent.export.modules import STRIDE, Exported
 
 # any shape that is padded in both directions, and whose maps differ in all sizes at every level
 _EXAMPLE = (2, 3, 9 * STRIDE - 5, 13 * STRIDE - 7)
+AXES = {0: "batch", 2: "height", 3: "width"}  # open ones of the image
 _TORCH = "2.9"  # the first that leaves to a run what it cannot prove of open sizes
 
 Run = Callable[[Tensor], dict[str, Tensor]]
@@ -30,8 +31,8 @@ def record(model: Exported) -> ExportedProgram:
     Raises:
         UserError: if the model cannot be recorded.
     """
-    height, width = (Dim(name, min=model.least) for name in ("height", "width"))
-    shapes = {"image": {0: Dim("batch", min=1), 2: height, 3: width}}
+    least = {0: 1, 2: model.least, 3: model.least}
+    shapes = {"image": {axis: Dim(name, min=least[axis]) for axis, name in AXES.items()}}
     try:
         with torch.no_grad(), quiet():
             return torch.export.export(
@@ -101,6 +102,7 @@ def write_onnx(program: ExportedProgram, path: Path, facts: Facts, opset: int | 
                 program,
                 input_names=["image"],
                 output_names=list(names),
+                dynamic_shapes={"image": AXES},  # names alone: the graph itself knows the sizes
                 opset_version=opset,
                 dynamo=True,
                 external_data=False,
@@ -133,7 +135,7 @@ def load_onnx(path: Path) -> Run:
 
 
 def write_pt2(program: ExportedProgram, path: Path, facts: Facts, opset: int | None) -> None:
-    """Write a graph as torch's own file, with ``facts`` beside it in facts.json."""
+    """Write a graph as torch's own file, with ``facts`` in its facts.json."""
     with path.open("wb") as file:
         torch.export.save(program, file, extra_files={"facts.json": json.dumps(facts)})
 
@@ -145,7 +147,7 @@ def load_pt2(path: Path) -> Run:
 
 
 class Format(NamedTuple):
-    """A kind of file: how it is written and run, and what each needs beside torch."""
+    """A kind of file: how it is written and run, and what each needs besides torch."""
 
     write: Callable[[ExportedProgram, Path, Facts, int | None], None]
     load: Callable[[Path], Run]
