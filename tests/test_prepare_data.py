@@ -1,4 +1,4 @@
-"""prepare_data.py: one fault planted at a time is found, and is the only one; downloads go on."""
+"""prepare_data.py: one fault planted at a time is found, and is the only one."""
 
 import contextlib
 import copy
@@ -8,11 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
-import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +20,6 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from mmdet_agent.data.masks import runs
-from mmengine_agent.data import download, unpack
 from mmengine_agent.data.faults import KINDS
 from mmengine_agent.data.images import probe
 from mmengine_agent.errors import UserError
@@ -735,248 +731,21 @@ def test_a_wrong_command_line_exits_with_2(
 # ---- downloads ----
 
 
-@dataclass
-class Server:
-    """A web server with one file; it may break off once, and may know no ranges."""
-
-    data: bytes
-    ranges: bool = True
-    break_at: int | None = None
-    status: int = 200
-    asked: list[str | None] = field(default_factory=list)  # Range of each request
-    url: str = ""
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    state = Server(zipped(ADE_FILES))
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            answer(self, state)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    listening = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=listening.serve_forever, args=(0.01,), daemon=True).start()
-    state.url = f"http://127.0.0.1:{listening.server_port}"
-    monkeypatch.setattr(download.time, "sleep", lambda _: None)
-    yield state
-    listening.shutdown()
-    listening.server_close()
-
-
-def answer(handler: BaseHTTPRequestHandler, state: Server) -> None:
-    asked = handler.headers.get("Range")
-    state.asked.append(asked)
-    start = int(asked[6:-1]) if asked and state.ranges else 0
-    size = len(state.data)
-    if state.status != 200:
-        return handler.send_error(state.status)
-    if start >= size:
-        handler.send_response(416)
-        handler.send_header("Content-Range", f"bytes */{size}")
-        return handler.end_headers()
-    handler.send_response(206 if start else 200)
-    if start:
-        handler.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
-    handler.send_header("Content-Length", str(size - start))
-    handler.end_headers()
-    end, state.break_at = state.break_at, None
-    handler.wfile.write(state.data[start:end])
-    return None
-
-
-ADE_NAME = "ADEChallengeData2016"
-ADE_FILES = {
-    f"{ADE_NAME}/{kind}/{split}/{number}.{ending}": f"{kind} {split} {number}".encode() * 100
-    for kind, ending in (("images", "jpg"), ("annotations", "png"))
-    for split in ("training", "validation")
-    for number in range(3)
-}
-
-
-def zipped(files: dict[str, bytes]) -> bytes:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr(f"{ADE_NAME}/", b"")  # a folder, as such archives list them
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return packed.getvalue()
-
-
-def fetch(root: Path, server: Server, *more: str) -> None:
-    prepare_data.main(["ade20k", "--root", str(root), "--url", server.url, *more])
-
-
-def files(root: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(root)): path.read_bytes()
-        for path in root.rglob("*")
-        if path.is_file() and path.suffix != ".zip"
-    }
-
-
-def half_a_part(root: Path, server: Server) -> int:
-    length = len(server.data) // 2
-    root.mkdir(exist_ok=True)
-    (root / f"{ADE_NAME}.zip.part").write_bytes(server.data[:length])
-    return length
-
-
-def test_an_archive_is_fetched_once(
-    tmp_path: Path, server: Server, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", ["coco", "ade20k"])
+def test_download_prints_the_commands_of_the_docs(
+    name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fetch(tmp_path, server)
-    assert files(tmp_path) == ADE_FILES
-    assert "12 new files" in capsys.readouterr().out
-    fetch(tmp_path, server)
-    assert "already there" in capsys.readouterr().out
-    assert server.asked == [None]
+    prepare_data.main(["download", name])
+    lines = [line.partition("  #")[0] for line in capsys.readouterr().out.splitlines()]
+    block = "\n".join(f"    {line}" for line in lines)
+    assert block in (Path(prepare_data.__file__).parents[1] / "docs/tools.md").read_text()
 
 
-def test_archives_elsewhere_and_deleted(tmp_path: Path, server: Server) -> None:
-    fetch(tmp_path / "root", server, "--dest", str(tmp_path / "dest"), "--delete-archives")
-    assert files(tmp_path / "root") == ADE_FILES
-    assert not [*(tmp_path / "dest").iterdir()]
-
-
-def test_a_download_goes_on_where_it_stopped(tmp_path: Path, server: Server) -> None:
-    length = half_a_part(tmp_path, server)
-    fetch(tmp_path, server)
-    assert server.asked == [f"bytes={length}-"]
-    assert files(tmp_path) == ADE_FILES
-
-
-def test_a_connection_that_breaks_is_taken_up_again(tmp_path: Path, server: Server) -> None:
-    server.break_at = 700
-    fetch(tmp_path, server)
-    assert server.asked == [None, "bytes=700-"]
-    assert files(tmp_path) == ADE_FILES
-
-
-def test_a_server_without_ranges_sends_all_again(tmp_path: Path, server: Server) -> None:
-    half_a_part(tmp_path, server)
-    server.ranges = False
-    fetch(tmp_path, server)
-    assert len(server.asked) == 1
-    assert (tmp_path / f"{ADE_NAME}.zip").read_bytes() == server.data
-    assert files(tmp_path) == ADE_FILES
-
-
-@pytest.mark.parametrize("surplus, requests", [(b"", 1), (b"of something else", 2)])
-def test_a_part_as_long_as_the_file_is_the_file(
-    surplus: bytes, requests: int, tmp_path: Path, server: Server
-) -> None:
-    (tmp_path / f"{ADE_NAME}.zip.part").write_bytes(server.data + surplus)
-    fetch(tmp_path, server)
-    assert len(server.asked) == requests
-    assert files(tmp_path) == ADE_FILES
-
-
-def test_without_network_the_message_says_what_to_do(tmp_path: Path, server: Server) -> None:
-    server.url = "http://127.0.0.1:9"  # nothing listens there
-    with pytest.raises(UserError, match="Without network") as told:
-        fetch(tmp_path, server)
-    assert f"{server.url}/{ADE_NAME}.zip" in str(told.value)
-    assert str(tmp_path / f"{ADE_NAME}.zip,") in str(told.value)
-    assert not [*tmp_path.iterdir()]
-    (tmp_path / f"{ADE_NAME}.zip").write_bytes(server.data)  # what it says to do
-    fetch(tmp_path, server)
-    assert files(tmp_path) == ADE_FILES
-
-
-def test_what_the_server_refuses_is_told(tmp_path: Path, server: Server) -> None:
-    server.status = 404
-    with pytest.raises(UserError, match=f"{ADE_NAME}.zip: the server answers 404"):
-        fetch(tmp_path, server)
-
-
-def test_two_downloads_do_not_write_one_file(tmp_path: Path, server: Server) -> None:
-    with (
-        download._alone(tmp_path / f"{ADE_NAME}.zip.part"),
-        pytest.raises(UserError, match="another process"),
-    ):
-        fetch(tmp_path, server)
-
-
-def test_a_damaged_archive_is_told_and_brings_nothing(tmp_path: Path, server: Server) -> None:
-    at = server.data.index(b"annotations validation 2")
-    server.data = server.data[:at] + b"A" + server.data[at + 1 :]
-    with pytest.raises(UserError, match=r"zip is damaged .* remove it"):
-        fetch(tmp_path, server)
-    assert not (tmp_path / ADE_NAME).exists()
-
-
-@pytest.mark.parametrize("name", ["../evil.txt", "/evil.txt", "a/../../evil.txt", "..\\evil.txt"])
-def test_nothing_is_unpacked_outside(name: str, tmp_path: Path, server: Server) -> None:
-    server.data = zipped({**ADE_FILES, name: b"evil"})
-    with pytest.raises(UserError, match="outside the folder"):
-        fetch(tmp_path / "root", server)
-    assert not [*tmp_path.rglob("evil*")]
-    assert not (tmp_path / "root" / ADE_NAME).exists()
-
-
-def test_links_are_not_unpacked(tmp_path: Path, server: Server) -> None:
-    link = zipfile.ZipInfo(f"{ADE_NAME}/link")
-    link.external_attr = 0o120777 << 16
-    packed = io.BytesIO(server.data)
-    with zipfile.ZipFile(packed, "a") as archive:
-        archive.writestr(link, "/etc")
-    server.data = packed.getvalue()
-    with pytest.raises(UserError, match="is a link"):
-        fetch(tmp_path, server)
-
-
-@pytest.mark.parametrize("step, steps", [("_extract", 5), ("_move", 11)])
-def test_interrupted_unpacking_is_not_taken_for_done(
-    step: str, steps: int, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if step == "_move":  # files are moved one by one only into a folder that is there
-        (tmp_path / ADE_NAME).mkdir()
-    function, done = getattr(unpack, step), []
-
-    def interrupted(*arguments: Any) -> bool:
-        if sum(done) == steps:
-            raise KeyboardInterrupt
-        done.append(function(*arguments) is not False)
-        return done[-1]
-
-    monkeypatch.setattr(unpack, step, interrupted)
-    with pytest.raises(SystemExit) as ended:
-        fetch(tmp_path, server)
-    assert ended.value.code == 130
-    assert len([*(tmp_path / ADE_NAME).rglob("*.*")]) == (11 if step == "_move" else 0)
-    monkeypatch.setattr(unpack, step, function)
-    fetch(tmp_path, server)
-    assert files(tmp_path) == ADE_FILES
-    assert len(server.asked) == 1
-
-
-def test_nothing_is_overwritten(tmp_path: Path, server: Server) -> None:
-    mine = {f"{ADE_NAME}/images/training/1.jpg": b"mine", f"{ADE_NAME}/notes.txt": b"too"}
-    for name, data in mine.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(data)
-    fetch(tmp_path, server)
-    assert files(tmp_path) == {**ADE_FILES, **mine}
-
-
-def test_archives_of_the_wrong_content_are_told(tmp_path: Path, server: Server) -> None:
-    server.data = zipped({"readme.txt": b"hello"})
-    with pytest.raises(UserError, match=r"images/training has 0 of 1 files"):
-        fetch(tmp_path, server)
-
-
-def test_coco_has_three_archives_and_any_of_them_alone(tmp_path: Path, server: Server) -> None:
-    server.data = zipped({"val2017/1.jpg": b"picture"})
-    arguments = ["coco", "--root", str(tmp_path), "--url", server.url, "--only"]
-    prepare_data.main([*arguments, "val2017"])
-    assert files(tmp_path) == {"val2017/1.jpg": b"picture"}
-    with pytest.raises(SystemExit) as ended:
-        prepare_data.main([*arguments, "test2017"])
-    assert ended.value.code == 2
+def test_download_quotes_the_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    prepare_data.main(["download", "ade20k", "--root", "my data"])
+    printed = capsys.readouterr().out
+    assert "cd 'my data'" in printed
+    assert "--root 'my data/ADEChallengeData2016'" in printed
 
 
 # ---- as a command ----
