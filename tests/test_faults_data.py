@@ -19,8 +19,7 @@ import pytest
 from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 
-from mmdet_agent.data import coco
-from mmdet_agent.data import preflight as checks
+from mmdet_agent.data import coco, preflight
 from mmengine_agent.data.user_data import DataFlags, point_at
 from mmengine_agent.errors import BadSample
 from mmengine_agent.hooks.samples import BadSamplesHook
@@ -53,11 +52,13 @@ def test_annotations_that_look_plain_have_no_faults(
     """The quick look passes over nothing that the thorough one finds."""
     content = json.loads((scenes / "coco/annotations/instances_train2017.json").read_text())
     files = list(mutants(content, 150))
-    quick = [list(checks.faults_of(each, True, True)) for each in files]
-    plain = sum(checks.is_plain(note, coco.Context.of(content)) for note in content["annotations"])
+    quick = [list(preflight.stopping_faults(each, True, True)) for each in files]
+    plain = sum(
+        preflight.is_plain(note, coco.Context.of(content)) for note in content["annotations"]
+    )
     assert plain > len(content["annotations"]) / 2
-    monkeypatch.setattr(checks, "is_plain", lambda *_: False)
-    assert quick == [list(checks.faults_of(each, True, True)) for each in files]
+    monkeypatch.setattr(preflight, "is_plain", lambda *_: False)
+    assert quick == [list(preflight.stopping_faults(each, True, True)) for each in files]
     assert sum(map(bool, quick)) > len(files) / 4
 
 
@@ -88,9 +89,9 @@ def test_what_is_unusual_is_looked_at_thoroughly(key: str, value: Any) -> None:
     context = coco.Context({1: (9, 9)}, {1}, {2})
     note = {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": 4}
     note |= {"bbox": [1, 1, 2, 2], "segmentation": [[1, 1, 3, 1, 3, 3]]}
-    assert checks.is_plain(note, context)
-    assert not checks.is_plain({**note, key: value}, context)
-    assert not checks.is_plain({name: note[name] for name in note if name != key}, context)
+    assert preflight.is_plain(note, context)
+    assert not preflight.is_plain({**note, key: value}, context)
+    assert not preflight.is_plain({name: note[name] for name in note if name != key}, context)
 
 
 def mutants(content: Any, count: int) -> Iterator[Any]:

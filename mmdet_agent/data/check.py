@@ -11,8 +11,9 @@ import numpy as np
 from tqdm import tqdm
 
 from mmdet_agent.data import coco
-from mmdet_agent.data.boxes import is_number
+from mmdet_agent.data.boxes import is_number, is_whole
 from mmdet_agent.data.clean import write_coco
+from mmdet_agent.data.read import LISTS, read_coco
 from mmdet_agent.data.sheet import coco_tiles
 from mmengine_agent.data.check import CheckedSet, Figures, Place
 from mmengine_agent.data.images import look_at, probe
@@ -35,7 +36,7 @@ class CocoSet(CheckedSet):
 def check_coco(place: Place, workers: int, fast: bool = False) -> CocoSet:
     """Check an annotation file and the images it lists."""
     found = CocoSet(place)
-    found.content, faults = coco.read_json(place.ann)
+    found.content, faults = read_coco(place.ann)
     found.findings.add(faults)
     if found.content is None:
         return found
@@ -43,7 +44,7 @@ def check_coco(place: Place, workers: int, fast: bool = False) -> CocoSet:
     found.findings.add(coco.category_faults(found.content["categories"]))
     _look_at_annotations(found, found.content)
     _look_at_pictures(found, found.content["images"], workers, fast)
-    found.figures.entries = {name: len(found.content[name]) for name in coco.LISTS}
+    found.figures.entries = {name: len(found.content[name]) for name in LISTS}
     return found
 
 
@@ -53,9 +54,9 @@ def _look_at_annotations(found: CocoSet, content: dict[str, Any]) -> None:
     notes = content["annotations"]
     for index, note in enumerate(tqdm(notes, desc=f"{found.place.name} annotations", unit="")):
         found.findings.add(coco.annotation_faults(index, note, context))
-        if isinstance(note, dict) and coco.is_whole(note.get("category_id")):
+        if isinstance(note, dict) and is_whole(note.get("category_id")):
             image = note.get("image_id")
-            if coco.is_whole(image):
+            if is_whole(image):
                 seen.add((image, note["category_id"]))
             found.figures.amounts[note["category_id"]] += 1
             found.figures.boxes.extend(_side(note.get("bbox")))
@@ -70,7 +71,7 @@ def _name_classes(figures: Figures, categories: list[Any], images: Counter[Any])
     figures.amounts = Counter()
     for entry in categories:
         number = entry.get("id") if isinstance(entry, dict) else None
-        if coco.is_whole(number):
+        if is_whole(number):
             name = str(entry.get("name"))
             figures.amounts[name] += by_id[number]
             figures.images[name] += images[number]

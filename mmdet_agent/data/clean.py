@@ -10,7 +10,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from mmdet_agent.data.coco import Context, annotation_faults, is_whole
+from mmdet_agent.data.boxes import is_whole
+from mmdet_agent.data.coco import Context, annotation_faults, has_id
 from mmdet_agent.data.mend import mend
 from mmengine_agent.data.check import Place
 from mmengine_agent.data.faults import KINDS, Findings
@@ -43,7 +44,7 @@ def cleaned(content: dict[str, Any], findings: Findings) -> dict[str, Any]:
     categories, category_ids = _kept_categories(content["categories"], findings)
     new = {**content, "images": images, "categories": categories, "annotations": []}
     context = Context.of(new)
-    unused = 1 + max((n["id"] for n in content["annotations"] if _has_whole_id(n)), default=0)
+    unused = 1 + max((n["id"] for n in content["annotations"] if has_id(n)), default=0)
     for note in content["annotations"]:
         if not isinstance(note, dict):
             continue
@@ -52,7 +53,7 @@ def cleaned(content: dict[str, Any], findings: Findings) -> dict[str, Any]:
             "image_id": _moved(image_ids, note.get("image_id")),
             "category_id": _moved(category_ids, note.get("category_id")),
         }
-        if not _has_whole_id(note) or note["id"] in context.ids:
+        if not has_id(note) or note["id"] in context.ids:
             moved["id"], unused = unused, unused + 1
         moved = mend(moved, context.sizes.get(moved["image_id"]))
         if not any(KINDS[fault.kind].fails for fault in annotation_faults(0, moved, context)):
@@ -87,19 +88,13 @@ def _kept_categories(entries: list[Any], findings: Findings) -> tuple[list[Any],
 def _ambiguous(entries: list[Any], again: set[int | str], key: str) -> set[int | str]:
     """Entries that share an id: the later ones if they say the same, all if they do not."""
     said: dict[int, set[str]] = defaultdict(set)
-    for entry in filter(_has_whole_id, entries):
+    for entry in filter(has_id, entries):
         said[entry["id"]].add(str(entry.get(key)))
     unclear = {number for number, words in said.items() if len(words) > 1}
     return again | {
-        index
-        for index, entry in enumerate(entries)
-        if _has_whole_id(entry) and entry["id"] in unclear
+        index for index, entry in enumerate(entries) if has_id(entry) and entry["id"] in unclear
     }
 
 
 def _moved(ids: dict[Any, Any], number: Any) -> Any:
     return ids.get(number, number) if is_whole(number) else None
-
-
-def _has_whole_id(entry: Any) -> bool:
-    return isinstance(entry, dict) and is_whole(entry.get("id"))
