@@ -108,7 +108,7 @@ def test_sizes_after_exifs_turn_are_right(tmp_path: Path) -> None:
 def test_fast_finds_images_that_are_cut_short(cut: Any, tmp_path: Path) -> None:
     coco_set(tmp_path)
     rewrite("images/a.jpg", cut)(None, tmp_path)
-    assert probe(tmp_path / "images/a.jpg", fast=True).trouble == "truncated"
+    assert probe(tmp_path / "images/a.jpg", fast=True).error == "truncated"
 
 
 def test_runs_are_those_of_pycocotools() -> None:

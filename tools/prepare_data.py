@@ -26,7 +26,7 @@ from mmengine_agent.data.check import CheckedSet, Place
 from mmengine_agent.data.findings_text import text, write_json
 from mmengine_agent.data.new_folder import is_free, new_folder
 from mmengine_agent.data.sheet import SUFFIXES, write_sheet
-from mmengine_agent.data.user_data import DataFlags
+from mmengine_agent.data.user_data import read_class_names
 from mmengine_agent.errors import UserError
 from mmengine_agent.run.exit import run_tool
 
@@ -199,12 +199,10 @@ def class_names(classes: list[str] | None, parser: Parser) -> list[str]:
     """The names of labels 1, 2, ...: given, in a file, or 'class 1', ... up to a number."""
     if classes is None or (len(classes) == 1 and classes[0].isdigit()):
         return [f"class {number}" for number in range(1, int(classes[0] if classes else 150) + 1)]
-    flags = dict.fromkeys(("data_root", "train_ann", "val_ann", "train_images", "val_images"))
     try:
-        found = DataFlags.of(argparse.Namespace(classes=classes, **flags)).classes
+        return list(read_class_names(classes))
     except UserError as error:
         parser.error(str(error))
-    return list(found or ())
 
 
 def write_outputs(args: argparse.Namespace, sets: Sequence[CheckedSet], seconds: float) -> None:

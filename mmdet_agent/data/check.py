@@ -16,7 +16,7 @@ from mmdet_agent.data.clean import write_coco
 from mmdet_agent.data.read import LISTS, read_coco
 from mmdet_agent.data.sheet import coco_tiles
 from mmengine_agent.data.check import CheckedSet, Figures, Place
-from mmengine_agent.data.images import look_at, probe
+from mmengine_agent.data.images import map_in_threads, probe
 
 
 @dataclass
@@ -42,13 +42,13 @@ def check_coco(place: Place, workers: int, fast: bool = False) -> CocoSet:
         return found
     found.findings.add(coco.image_faults(found.content["images"]))
     found.findings.add(coco.category_faults(found.content["categories"]))
-    _look_at_annotations(found, found.content)
-    _look_at_pictures(found, found.content["images"], workers, fast)
+    _check_annotations(found, found.content)
+    _check_pictures(found, found.content["images"], workers, fast)
     found.figures.entries = {name: len(found.content[name]) for name in LISTS}
     return found
 
 
-def _look_at_annotations(found: CocoSet, content: dict[str, Any]) -> None:
+def _check_annotations(found: CocoSet, content: dict[str, Any]) -> None:
     context = coco.Context.of(content)
     seen: set[tuple[Any, Any]] = set()  # (image, category)
     notes = content["annotations"]
@@ -83,12 +83,12 @@ def _side(box: Any) -> Iterator[float]:
         yield (box[2] * box[3]) ** 0.5
 
 
-def _look_at_pictures(found: CocoSet, entries: list[Any], workers: int, fast: bool) -> None:
+def _check_pictures(found: CocoSet, entries: list[Any], workers: int, fast: bool) -> None:
     """Open every image that an entry names properly, and no file outside the image folder."""
     bad = found.findings.at("image-path", "image-keys", "image-file-twice")
     order = [index for index in range(len(entries)) if index not in bad]
     paths = (found.place.images / entries[index]["file_name"] for index in order)
-    probes = look_at(partial(probe, fast=fast), paths, workers)
+    probes = map_in_threads(partial(probe, fast=fast), paths, workers)
     bar = tqdm(probes, desc=f"{found.place.name} images", total=len(order), unit="image")
     for index, each in zip(order, bar, strict=True):
         found.findings.add(coco.picture_faults(entries, index, each))

@@ -110,8 +110,8 @@ def unused_faults(content: dict[str, Any], images: set[Any], classes: set[Any]) 
 def picture_faults(entries: list[Any], index: int, probe: Probe) -> Iterator[Fault]:
     """What is wrong with an image's file, and between it and its entry."""
     place, size = image_place(entries, index), _size(entries[index])
-    if probe.trouble:
-        yield Fault(f"image-{probe.trouble}", place, probe.message, index)
+    if probe.error:
+        yield Fault(f"image-{probe.error}", place, probe.message, index)
     if probe.size and size and probe.size != size:
         turned = f", turned as EXIF asks ({probe.orientation})" if probe.orientation >= 5 else ""
         said, found = (f"{width} x {height}" for width, height in (size, probe.size))

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 from torch import nn
 
+from mmengine_agent.data.user_data import read_class_names
 from mmengine_agent.errors import UserError
 from mmengine_agent.predict.model import dataset_of
 from mmengine_agent.task import task_of
@@ -40,7 +40,7 @@ def classes_of(
         UserError: if no names are known, or their number is not the model's.
     """
     wanted = _head(model).num_classes
-    sources = [{"classes": _read(given)}] if given else [*_sources(cfg, meta)]
+    sources = [{"classes": read_class_names(given)}] if given else [*_sources(cfg, meta)]
     fitting = [each["classes"] for each in sources if len(each.get("classes") or ()) == wanted]
     if not fitting:
         have = ", ".join(str(len(each["classes"])) for each in sources if each.get("classes"))
@@ -79,15 +79,6 @@ def meta_of_type(cfg: Config, name: str) -> dict[str, Any]:
             return getattr(registry.get(name), "METAINFO", {})
         except RuntimeError:  # a data set that is not installed here is not needed here
             return {}
-
-
-def _read(given: list[str]) -> list[str]:
-    if len(given) != 1 or not given[0].endswith(".txt"):
-        return given
-    try:
-        return [line.strip() for line in Path(given[0]).read_text().splitlines() if line.strip()]
-    except OSError as error:
-        raise UserError(f"--classes: cannot read {given[0]}: {error.strerror}") from error
 
 
 def _colours(sources: Iterator[dict[str, Any]], count: int) -> tuple[tuple[int, int, int], ...]:

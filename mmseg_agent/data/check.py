@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mmengine_agent.data.check import CheckedSet, Place
-from mmengine_agent.data.images import look_at
+from mmengine_agent.data.images import map_in_threads
 from mmseg_agent.data import label_maps
 from mmseg_agent.data.clean import link_pairs
 from mmseg_agent.data.sheet import ade_tiles
@@ -37,9 +37,9 @@ def check_ade(place: Place, names: list[str], workers: int, fast: bool = False) 
     found.findings.add(faults)
     pixels: Counter[int] = Counter()
     images: Counter[int] = Counter()
-    look = partial(label_maps.look_at_pair, classes=len(names), fast=fast)
-    looked = look_at(look, found.pairs, workers)
-    for each in tqdm(looked, desc=place.name, total=len(found.pairs), unit="pair"):
+    read_pair = partial(label_maps.read_pair, classes=len(names), fast=fast)
+    contents = map_in_threads(read_pair, found.pairs, workers)
+    for each in tqdm(contents, desc=place.name, total=len(found.pairs), unit="pair"):
         found.findings.add(each.faults)
         found.figures.sizes.update([each.size] if each.size else [])
         pixels.update(each.pixels)
