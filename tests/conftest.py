@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from tool_runs import data, tested, trained  # noqa: F401  (fixtures of all files)
 
 from agent_attention.compute.guard import using
 

@@ -15,7 +15,7 @@ from mmengine.dataset import BaseDataset, Compose, ConcatDataset, RepeatDataset
 from mmengine.registry import init_default_scope
 from mmseg.datasets import BaseSegDataset
 from PIL import Image
-from test_tools import CONFIGS, TASKS, data, output, python, refusal
+from tool_runs import CONFIGS, TASKS, output, python, refusal
 from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader
 
@@ -27,7 +27,7 @@ from mmengine_agent.run.flags import add_training_flags
 from mmengine_agent.run.guard_flags import add_guard_flags, set_guards
 from mmseg_agent.data.label_maps import require_plain
 
-__all__ = ["data", "mmdet_hooks"]  # a fixture, shared with test_tools; hooks that runs name
+__all__ = ["mmdet_hooks"]  # hooks that runs name
 
 CLASSES = 3
 STEPS = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"}]

@@ -11,7 +11,7 @@ from mmdet.engine import hooks as mmdet_hooks
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.runner import Runner
-from test_tools import ROOT, logged, output, run
+from tool_runs import ROOT, logged, output, run
 from toy_runs import ToyData, ToyModel, toy_config, toy_run
 
 from mmengine_agent.checkpoints import load_local

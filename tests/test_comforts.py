@@ -10,14 +10,12 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import EarlyStoppingHook
-from test_tools import CONFIGS, TASKS, Task, Trained, data, output, python, train_flags, trained
+from tool_runs import CONFIGS, TASKS, Task, Trained, output, python, train_flags
 
 from mmdet_agent.tta import with_flip
 from mmengine_agent.errors import UserError
 from mmengine_agent.run import flags as training
 from mmengine_agent.run import tta
-
-__all__ = ["data", "trained"]  # fixtures, shared with test_tools
 
 Parts = dict[str, Any]
 

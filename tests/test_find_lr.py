@@ -13,15 +13,13 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, HOOKS, MODELS
-from test_tools import CONFIGS, TASKS, data, output, python
+from tool_runs import CONFIGS, TASKS, output, python
 from torch import Tensor, nn
 
 from mmengine_agent.errors import UserError
 from mmengine_agent.run import find_lr
 from mmengine_agent.run.find_lr import HIGHEST, LOWEST, fall
 from mmengine_agent.run.flags import add_training_flags
-
-__all__ = ["data"]  # a fixture, shared with test_tools
 
 N = 40
 Loss = Callable[["Line"], Tensor]

@@ -4,8 +4,6 @@ import contextlib
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +40,7 @@ from data_sets import (
 )
 from PIL import Image
 from pycocotools import mask as coco_mask
+from tool_runs import python
 
 from mmdet_agent.data.masks import runs
 from mmengine_agent.data.faults import KINDS
@@ -253,10 +252,8 @@ def test_download_quotes_the_folder(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_command_exits_with_the_check_and_shows_no_traceback(tmp_path: Path) -> None:
     coco_set(tmp_path)
     (tmp_path / "images/a.jpg").unlink()
-    tool = Path(prepare_data.__file__)
     where = ("--root", str(tmp_path), "--ann", "all.json", "--images", "images")
-    command = [sys.executable, str(tool), "check", "--format", "coco", *where]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=tmp_path)
+    done = python("prepare_data.py", "check", "--format", "coco", *where, cwd=tmp_path)
     assert done.returncode == 1
     assert "image-missing (1)" in done.stdout
     assert "Traceback" not in done.stderr

@@ -18,7 +18,7 @@ import torch
 import train
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from test_tools import CONFIGS, TASKS, data, python, refusal
+from tool_runs import CONFIGS, TASKS, python, refusal
 
 from mmengine_agent.data.user_data import DataFlags, point_at
 from mmengine_agent.errors import UserError
@@ -27,8 +27,6 @@ from mmengine_agent.preflight.checks import require_ready
 from mmengine_agent.preflight.keys import unread_keys
 from mmengine_agent.preflight.model import class_problems
 from mmengine_agent.task import task_of
-
-__all__ = ["data"]  # a fixture, shared with test_tools
 
 OURS = sorted(path for path in CONFIGS.rglob("*.py") if "_base_" not in path.parts)
 STOCK = [Path(str(package.__file__)).parent / ".mim/configs" for package in (mmdet, mmseg)]

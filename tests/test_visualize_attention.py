@@ -9,7 +9,7 @@ import torch
 import visualize_attention
 from helpers import agent_attention, small_pvt, tokens
 from PIL import Image
-from test_tools import CONFIGS, TASKS
+from tool_runs import CONFIGS, TASKS
 from torch.nn import functional as F
 
 from agent_attention.backbones.pvt import AgentPVT
