@@ -84,10 +84,11 @@ def test_a_stock_config_finds_the_hooks_of_the_tools(tmp_path: Path) -> None:
 
 WITHOUT_MMDET = """
 import runpy, sys
-for name in ("mmdet", "pycocotools"):
-    sys.modules[name] = None  # an import of it fails
+for name in [*sys.modules, "mmdet", "pycocotools"]:
+    if name.partition(".")[0] in ("mmdet", "pycocotools"):
+        sys.modules[name] = None  # an import of it fails
 sys.argv = sys.argv[1:]
-sys.path[0] = str(sys.argv[0].rpartition("/")[0])
+sys.path[0] = sys.argv[0].rpartition("/")[0]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
