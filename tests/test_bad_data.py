@@ -83,7 +83,7 @@ def deep(path: Path) -> None:
     Image.fromarray(labels + 256).save(path)
 
 
-def odd(path: Path) -> None:
+def with_unknown_class(path: Path) -> None:
     labels = np.asarray(Image.open(path)).copy()
     labels[0, 0] = 77
     Image.fromarray(labels).save(path)
@@ -100,7 +100,7 @@ BROKEN: dict[str, tuple[int, Callable[[Path], Any], str]] = {
     "no labels": (1, Path.unlink, "there is no such file"),
     "colours as labels": (1, as_labels("RGB"), "3 channels"),
     "deep labels": (1, deep, "values up to 259"),
-    "a label of no class": (1, odd, "has 77, but classes are 1..3"),
+    "a label of no class": (1, with_unknown_class, "has 77, but classes are 1..3"),
     "labels of another size": (
         1,
         lambda path: Image.new("L", (9, 8)).save(path),
@@ -255,13 +255,13 @@ def train_spoilt(task: str, data: Path, folder: Path, policy: str) -> Any:
 
 
 def test_training_stops_at_a_bad_image_and_names_it(data: Path, tmp_path: Path) -> None:
-    said = refusal(train_spoilt("segmentation", data, tmp_path, "error"))
-    assert "truncated" in said and ".jpg" in said and "--on-bad-sample=skip" in said
+    text = refusal(train_spoilt("segmentation", data, tmp_path, "error"))
+    assert "truncated" in text and ".jpg" in text and "--on-bad-sample=skip" in text
 
 
 def test_training_goes_on_without_a_bad_image_and_reports_it(data: Path, tmp_path: Path) -> None:
-    said = output(train_spoilt("detection", data, tmp_path, "skip"))
-    assert "bad samples: 1 sample (met" in said and "truncated" in said
+    text = output(train_spoilt("detection", data, tmp_path, "skip"))
+    assert "bad samples: 1 sample (met" in text and "truncated" in text
     assert (tmp_path / "work/epoch_1.pth").is_file()
     again = Config.fromfile(tmp_path / "work" / Path(TASKS["detection"].config).name)
     assert list(unread_keys(again, {})) == []  # what a run writes can be trained with again

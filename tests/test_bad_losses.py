@@ -33,11 +33,11 @@ def same(one: Parts, other: Parts) -> bool:
 def test_bad_losses_stop_and_save_what_was_before(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         toy_run(tmp_path / "bad", STOP, bad=(7,))
-    said = str(caught.value)
+    text = str(caught.value)
     saved = tmp_path / "bad/interrupted.pth"
     for words in ("iteration 4:", "loss_fit nan", "photos/6.jpg", "photos/7.jpg", str(saved)):
-        assert words in said
-    assert "photos/5.jpg" not in said
+        assert words in text
+    assert "photos/5.jpg" not in text
     alone = toy_run(tmp_path / "short", STOP, without=(6, 7, 8, 9, 10, 11))
     checkpoint = load_local(str(saved))
     assert same(checkpoint["state_dict"], alone.model.state_dict())
@@ -172,7 +172,7 @@ def test_processes_decide_together(policy: str, tmp_path: Path) -> None:
         assert all(torch.isfinite(each).all() for each in other.values())
         return
     assert done.returncode != 0
-    said = done.stderr.partition("error in process 0 of 2: ")[2].partition("Look at these")[0]
-    assert "iteration 2:" in said and "process 1: " in said and "process 0" not in said
-    assert "photos/7.jpg" in said and (tmp_path / "interrupted.pth").is_file()
-    assert "Traceback" not in said
+    text = done.stderr.partition("error in process 0 of 2: ")[2].partition("Look at these")[0]
+    assert "iteration 2:" in text and "process 1: " in text and "process 0" not in text
+    assert "photos/7.jpg" in text and (tmp_path / "interrupted.pth").is_file()
+    assert "Traceback" not in text

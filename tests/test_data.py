@@ -150,9 +150,9 @@ def test_training_and_validation_must_number_the_classes_alike(
 ) -> None:
     # mmdet numbers labels by the order in each file: here pears would be learnt, apples looked for
     write_coco(tmp_path / "check.json", [CATEGORIES[i] for i in (1, 0, 2)], "check")
-    said = message(point_at, load(COCO), fruit)
-    assert str(tmp_path / "learn.json") in said
-    assert str(tmp_path / "check.json") in said
+    text = message(point_at, load(COCO), fruit)
+    assert str(tmp_path / "learn.json") in text
+    assert str(tmp_path / "check.json") in text
 
 
 def test_a_class_that_the_annotations_lack_is_named(fruit: DataFlags) -> None:

@@ -174,8 +174,8 @@ def test_every_missing_path_is_named_with_the_layout_and_a_way_out(
 ) -> None:
     cfg = load(path)
     point_at(cfg, DataFlags(root=str(tmp_path)))
-    said = message(require_data, cfg, "train", "val")
-    looked_for, layout = said.split("layout", 1)
+    text = message(require_data, cfg, "train", "val")
+    looked_for, layout = text.split("layout", 1)
     for name in wanted:
         assert looked_for.count(str(tmp_path / name)) == 1
         assert Path(name).name in layout

@@ -138,7 +138,7 @@ def check(args: argparse.Namespace, parser: Parser) -> int:
     """Check the sets that the arguments name; the exit status."""
     require_outputs(args, parser)
     places, started = find_places(args, parser), time.time()
-    warnings.filterwarnings("ignore", module="PIL")  # of odd tags, which stop nothing
+    warnings.filterwarnings("ignore", module="PIL")  # of unusual tags, which stop nothing
     module, function = CHECKS[args.format]
     check_set = getattr(import_module(module), function)
     names = () if args.format == "coco" else (class_names(args.classes, parser),)

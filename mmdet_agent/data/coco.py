@@ -114,8 +114,8 @@ def picture_faults(entries: list[Any], index: int, probe: Probe) -> Iterator[Fau
         yield Fault(f"image-{probe.error}", place, probe.message, index)
     if probe.size and size and probe.size != size:
         turned = f", turned as EXIF asks ({probe.orientation})" if probe.orientation >= 5 else ""
-        said, found = (f"{width} x {height}" for width, height in (size, probe.size))
-        yield Fault("image-size", place, f"{said} in the file, {found} on disk{turned}", index)
+        listed, found = (f"{width} x {height}" for width, height in (size, probe.size))
+        yield Fault("image-size", place, f"{listed} in the file, {found} on disk{turned}", index)
     if probe.size and probe.orientation != 1:
         yield Fault("image-rotated", place, f"EXIF orientation {probe.orientation}", index)
 

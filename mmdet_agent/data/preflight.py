@@ -1,7 +1,7 @@
 """Of the faults of an annotation file, those that stop a training; quick on large good files."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from mmengine_agent.data.faults import KINDS, Fault
 _FAR = 5  # times the image's longer side: pycocotools walks along a polygon pixel by pixel
 _MANY = 100_000  # annotations, from which on a bar shows that something is done
 _SHOWN = 3
+_NUMBERS = {int, float}  # and not bool
 
 
 def stopping_faults(content: dict[str, Any], masks: bool, evaluated: bool) -> Iterator[Fault]:
@@ -53,7 +54,7 @@ def is_plain(note: Any, context: coco.Context) -> bool:
             and note["iscrowd"] in (0, 1)
             and type(box) is list
             and len(box) == 4
-            and _are_finite([*box, note["area"]])
+            and _are_finite((*box, note["area"]))
             and type(mask) is list
             and size is not None
             and all(_is_near(polygon, _FAR * max(size)) for polygon in mask)
@@ -93,8 +94,8 @@ def _is_far(polygon: Any, far: float) -> bool:
     return any(isinstance(value, int | float) and not abs(value) <= far for value in polygon)
 
 
-def _are_finite(values: list[Any]) -> bool:
-    return {int, float}.issuperset(map(type, values)) and math.isfinite(sum(values))
+def _are_finite(values: Sequence[Any]) -> bool:
+    return _NUMBERS.issuperset(map(type, values)) and math.isfinite(sum(values))
 
 
 def _is_near(polygon: Any, far: float) -> bool:

@@ -140,9 +140,9 @@ def require_size(results: dict[str, Any]) -> None:
     """Raise ImageError if a detection image has not the size that its annotations are for."""
     if "img" not in results or "instances" not in results:
         return
-    found, said = tuple(results["img"].shape[:2]), (results.get("height"), results.get("width"))
-    if results.get("ori_shape") == found and None not in said and said != found:
-        sizes = f"{said[1]} x {said[0]} in the annotations, {found[1]} x {found[0]} on disk"
+    found, listed = tuple(results["img"].shape[:2]), (results.get("height"), results.get("width"))
+    if results.get("ori_shape") == found and None not in listed and listed != found:
+        sizes = f"{listed[1]} x {listed[0]} in the annotations, {found[1]} x {found[0]} on disk"
         raise ImageError("image-size", f"{sizes} (EXIF's turn applied)")
 
 

@@ -195,7 +195,7 @@ class Fault:
 
 @dataclass
 class Findings:
-    """Faults by kind: all are counted, the first few of each kind are kept in words."""
+    """Faults by kind: all are counted, the first ``keep`` of each kind are kept."""
 
     keep: int = 1000
     counts: Counter[str] = field(default_factory=Counter)
