@@ -64,10 +64,8 @@ class Detection(Task):
     def before_tta(self, cfg: Config) -> None:
         tta.drop_masks(cfg)
 
-    def writer(
-        self, classes: Classes, model: nn.Module, threshold: float, write: bool
-    ) -> DetectionWriter:
-        return DetectionWriter(classes, threshold, write)
+    def writer(self, classes: Classes, model: nn.Module, threshold: float) -> DetectionWriter:
+        return DetectionWriter(classes, threshold)
 
     def exported(self, model: nn.Module, normalise: nn.Module, labels: bool) -> Exported:
         return export.exported(model, normalise, labels)

@@ -1,11 +1,26 @@
 """A picture of what agents do: whom they serve, and from where they gather."""
 
-from typing import NamedTuple
+from argparse import Namespace
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import mmcv
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from mmengine.dataset import pseudo_collate
+from torch import nn
+
+from agent_attention import AgentAttention
+from agent_attention.backbones import Backbone
+from agent_attention.maps import AttentionMaps, recorded_maps
+from mmengine_agent.errors import UserError
+from mmengine_agent.files import whole_file
+from mmengine_agent.predict.inputs import read_image
+from mmengine_agent.predict.model import Predictor, build_model, choose_device, load_model
+from mmengine_agent.run.setup import read_config
 
 COLUMNS = 4  # panels a row
 _PANEL = 3.2  # width of a panel, in inches
@@ -21,6 +36,90 @@ class View(NamedTuple):
     reach: np.ndarray  # (H', W'), what reaches the pixel through all agents
     pixel: tuple[float, float]  # (x, y) in the image
     stride: float
+
+
+def write_picture(flags: Namespace) -> None:
+    """Write the picture that the flags of ``tools/visualize_attention.py`` ask for.
+
+    Raises:
+        UserError: if there is no such image, pixel, stage, block or head, or it cannot be written.
+    """
+    cfg = read_config(flags.config, flags.cfg_options)
+    device = choose_device(flags.device)
+    if flags.checkpoint == "none":
+        model = build_model(cfg).to(device).eval()
+    else:
+        model = load_model(cfg, flags.checkpoint, device)[0]
+    attn = _choose("--block", flags.block, agent_modules(model.backbone, flags.stage))
+    predictor = Predictor(model, cfg)
+    file = read_image(Path(flags.image), predictor.load)
+    packed = predictor.prepare({"img": file, "img_id": 0})
+    with torch.no_grad(), recorded_maps(attn) as found:
+        model.backbone(model.data_preprocessor(pseudo_collate([packed]))["inputs"])
+    maps = found[0]
+    if flags.head is not None:
+        head = [_choose("--head", flags.head, range(maps.aggregate.shape[1]))]
+        maps = maps._replace(aggregate=maps.aggregate[:, head], broadcast=maps.broadcast[:, head])
+    image = mmcv.imresize(file, packed["data_samples"].img_shape[::-1])[..., ::-1]
+    height, width = file.shape[:2]
+    x, y = flags.pixel or (width // 2, height // 2)
+    if not (0 <= x < width and 0 <= y < height):
+        raise UserError(f"--pixel {x} {y}: the image has {width} x {height} pixels")
+    pixel = (x + 0.5) * image.shape[1] / width, (y + 0.5) * image.shape[0] / height
+    stride = model.backbone.strides[flags.stage - 1]
+    figure = draw(view_of(maps, image, pixel, stride), flags.agents)
+    out = Path(flags.out)
+    try:
+        with whole_file(out) as part:
+            figure.savefig(part, format=out.suffix[1:] or None)
+    except (OSError, ValueError) as error:  # matplotlib knows the formats by the file's ending
+        raise UserError(f"--out {out}: {error}") from error
+    print(f"written: {out}")
+
+
+def agent_modules(backbone: nn.Module, stage: int) -> list[AgentAttention]:
+    """The agent attentions of a stage, counted from 1.
+
+    Raises:
+        UserError: if the backbone is none of ours, or the stage has none.
+    """
+    if not isinstance(backbone, Backbone):
+        raise UserError(f"the backbone {type(backbone).__name__} has no agents to draw")
+    found: dict[int, list[AgentAttention]] = {}
+    for number in range(1, backbone.num_stages + 1):
+        parts = (p for p in backbone.stage_modules(number) if isinstance(p, nn.Module))
+        modules = (module for part in parts for module in part.modules())
+        found[number] = [each for each in modules if isinstance(each, AgentAttention)]
+    if not found.get(stage):
+        having = ", ".join(str(number) for number, modules in found.items() if modules)
+        raise UserError(f"--stage {stage}: no agents there in this model; stages with: {having}")
+    return found[stage]
+
+
+def _choose(flag: str, index: int, among: Any) -> Any:
+    """One of several, by a flag's number.
+
+    Raises:
+        UserError: if there are fewer.
+    """
+    if not -len(among) <= index < len(among):
+        raise UserError(f"{flag} {index}: there are {len(among)}, 0 to {len(among) - 1}")
+    return among[index]
+
+
+def view_of(
+    maps: AttentionMaps, image: np.ndarray, pixel: tuple[float, float], stride: int
+) -> View:
+    """What is drawn for a pixel (x, y) of the image as the model sees it: means over the heads."""
+    height, width = maps.size
+    row, column = min(int(pixel[1] / stride), height - 1), min(int(pixel[0] / stride), width - 1)
+    token = row * width + column
+
+    means = (maps.aggregate, maps.broadcast[:, :, token], maps.reach(token))  # each (1, h, ...)
+    gather, serve, reach = (x[0].mean(0).cpu().numpy() for x in means)
+    gather = gather.reshape(*maps.agent_shape, height, width)
+    serve, reach = serve.reshape(maps.agent_shape), reach.reshape(height, width)
+    return View(image, gather, serve, reach, pixel, stride)
 
 
 def draw(view: View, agents: int) -> Figure:
@@ -40,7 +139,7 @@ def draw(view: View, agents: int) -> Figure:
     for ax, agent in zip(axes[1:].flat, order, strict=False):
         row, column = np.unravel_index(agent, view.serve.shape)
         _overlay(ax, view, view.gather[row, column])
-        ax.add_patch(_cell(view, int(row), int(column)))
+        ax.add_patch(cell(view, int(row), int(column)))
         ax.set_title(f"agent ({row}, {column}) serves {view.serve[row, column]:.1%}", fontsize=9)
     for ax in axes.flat:
         ax.set_axis_off()
@@ -60,7 +159,7 @@ def _draw_pixel(axes: np.ndarray, view: View) -> None:
         if title != "where all agents gather":
             ax.plot(*view.pixel, "+", color="cyan", markersize=12, markeredgewidth=2)
     for row, column in np.ndindex(view.serve.shape):
-        axes[0].add_patch(_cell(view, row, column, linewidth=0.3, edgecolor="white"))
+        axes[0].add_patch(cell(view, row, column, linewidth=0.3, edgecolor="white"))
 
 
 def _overlay(ax: Axes, view: View, weights: np.ndarray | None) -> None:
@@ -84,10 +183,10 @@ def _overlay(ax: Axes, view: View, weights: np.ndarray | None) -> None:
     ax.set_ylim(height, 0)
 
 
-def _cell(
+def cell(
     view: View, row: int, column: int, linewidth: float = 1.5, edgecolor: str = "cyan"
 ) -> Rectangle:
-    """The part of the image an agent is pooled from: a cell of adaptive average pooling."""
+    """The part of the image that an agent is pooled from: a cell of adaptive average pooling."""
     (top, bottom), (left, right) = (
         (i * side // count * view.stride, -(-(i + 1) * side // count) * view.stride)
         for i, side, count in zip((row, column), view.reach.shape, view.serve.shape, strict=True)

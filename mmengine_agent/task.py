@@ -101,14 +101,13 @@ class Task(ABC):
     # ---- models
 
     @abstractmethod
-    def writer(self, classes: Any, model: nn.Module, threshold: float, write: bool) -> Any:
+    def writer(self, classes: Any, model: nn.Module, threshold: float) -> Any:
         """The ``predict.writer.Writer`` of a model's predictions.
 
         Args:
             classes: ``predict.classes.Classes`` of the model.
             model: the model.
             threshold: least score of an object.
-            write: whether results are written, beside pictures.
         """
 
     @abstractmethod

@@ -15,8 +15,7 @@ from mmengine_agent.task import Task
 from mmseg_agent import export, flops
 from mmseg_agent.data import label_maps, move, problems
 from mmseg_agent.evaluation.record import SegmentationRecord, record_of
-from mmseg_agent.predict.classes import map_numbers
-from mmseg_agent.predict.writer import SegmentationWriter
+from mmseg_agent.predict.writer import SegmentationWriter, map_numbers
 
 
 class Segmentation(Task):
@@ -54,12 +53,10 @@ class Segmentation(Task):
     def tta_model(self, cfg: Config) -> dict[str, Any]:
         return {"type": "SegTTAModel"}
 
-    def writer(
-        self, classes: Classes, model: Any, threshold: float, write: bool
-    ) -> SegmentationWriter:
+    def writer(self, classes: Classes, model: Any, threshold: float) -> SegmentationWriter:
         head = model.decode_head
         head = head if hasattr(head, "num_classes") else head[-1]
-        return SegmentationWriter(classes, getattr(head, "threshold", None) or 0.5, write)
+        return SegmentationWriter(classes, getattr(head, "threshold", None) or 0.5)
 
     def exported(self, model: nn.Module, normalise: nn.Module, labels: bool) -> Exported:
         return export.exported(model, normalise, labels)

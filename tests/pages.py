@@ -110,8 +110,4 @@ def load(script: str) -> ModuleType:
 def run(script: str, arguments: list[str], patch: pytest.MonkeyPatch) -> None:
     """Run a script's main function as the command line does."""
     patch.setattr(sys, "argv", [script, *arguments])
-    module = load(script)
-    if script == "tools/report.py":
-        module.main(ROOT / "tools")
-    else:
-        module.main()
+    load(script).main()

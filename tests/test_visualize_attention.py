@@ -14,10 +14,11 @@ from torch.nn import functional as F
 
 from agent_attention.backbones.pvt import AgentPVT
 from agent_attention.maps import attention_maps, recorded_maps
-from mmengine_agent.agent_picture import View, _cell, draw
+from mmengine_agent.agent_picture import View, agent_modules, cell, draw
+from mmengine_agent.errors import UserError
+from mmengine_agent.run.exit import run_tool
 
 close = torch.testing.assert_close
-tasks = pytest.mark.parametrize("task", TASKS)
 
 
 # --- the maps
@@ -81,9 +82,9 @@ def test_agents_are_drawn_from_the_strongest_on() -> None:
 def test_a_cell_is_what_its_agent_is_pooled_from() -> None:
     shown = view()
     for row, column in np.ndindex(2, 3):
-        cell = _cell(shown, row, column)
+        box = cell(shown, row, column)
         inside = np.zeros((5, 6))
-        (left, top), width, height = cell.get_xy(), cell.get_width(), cell.get_height()
+        (left, top), width, height = box.get_xy(), box.get_width(), box.get_height()
         rows = slice(int(top / 8), int((top + height) / 8))
         inside[rows, int(left / 8) : int((left + width) / 8)] = 1
         pooled = F.adaptive_avg_pool2d(torch.from_numpy(inside)[None], (2, 3))[0]
@@ -109,11 +110,11 @@ def run(monkeypatch: pytest.MonkeyPatch, task: str, photo: Path, *flags: str) ->
     config = str(CONFIGS / TASKS[task].config)
     monkeypatch.setattr(sys, "argv", ["", config, "none", str(photo), "--out", str(out), *flags])
     with pytest.raises(SystemExit) as caught:
-        visualize_attention.run_tool(visualize_attention.main)
+        run_tool(visualize_attention.main)
     return int(caught.value.code or 0), out
 
 
-@tasks
+@pytest.mark.parametrize("task", TASKS)
 def test_a_picture_is_drawn(task: str, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code, out = run(
         monkeypatch, task, photo, "--stage", "2", "--agents", "4", "--pixel", "199", "0"
@@ -147,9 +148,9 @@ def test_a_mistake_is_one_message(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     code, out = run(monkeypatch, "segmentation", photo, *flags)
-    said = capsys.readouterr().err
-    assert code == 1 and said.startswith("error: ") and not out.exists()
-    assert all(word in said for word in words), said
+    message = capsys.readouterr().err
+    assert code == 1 and message.startswith("error: ") and not out.exists()
+    assert all(word in message for word in words), message
 
 
 @pytest.mark.parametrize("content", [None, b"no picture"])
@@ -162,11 +163,11 @@ def test_a_missing_or_broken_image_is_named(
     photo = tmp_path / "mine.jpg"
     if content:
         photo.write_bytes(content)
-    code, _ = run(monkeypatch, "detection", photo)
+    code, _ = run(monkeypatch, "segmentation", photo)
     assert code == 1 and "mine.jpg" in capsys.readouterr().err
 
 
 def test_other_backbones_have_no_agents() -> None:
-    with pytest.raises(visualize_attention.UserError, match="Linear has no agents"):
-        visualize_attention.agent_modules(torch.nn.Linear(1, 1), 1)
-    assert len(visualize_attention.agent_modules(AgentPVT("tiny"), 4)) == 2
+    with pytest.raises(UserError, match="Linear has no agents"):
+        agent_modules(torch.nn.Linear(1, 1), 1)
+    assert len(agent_modules(AgentPVT("tiny"), 4)) == 2

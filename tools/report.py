@@ -1,15 +1,59 @@
-"""One HTML file of a work directory: curves, metrics, classes, confusions, predictions.
+"""Make one HTML file of a work directory: curves, metrics, classes, confusions, predictions.
 
     python tools/report.py work_dirs/NAME
+    python tools/report.py work_dirs/NAME --checkpoint work_dirs/NAME/epoch_12.pth --out mine.html
 
---help says more; mmengine_agent/report/ does the work.
+The curves are of the newest training in the directory; all else is what tools/test.py left there
+(metrics.json and evaluation.json). With --checkpoint that file is tested first, with the config in
+the directory. The page needs no network and no other file.
 """
 
-from functools import partial
+import argparse
+import subprocess
+import sys
 from pathlib import Path
 
-from mmengine_agent.report.cli import main
+from mmengine_agent.errors import UserError
+from mmengine_agent.report.page import write_report
+from mmengine_agent.report.workdir import find_config, read_work_dir
 from mmengine_agent.run.exit import run_tool
 
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("work_dir", type=Path, help="work directory of a training or a test")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE.html", help="default: report.html in the work directory"
+    )
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="test this one first")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    out = args.out or args.work_dir / "report.html"
+    if out.is_dir():
+        raise UserError(f"--out: {out} is a folder; name a file in it")
+    read_work_dir(args.work_dir)  # before a test, which takes time
+    if args.checkpoint:
+        test(args.work_dir, args.checkpoint)
+    write_report(args.work_dir, out)
+
+
+def test(work_dir: Path, checkpoint: Path) -> None:
+    """Run tools/test.py with the config in the work directory; its output goes to the screen."""
+    config = find_config(work_dir)
+    if config is None:
+        raise UserError(f"--checkpoint: {work_dir} has no config to test it with")
+    if not checkpoint.is_file():
+        raise UserError(f"--checkpoint: there is no {checkpoint} (from {Path.cwd()})")
+    tool = Path(__file__).resolve().with_name("test.py")
+    command = [sys.executable, str(tool), str(config), str(checkpoint), "--work-dir", str(work_dir)]
+    if subprocess.run(command).returncode:
+        raise UserError(f"--checkpoint: {checkpoint} could not be tested; the reason stands above")
+
+
 if __name__ == "__main__":
-    run_tool(partial(main, Path(__file__).resolve().parent))
+    run_tool(main)

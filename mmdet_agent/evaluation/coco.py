@@ -57,9 +57,7 @@ class Evaluation:
 
     def table(self) -> dict[str, Any]:
         """Objects and average precisions (0 to 1, None without objects) of each class."""
-        columns: dict[str, list[Any]] = {
-            "objects": [self._objects(category) for category in self.categories]
-        }
+        columns: dict[str, list[Any]] = {"objects": [sum(row) for row in self.confusion()[:-1]]}
         for kind, scored in self.scored.items():
             precision = self._precision(scored)
             limits = list(scored.params.maxDets)
@@ -119,8 +117,8 @@ class Evaluation:
         for image, (found, missed, wrong) in counts.items():
             if image in tested and found + missed + wrong:
                 score = 2 * found / (2 * found + missed + wrong)
-                told = {"found": int(found), "missed": int(missed), "wrong": int(wrong)}
-                rows.append({"image": image, "score": float(score), **told})
+                counted = {"found": int(found), "missed": int(missed), "wrong": int(wrong)}
+                rows.append({"image": image, "score": float(score), **counted})
         return rows
 
     def truth_of(self, image: Any) -> dict[str, Any]:
@@ -137,10 +135,6 @@ class Evaluation:
         if "segm" in self.scored:
             truth["masks"] = [self.truth.annToRLE(note) for note in notes]
         return truth
-
-    def _objects(self, category: int) -> int:
-        notes = self.truth.loadAnns(self.truth.getAnnIds(catIds=[category]))
-        return sum(not note.get("iscrowd") for note in notes)
 
     def _precision(self, scored: COCOeval) -> np.ndarray:
         """Precisions (T, R, K, M); pycocotools sorts the classes, and labels need not be so."""
@@ -165,23 +159,19 @@ class Evaluation:
     def _predictions(self, kind: str, least: float) -> COCO:
         found = []
         for result in self.results:
-            masks = result.get("masks") if kind == "segm" else None
-            scores = (
-                result["scores"] if masks is None else result.get("mask_scores", result["scores"])
-            )
-            for i, (box, label) in enumerate(zip(result["bboxes"], result["labels"], strict=True)):
-                left, top, right, bottom = box.tolist()
-                shape: dict[str, Any] = {"bbox": [left, top, right - left, bottom - top]}
-                if masks is not None:
-                    shape = {"segmentation": masks[i]}
-                about = {"image_id": result["img_id"], "category_id": self.categories[label]}
-                if scores[i] >= least:
-                    found.append({**about, "score": float(scores[i]), **shape})
-        return self.truth.loadRes(found) if found else self._nothing()
-
-    def _nothing(self) -> COCO:
-        """No predictions; ``loadRes`` cannot say so."""
-        empty = COCO()
+            scores, masks = result["scores"], None
+            if kind == "segm":
+                scores, masks = result.get("mask_scores", scores), result.get("masks")
+            for i in np.flatnonzero(np.asarray(scores) >= least):
+                category, score = self.categories[result["labels"][i]], float(scores[i])
+                left, top, right, bottom = result["bboxes"][i].tolist()
+                box = {"bbox": [left, top, right - left, bottom - top]}
+                shape: dict[str, Any] = box if masks is None else {"segmentation": masks[i]}
+                about = {"image_id": result["img_id"], "category_id": category, "score": score}
+                found.append({**about, **shape})
+        if found:
+            return self.truth.loadRes(found)
+        empty = COCO()  # which loadRes cannot make
         empty.dataset = {**self.truth.dataset, "annotations": []}
         empty.createIndex()
         return empty

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS
-from torch import nn
 
+from mmengine_agent.class_counts import class_counts
 from mmengine_agent.data.user_data import read_class_names
+from mmengine_agent.draw import Colour, class_colours
 from mmengine_agent.errors import UserError
 from mmengine_agent.predict.model import dataset_of
 from mmengine_agent.task import task_of
@@ -20,18 +20,15 @@ class Classes:
     """Of each label of a model, in their order."""
 
     names: tuple[str, ...]
-    colours: tuple[tuple[int, int, int], ...]  # RGB
+    colours: tuple[Colour, ...]
     ids: tuple[int, ...]  # COCO category ids, or the numbers in label maps
 
 
-def classes_of(
-    cfg: Config, model: nn.Module, meta: Mapping[str, Any], given: list[str] | None
-) -> Classes:
+def classes_of(cfg: Config, meta: Mapping[str, Any], given: list[str] | None) -> Classes:
     """The classes of a model.
 
     Args:
         cfg: its config.
-        model: the model.
         meta: of its checkpoint.
         given: names from the command line, or a text file with a name a line; they go first, then
             the checkpoint's, the config's and those of the config's type of data set.
@@ -39,29 +36,20 @@ def classes_of(
     Raises:
         UserError: if no names are known, or their number is not the model's.
     """
-    wanted = _head(model).num_classes
+    wanted = next((each.number for each in class_counts(cfg.model)), 0)
     sources = [{"classes": read_class_names(given)}] if given else [*_sources(cfg, meta)]
-    fitting = [each["classes"] for each in sources if len(each.get("classes") or ()) == wanted]
+    known = [each["classes"] for each in sources if each.get("classes")]
+    fitting = [names for names in known if len(names) == wanted]
     if not fitting:
-        have = ", ".join(str(len(each["classes"])) for each in sources if each.get("classes"))
+        have = ", ".join(str(len(names)) for names in known)
         raise UserError(
             f"the model has {wanted} classes, and names for {have or 'none'} are known: "
             "give theirs with --classes, or the config that training wrote"
         )
     names = tuple(str(name) for name in fitting[0])
-    return Classes(
-        names, _colours(_sources(cfg, meta), wanted), task_of(cfg).label_numbers(cfg, names)
-    )
-
-
-def _head(model: nn.Module) -> Any:
-    """The part that tells classes apart; the last of a cascade."""
-    owner = getattr(model, "roi_head", model)
-    head = getattr(owner, "bbox_head", None) or getattr(owner, "decode_head", None)
-    head = head[-1] if isinstance(head, nn.ModuleList) else head
-    if not hasattr(head, "num_classes"):
-        raise UserError(f"{type(model).__name__} is no detector or segmentor that is known here")
-    return head
+    palettes = (each.get("palette") for each in _sources(cfg, meta))
+    colours = class_colours(wanted, palettes)
+    return Classes(names, colours, task_of(cfg).label_numbers(cfg, names))
 
 
 def _sources(cfg: Config, meta: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -79,9 +67,3 @@ def meta_of_type(cfg: Config, name: str) -> dict[str, Any]:
             return getattr(registry.get(name), "METAINFO", {})
         except RuntimeError:  # a data set that is not installed here is not needed here
             return {}
-
-
-def _colours(sources: Iterator[dict[str, Any]], count: int) -> tuple[tuple[int, int, int], ...]:
-    drawn = np.random.RandomState(42).randint(0, 256, (count, 3)).tolist()
-    palettes = [each["palette"] for each in sources if len(each.get("palette") or ()) >= count]
-    return tuple((int(r), int(g), int(b)) for r, g, b in [*palettes, drawn][0][:count])

@@ -16,14 +16,14 @@ VIDEOS = {".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg"}
 Load = Callable[[str], np.ndarray]  # path -> image (H, W, 3), uint8, BGR
 
 
-@dataclass
+@dataclass(eq=False)
 class Frame:
     """An image, or one picture of a video."""
 
     path: Path
     image: np.ndarray  # (H, W, 3), uint8, BGR
     number: int | None = None  # in its video, from 0
-    fps: float | None = None  # of its video
+    fps: float = 0.0  # of its video
 
 
 def find(names: list[str]) -> tuple[list[Path], list[str]]:
@@ -35,41 +35,31 @@ def find(names: list[str]) -> tuple[list[Path], list[str]]:
     found: dict[Path, None] = {}
     faults = []
     for name in names:
-        try:
-            found.update(dict.fromkeys(_expand(name)))
-        except UserError as error:
-            faults.append(str(error))
+        path = Path(name)
+        if path.is_dir():
+            matches, fault = _media(path.iterdir()), f"{path}: no images or videos in the folder"
+        elif path.is_file():
+            matches, fault = [path], ""
+        elif any(sign in name for sign in "*?["):
+            matches = _media(map(Path, glob(name, recursive=True)))
+            fault = f"{name}: the pattern matches no image or video"
+        else:
+            matches, fault = [], f"{path}: there is no such file or folder"
+        found.update(dict.fromkeys(matches))
+        faults += [] if matches else [fault]
     return list(found), faults
-
-
-def _expand(name: str) -> list[Path]:
-    path = Path(name)
-    if path.is_dir():
-        return _media(sorted(path.iterdir())) or _fail(f"{path}: no images or videos in the folder")
-    if path.is_file():
-        return [path]
-    if not any(sign in name for sign in "*?["):
-        return _fail(f"{path}: there is no such file or folder")
-    matches = [Path(match) for match in sorted(glob(name, recursive=True))]
-    return _media(matches) or _fail(f"{name}: the pattern matches no image or video")
 
 
 def _media(paths: Iterable[Path]) -> list[Path]:
     kinds = IMAGES | VIDEOS
-    return [path for path in paths if path.suffix.lower() in kinds and path.is_file()]
-
-
-def _fail(message: str) -> list[Path]:
-    raise UserError(message)
+    return sorted(path for path in paths if path.suffix.lower() in kinds and path.is_file())
 
 
 def count(paths: list[Path]) -> int:
-    """How many images and video frames there are; a video's own word is taken for it."""
-    return sum(_frame_count(path) if is_video(path) else 1 for path in paths)
-
-
-def _frame_count(path: Path) -> int:
-    return max(0, mmcv.VideoReader(str(path)).frame_cnt)
+    """How many images and video frames there are; containers of videos only estimate theirs."""
+    return sum(
+        max(0, mmcv.VideoReader(str(path)).frame_cnt) if is_video(path) else 1 for path in paths
+    )
 
 
 def is_video(path: Path) -> bool:
@@ -80,12 +70,17 @@ def read(paths: list[Path], load: Load, faults: list[str]) -> Iterator[Frame]:
     """The images and frames of files; a file that cannot be read adds a line to ``faults``."""
     for path in paths:
         try:
-            yield from _frames(path) if is_video(path) else [Frame(path, _image(path, load))]
+            yield from _frames(path) if is_video(path) else [Frame(path, read_image(path, load))]
         except UserError as error:
             faults.append(str(error))
 
 
-def _image(path: Path, load: Load) -> np.ndarray:
+def read_image(path: Path, load: Load) -> np.ndarray:
+    """An image.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
     try:
         return load(str(path))
     except Exception as error:  # decoders raise whatever they like
@@ -98,5 +93,5 @@ def _frames(path: Path) -> Iterator[Frame]:
     while (image := video.vcap.read()[1]) is not None:
         yield Frame(path, image, number, video.fps if video.fps > 0 else 25.0)
         number += 1
-    if number < 0.9 * video.frame_cnt or not number:  # containers only estimate how many there are
+    if number < 0.9 * video.frame_cnt or not number:
         raise UserError(f"{path}: {number} frames could be read, of about {video.frame_cnt}")

@@ -13,8 +13,8 @@ from torch import nn
 
 from agent_attention.weights.fit import unwrap
 from mmengine_agent.checkpoints import load_local
+from mmengine_agent.data.user_data import datasets
 from mmengine_agent.errors import UserError
-from mmengine_agent.predict.inputs import Load
 
 
 def choose_device(name: str) -> torch.device:
@@ -76,7 +76,7 @@ def require_fit(model: nn.Module, found: dict[str, torch.Tensor], path: str) -> 
         faults = f"{len(missing)} of {len(wanted)} weights are missing and {len(other)} differ"
         raise UserError(
             f"{path} does not fit the config: {faults} ({', '.join((missing + other)[:5])}, ...). "
-            "The config that training wrote beside the checkpoint fits it"
+            "The config that training wrote next to the checkpoint fits it"
         )
 
 
@@ -87,8 +87,10 @@ class Predictor:
     padding to a neighbour's size changes predictions.
     """
 
-    def __init__(self, model: Any, pipeline: list[Any]) -> None:
-        loader: dict[str, Any] = next((step for step in pipeline if _is_loader(step)), {})
+    def __init__(self, model: Any, cfg: Config) -> None:
+        pipeline = dataset_of(cfg).pipeline
+        loaders = (step for step in pipeline if "LoadImage" in str(step["type"]))
+        loader: dict[str, Any] = next(loaders, {})
         array = {"type": "LoadImageFromNDArray", "to_float32": loader.get("to_float32", False)}
         # annotations are for training and testing
         rest = [step for step in pipeline if "Load" not in str(step["type"])]
@@ -97,10 +99,9 @@ class Predictor:
         file = {"type": "LoadImageFromFile", **loader, "to_float32": False}
         self.read_file = TRANSFORMS.build(file)
 
-    @property
-    def load(self) -> Load:
-        """Reads image files as the config does."""
-        return lambda path: self.read_file({"img_path": path})["img"]
+    def load(self, path: str) -> np.ndarray:
+        """An image (H, W, 3) uint8 BGR, read as the config does."""
+        return self.read_file({"img_path": path})["img"]
 
     def __call__(self, images: list[np.ndarray]) -> list[Any]:
         """A data sample for each image (H, W, 3) uint8 BGR, with predictions at its own size.
@@ -135,16 +136,9 @@ def dataset_of(cfg: Config) -> Any:
     """The data set of a config's test loader; wrappers such as ConcatDataset are opened.
 
     Raises:
-        UserError: if the config has none.
+        UserError: if the config has none, or one without a pipeline.
     """
-    dataset = cfg.get("test_dataloader", {}).get("dataset", {})
-    while "pipeline" not in dataset:
-        inner = dataset.get("dataset") or dataset.get("datasets")
-        if not inner:
-            raise UserError("the config has no test_dataloader with a pipeline to predict with")
-        dataset = inner[0] if isinstance(inner, list) else inner
+    dataset: Any = next((each for split, each in datasets(cfg) if split == "test"), {})
+    if "pipeline" not in dataset:
+        raise UserError("the config has no test_dataloader with a pipeline to predict with")
     return dataset
-
-
-def _is_loader(step: Any) -> bool:
-    return "LoadImage" in str(step["type"])

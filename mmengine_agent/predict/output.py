@@ -7,100 +7,122 @@ legend.png        of a segmentor: its colours
 drawn/            the images and videos with the predictions drawn in
 """
 
-import contextlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import groupby
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
+import cv2
+import numpy as np
+
+from mmengine_agent.draw import write_image, write_legend
 from mmengine_agent.errors import UserError
-from mmengine_agent.predict.draw import write_legend
-from mmengine_agent.predict.files import VideoFile, write_image, write_json
+from mmengine_agent.files import whole_file, write_whole
 from mmengine_agent.predict.inputs import Frame
-from mmengine_agent.predict.writer import Writer
+from mmengine_agent.predict.writer import Save, Writer
 
 _KEPT = {".jpg", ".jpeg", ".png"}  # other images are drawn as PNG
 
 
-class Output:
-    """A context: what is written within it stays if it ends well; unfinished files never do."""
+def write_predictions(
+    results: Iterable[tuple[Frame, Any]], folder: Path, writer: Writer, draw: bool, save: bool
+) -> list[dict[str, Any]]:
+    """Write what was predicted for each frame; images are drawn over.
 
-    def __init__(
-        self, folder: Path, writer: Writer, info: dict[str, Any], draw: bool = True
-    ) -> None:
-        """``info``: how the predictions were made, for images.json."""
-        self.folder, self.writer, self.info, self.draw = folder, writer, info, draw
-        self.images: list[dict[str, Any]] = []
-        self.names: dict[str, Path] = {}
-        self.video: VideoFile | None = None
-        self.source: Path | None = None  # of the latest frame
-        self.made = not folder.exists()
+    Every file is written atomically. The folder is made for the first result.
 
-    def __enter__(self) -> "Output":
+    Returns:
+        The images, as COCO lists them.
+    """
+    images: list[dict[str, Any]] = []
+    names: dict[str, Path] = {}
+    with ExitStack() as files:
+        save_result: Save | None = None
+        for path, frames in groupby(results, key=lambda pair: pair[0].path):
+            stem = _unique_stem(path, names)
+            with _drawn(folder / "drawn", stem) as add:
+                for frame, result in frames:
+                    if save and save_result is None:
+                        save_result = files.enter_context(writer.saving(folder))
+                    images.append(_entry(frame, len(images) + 1))
+                    if save_result is not None:
+                        name = stem if frame.number is None else f"{stem}/{frame.number:06d}"
+                        save_result(len(images), name, frame.image.shape[:2], result)
+                    if draw:
+                        writer.draw(frame.image, result)
+                        add(frame)
+    return images
+
+
+def write_listing(
+    folder: Path, images: list[dict[str, Any]], writer: Writer, info: dict[str, Any], legend: bool
+) -> None:
+    """Write images.json, with ``info`` on how the predictions were made, and the legend."""
+    content = {"info": info, "images": images, "annotations": []}
+    content["categories"] = writer.categories()
+    write_whole(folder / "images.json", json.dumps(content, indent=1) + "\n")
+    if legend and writer.needs_legend:
+        write_legend(folder / "legend.png", writer.classes.names, writer.classes.colours)
+
+
+@contextmanager
+def _drawn(folder: Path, stem: str) -> Iterator[Callable[[Frame], None]]:
+    """A function that writes an image, or adds a frame to the video of one source."""
+    with ExitStack() as files:
+        add_to_video: Callable[[np.ndarray], None] | None = None
+
+        def add(frame: Frame) -> None:
+            nonlocal add_to_video
+            if frame.number is None:
+                suffix = frame.path.suffix.lower()
+                suffix = suffix if suffix in _KEPT else ".png"
+                write_image(folder / f"{stem}{suffix}", frame.image)
+                return
+            if add_to_video is None:
+                video = write_video(folder / f"{stem}.mp4", frame.fps, frame.image.shape)
+                add_to_video = files.enter_context(video)
+            add_to_video(frame.image)
+
+        yield add
+
+
+@contextmanager
+def write_video(
+    path: Path, fps: float, shape: tuple[int, ...]
+) -> Iterator[Callable[[np.ndarray], None]]:
+    """A function that adds pictures (H, W, 3) of one shape to an mp4 video.
+
+    Raises:
+        UserError: if OpenCV cannot write it.
+    """
+    with whole_file(path) as part:
+        inside = part.with_name(part.name + path.suffix)  # OpenCV knows the kind by the ending
+        code = cv2.VideoWriter.fourcc(*"mp4v")
+        video = cv2.VideoWriter(str(inside), code, fps, shape[1::-1])
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--out {self.folder}: {error.strerror}") from error
-        self.writer.open(self.folder)
-        return self
+            if not video.isOpened():
+                raise UserError(f"{path}: OpenCV cannot write this video (--no-draw leaves it out)")
+            yield video.write
+            video.release()
+            os.replace(inside, part)
+        finally:
+            video.release()
+            inside.unlink(missing_ok=True)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        keep = kind is None and bool(self.images)
-        self._close_video(kind is None)
-        self.writer.close(keep)
-        if self.made and not self.images:
-            with contextlib.suppress(OSError):  # not empty
-                self.folder.rmdir()
-        if keep:
-            listing = {"info": self.info, "images": self.images, "annotations": []}
-            write_json(
-                self.folder / "images.json", {**listing, "categories": self.writer.categories}
-            )
-            if self.draw and self.writer.needs_legend:
-                write_legend(self.folder / "legend.png", self.writer.classes)
 
-    def add(self, frame: Frame, result: Any) -> None:
-        """Write what was predicted for a frame; its image is drawn over."""
-        height, width = frame.image.shape[:2]
-        image_id = len(self.images) + 1
-        entry = {"id": image_id, "file_name": str(frame.path), "width": width, "height": height}
-        if frame.number is not None:
-            entry["frame"] = frame.number
-        stem = self._stem(frame.path)
-        number = "" if frame.number is None else f"/{frame.number:06d}"
-        self.writer.save(image_id, f"{stem}{number}", (height, width), result)
-        self.images.append(entry)
-        if self.draw:
-            self.writer.draw(frame.image, result)
-            self._picture(frame, stem)
+def _entry(frame: Frame, image_id: int) -> dict[str, Any]:
+    height, width = frame.image.shape[:2]
+    entry = {"id": image_id, "file_name": str(frame.path), "width": width, "height": height}
+    return entry if frame.number is None else {**entry, "frame": frame.number}
 
-    def _picture(self, frame: Frame, stem: str) -> None:
-        if frame.path != self.source:
-            self._close_video(True)
-        self.source = frame.path
-        if frame.fps is None:
-            suffix = frame.path.suffix.lower()
-            name = stem + (suffix if suffix in _KEPT else ".png")
-            write_image(self.folder / "drawn" / name, frame.image)
-            return
-        if self.video is None:
-            path = self.folder / "drawn" / f"{stem}.mp4"
-            self.video = VideoFile(path, frame.fps, frame.image.shape[:2])
-        self.video.add(frame.image)
 
-    def _close_video(self, keep: bool) -> None:
-        if self.video is not None:
-            self.video.close(keep)
-        self.video = None
-
-    def _stem(self, path: Path) -> str:
-        """A name for the outputs of a file, the file's own unless another file has it."""
-        stem, number = path.stem, 1
-        while self.names.setdefault(stem, path) != path:
-            number += 1
-            stem = f"{path.stem}_{number}"
-        return stem
+def _unique_stem(path: Path, names: dict[str, Path]) -> str:
+    """A name for the outputs of a file, the file's own unless another file has it."""
+    stem, number = path.stem, 1
+    while names.setdefault(stem, path) != path:
+        number += 1
+        stem = f"{path.stem}_{number}"
+    return stem

@@ -1,69 +1,100 @@
-"""Frames in, predictions out: cuts images up, runs a model on batches, and gathers."""
+"""From the flags of ``tools/predict.py`` to files: cuts images up, predicts in batches, writes."""
 
-from collections.abc import Callable, Iterator
-from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from argparse import Namespace
+from collections.abc import Iterator
+from itertools import groupby, islice
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
 
-from mmengine_agent.predict.inputs import Frame
-from mmengine_agent.predict.model import Predictor
-from mmengine_agent.predict.tiles import Grid, Tile
-from mmengine_agent.predict.writer import Gather, Writer
+from tqdm import tqdm
 
-Item = TypeVar("Item")
-
-
-class Cut(NamedTuple):
-    """A tile of a frame, and where what is found in it goes."""
-
-    frame: Frame
-    tile: Tile
-    gather: Gather
-    number: int  # of the tile in its frame, from 1
-    total: int  # of the frame's tiles
+from mmengine_agent.errors import UserError
+from mmengine_agent.predict.classes import classes_of
+from mmengine_agent.predict.inputs import Frame, count, find, read
+from mmengine_agent.predict.model import Predictor, choose_device, load_model
+from mmengine_agent.predict.output import write_listing, write_predictions
+from mmengine_agent.predict.sliding_window import Tile, cover
+from mmengine_agent.predict.writer import Writer
+from mmengine_agent.run.setup import read_config
+from mmengine_agent.task import task_of
 
 
-def predict(
-    frames: Iterator[Frame],
-    predictor: Predictor,
-    writer: Writer,
-    tile: int | None = None,
-    overlap: int = 0,
-    batch_size: int = 1,
-    tick: Callable[[Cut], None] = lambda cut: None,
-) -> Iterator[tuple[Frame, Any]]:
-    """Each frame with what is predicted for it.
+def predict(flags: Namespace) -> None:
+    """Predict on files and write what is found.
 
-    Args:
-        frames: the images, read one by one.
-        predictor: the model.
-        writer: of the model's task.
-        tile: side of the tiles that images are cut into, in pixels; None takes them whole.
-        overlap: of neighbouring tiles, in pixels.
-        batch_size: how many tiles, or whole images, go through the model together.
-        tick: called after each tile.
-
-    Yields:
-        The frame, and what the writer's gather makes of its tiles.
+    Raises:
+        UserError: if flags make no sense, or some inputs cannot be read; the others are finished.
     """
-    for batch in _batches(_cuts(frames, writer, tile, overlap), batch_size):
-        samples = predictor([cut.frame.image[cut.tile.area] for cut in batch])
+    _require_sense(flags)
+    cfg = read_config(flags.config, flags.cfg_options)
+    paths, faults = find(flags.inputs)
+    if not paths:
+        raise UserError("\n  ".join(["there is nothing to predict on:", *faults]))
+    model, meta = load_model(cfg, flags.checkpoint, choose_device(flags.device))
+    classes = classes_of(cfg, meta, flags.classes)
+    writer = task_of(cfg).writer(classes, model, flags.score_thr)
+    predictor = Predictor(model, cfg)
+    out, draw = Path(flags.out), not flags.no_draw
+    with tqdm(total=count(paths), unit="image") as bar:
+        frames = read(paths, predictor.load, faults)
+        results = predict_frames(frames, predictor, writer, flags, bar)
+        try:
+            images = write_predictions(results, out, writer, draw, not flags.no_results)
+        except (FileExistsError, NotADirectoryError, PermissionError) as error:
+            raise UserError(f"--out {out}: cannot write there: {error.strerror}") from error
+    if images:
+        info = {"config": flags.config, "checkpoint": flags.checkpoint}
+        write_listing(out, images, writer, info, draw)
+        print(f"predicted on {len(images)} images or frames: {out}")
+    if faults:
+        raise UserError("\n  ".join([f"{len(faults)} inputs have a fault:", *faults]))
+
+
+def _require_sense(flags: Namespace) -> None:
+    """Raise UserError for flags that make no sense, before anything is loaded."""
+    if flags.batch_size < 1:
+        raise UserError(f"--batch-size must be at least 1, got {flags.batch_size}")
+    if flags.tile is None and flags.overlap is not None:
+        raise UserError("--overlap is of tiles: give --tile SIZE too")
+    if flags.tile is not None and flags.tile < 32:
+        raise UserError(f"--tile must be at least 32 pixels, got {flags.tile}")
+    if flags.overlap is not None and not 0 <= flags.overlap < flags.tile:
+        raise UserError(f"--overlap must be from 0 to less than --tile, got {flags.overlap}")
+    if flags.no_draw and flags.no_results:
+        raise UserError("--no-draw and --no-results together leave nothing to write")
+    if Path(flags.out).exists() and not Path(flags.out).is_dir():
+        raise UserError(f"--out {flags.out}: there is a file of this name; name a folder")
+
+
+def predict_frames(
+    frames: Iterator[Frame], predictor: Predictor, writer: Writer, flags: Namespace, bar: tqdm
+) -> Iterator[tuple[Frame, Any]]:
+    """Each frame with its result, as ``writer.merge`` makes it."""
+    parts = _predict_tiles(frames, predictor, flags, bar)
+    for frame, some in groupby(parts, key=itemgetter(0)):
+        yield frame, writer.merge(frame.image.shape[:2], map(itemgetter(1, 2), some))
+        bar.update()
+
+
+def _predict_tiles(
+    frames: Iterator[Frame], predictor: Predictor, flags: Namespace, bar: tqdm
+) -> Iterator[tuple[Frame, Tile, Any]]:
+    """Each tile of each frame, with the model's data sample of it."""
+    waiting = _cut(frames, flags)
+    while batch := list(islice(waiting, flags.batch_size)):
+        samples = predictor([frame.image[tile.area] for frame, tile, _ in batch])
         while batch:  # dropped one by one, so that nothing is kept of what is done
-            cut = batch.pop(0)
-            cut.gather.add(cut.tile, samples.pop(0))
-            tick(cut)
-            if cut.number == cut.total:
-                yield cut.frame, cut.gather.result()
+            frame, tile, progress = batch.pop(0)
+            bar.set_postfix_str(progress)
+            yield frame, tile, samples.pop(0)
 
 
-def _cuts(frames: Iterator[Frame], writer: Writer, tile: int | None, overlap: int) -> Iterator[Cut]:
+def _cut(frames: Iterator[Frame], flags: Namespace) -> Iterator[tuple[Frame, Tile, str]]:
+    """The tiles of each frame, and how many they are as text."""
+    overlap = flags.overlap if flags.overlap is not None else (flags.tile or 0) // 8
     for frame in frames:
         height, width = frame.image.shape[:2]
-        grid = Grid.cover(height, width, tile, overlap)
-        gather = writer.gather(grid)
-        for number, each in enumerate(grid, 1):
-            yield Cut(frame, each, gather, number, len(grid))
-
-
-def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
-    while batch := list(islice(items, size)):
-        yield batch
+        tiles = cover(height, width, flags.tile, overlap)
+        for number, tile in enumerate(tiles, 1):
+            yield frame, tile, f"tile {number}/{len(tiles)}" if len(tiles) > 1 else ""

@@ -1,37 +1,43 @@
-"""What a task does with predictions: put them together, save and draw them."""
+"""What a task does with predictions: put the tiles of an image together, save and draw them."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 
 from mmengine_agent.predict.classes import Classes
-from mmengine_agent.predict.tiles import Grid, Tile
+from mmengine_agent.predict.sliding_window import Tile
+
+Save = Callable[[int, str, tuple[int, int], Any], None]  # image id, name, (H, W), result
 
 
-class Gather(Protocol):
-    """Puts the predictions of one image together."""
+class Writer(ABC):
+    """Predictions of one task; a result is what ``merge`` makes of an image."""
 
-    def add(self, tile: Tile, sample: Any) -> None: ...
+    needs_legend: ClassVar[bool]  # for its pictures, which have no names in them
 
-    def result(self) -> Any: ...
+    def __init__(self, classes: Classes, threshold: float) -> None:
+        """``threshold``: least score of an object, or of a model's only class."""
+        self.classes, self.threshold = classes, threshold
 
+    @abstractmethod
+    def categories(self) -> list[dict[str, Any]]:
+        """The classes, for images.json."""
 
-class Writer(Protocol):
-    """Predictions of one task: what is saved of them, and how they are drawn."""
+    @abstractmethod
+    def merge(self, shape: tuple[int, int], parts: Iterable[tuple[Tile, Any]]) -> Any:
+        """The result of an image (H, W) from its tiles and the model's data samples of them.
 
-    classes: Classes
-    needs_legend: bool  # for its pictures, which have no names in them
+        Samples come one by one and are large: none is to be kept.
+        """
 
-    @property
-    def categories(self) -> list[dict[str, Any]]: ...
+    @abstractmethod
+    def saving(self, folder: Path) -> AbstractContextManager[Save]:
+        """A context that gives a function which saves results into a folder."""
 
-    def gather(self, grid: Grid) -> Gather: ...
-
-    def open(self, folder: Path) -> None: ...
-
-    def save(self, image_id: int, name: str, shape: tuple[int, int], result: Any) -> None: ...
-
-    def close(self, keep: bool) -> None: ...
-
-    def draw(self, image: np.ndarray, result: Any) -> None: ...
+    @abstractmethod
+    def draw(self, image: np.ndarray, result: Any) -> None:
+        """Draw a result into its image (H, W, 3) uint8 BGR, in place."""

@@ -33,7 +33,7 @@ _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
 class Chart(NamedTuple):
-    """A chart and what it shows, in words."""
+    """A chart and what it shows."""
 
     title: str
     source: str  # data: address
@@ -138,7 +138,7 @@ def heat_map(title: str, shares: np.ndarray) -> Chart:
 
 
 def _curves(lines: list[Line], names: list[str], thick: str = "") -> list[Curve]:
-    """The numbers of some names; -1 is COCO's word for none."""
+    """The numbers of some names; -1 is COCO's number for none."""
     found = []
     for name in names:
         points = [(line["step"], line[name]) for line in lines if _number(line.get(name))]

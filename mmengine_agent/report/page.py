@@ -8,29 +8,24 @@ import base64
 import hashlib
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from mmengine_agent.errors import UserError
+from mmengine_agent.files import write_whole
 from mmengine_agent.report import charts
 from mmengine_agent.report.record import BACKGROUND
-from mmengine_agent.report.workdir import WorkDir
+from mmengine_agent.report.workdir import WorkDir, read_work_dir
 
 _HERE = Path(__file__).parent
 _TABLE_LIMIT = 26  # classes of a confusion matrix that are readable as a table
 _TOP = 10  # confusions that are named
+_MATRIX = "Confusion matrix"
 _NONE = "\u2013"  # a dash
 _TOTALS = ("objects", "% of pixels")  # columns with a sum rather than a mean
-
-
-class Cell(NamedTuple):
-    """A cell of the confusion matrix."""
-
-    text: str
-    title: str
-    shade: float  # share of its row, 0 to 1
 
 
 def render(work: WorkDir) -> str:
@@ -60,6 +55,20 @@ def render(work: WorkDir) -> str:
         tested=tested(work),
         **(_of_evaluation(work.evaluation) if work.evaluation else {"evaluation": None}),
     )
+
+
+def write_report(work_dir: Path, out: Path) -> None:
+    """Write the page of a work directory.
+
+    Raises:
+        UserError: if the work directory cannot be read, or the file not be written.
+    """
+    page = render(read_work_dir(work_dir))
+    try:
+        write_whole(out, page)
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}; --out FILE.html") from error
+    print(f"report: {out} ({len(page.encode()) / 1e6:.1f} MB)")
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -98,15 +107,11 @@ def tested(work: WorkDir) -> dict[str, Any]:
 
 def _of_evaluation(evaluation: dict[str, Any]) -> dict[str, Any]:
     table = evaluation["table"]
-    pictures = evaluation["pictures"]
     return {
         "evaluation": evaluation,
         "means": means(table),
         "bars": bars(evaluation["classes"], table),
         "precision": _precision_charts(evaluation),
-        "groups": [
-            (name, [p for p in pictures if p["group"] == name]) for name in ("best", "worst")
-        ],
         **_confusion(evaluation["confusion"], evaluation["task"] == "detection"),
     }
 
@@ -143,24 +148,20 @@ def _precision_charts(evaluation: dict[str, Any]) -> list[charts.Chart]:
 
 
 def _confusion(confusion: dict[str, Any], whole: bool) -> dict[str, Any]:
-    """The matrix as a table of counts (``whole``) or per cents, or as a chart if it is large."""
+    """The matrix as a table of counts and shares, or as a chart if it is large.
+
+    ``whole``: counts are of objects, not of pixels.
+    """
     labels, counts = confusion["labels"], np.array(confusion["counts"])
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     named = [
-        _told(labels[i], labels[j], int(counts[i, j]), float(shares[i, j]), whole)
+        _describe(labels[i], labels[j], int(counts[i, j]), float(shares[i, j]), whole)
         for i, j in _largest(counts)
     ]
-    large = len(labels) > _TABLE_LIMIT
-    rows = (
-        []
-        if large
-        else [
-            (labels[i], [_cell(counts[i, j], shares[i, j], whole) for j in range(len(labels))])
-            for i in range(len(labels))
-        ]
-    )
-    chart = charts.heat_map("Confusion matrix", shares) if large else None
-    return {"matrix": rows, "heat_map": chart, "confused": named}
+    if len(labels) > _TABLE_LIMIT:
+        return {"matrix": [], "heat_map": charts.heat_map(_MATRIX, shares), "confused": named}
+    cells = (zip(*row, strict=True) for row in zip(counts.tolist(), shares.tolist(), strict=True))
+    return {"matrix": [*zip(labels, map(list, cells), strict=True)], "confused": named}
 
 
 def _largest(counts: np.ndarray) -> list[tuple[int, int]]:
@@ -171,17 +172,11 @@ def _largest(counts: np.ndarray) -> list[tuple[int, int]]:
     return [(int(i), int(j)) for i, j in pairs if wrong[i, j]]
 
 
-def _told(truth: str, found: str, count: int, share: float, whole: bool) -> str:
-    """A confusion in words; ``whole``: of objects, whose last class is background."""
+def _describe(truth: str, found: str, count: int, share: float, whole: bool) -> str:
+    """A confusion as text; ``whole``: of objects, whose last class is background."""
     if not whole:
         return f"{truth} taken for {found}: {count} pixels, {share:.1%} of {truth}"
     if truth == BACKGROUND:
         return f"{found} where no object is: {count}"
     event = f"{truth} missed" if found == BACKGROUND else f"{truth} taken for {found}"
     return f"{event}: {count}, {share:.1%} of {truth}"
-
-
-def _cell(count: Any, share: Any, whole: bool) -> Cell:
-    percent = f"{100 * share:.1f}"
-    texts = (str(count), f"{percent} % of the row")
-    return Cell(*(texts if whole else (percent, f"{count} pixels")), round(float(share), 3))

@@ -2,9 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import takewhile
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -100,25 +98,15 @@ def history(path: Path) -> list[Line]:
         logged = _lines(run)
         if not any("loss" in line for line in logged):
             continue
-        lines = [*_before(logged, _first_step(lines)), *lines] if lines else logged
-        if not _resumed(run.parent / "config.py"):
+        if lines:  # a resumed training repeats what the stopped one did after its checkpoint
+            first = next(line["step"] for line in lines if "loss" in line)
+            repeated = (i for i, e in enumerate(logged) if "loss" in e and e["step"] >= first)
+            logged = logged[: next(repeated, None)]
+        lines = logged + lines
+        config = run.with_name("config.py")
+        if not (config.is_file() and "resume = True" in config.read_text().splitlines()):
             break
     return lines
-
-
-def _first_step(lines: list[Line]) -> int:
-    return next(line["step"] for line in lines if "loss" in line)
-
-
-def _before(lines: list[Line], step: int) -> Iterator[Line]:
-    """What was logged before the training came to a step: a resumed training repeats the rest."""
-    return takewhile(lambda line: "loss" not in line or line["step"] < step, lines)
-
-
-def _resumed(config: Path) -> bool:
-    return config.is_file() and bool(
-        re.search(r"^resume = True$", config.read_text(), re.MULTILINE)
-    )
 
 
 def _lines(path: Path) -> list[Line]:
@@ -156,7 +144,7 @@ def _task(config: Path | None) -> str:
 
 
 def _environment(logs: list[Path]) -> str:
-    """What mmengine tells of the machine and the versions, in the newest log that has it."""
+    """The machine and the versions as mmengine lists them, from the newest log that has them."""
     for log in reversed(logs):
         with log.open(encoding="utf-8", errors="replace") as file:
             found = _ENVIRONMENT.search(file.read(_HEAD))

@@ -7,24 +7,24 @@ import numpy as np
 from PIL import Image
 
 from mmengine_agent.data.faults import Findings
-from mmengine_agent.data.sheet import Array, chosen, faulty, palette, read, tile
+from mmengine_agent.data.sheet import choose, read_small, tile, with_faults
+from mmengine_agent.draw import Array, class_colours, paint_labels
 from mmseg_agent.data.label_maps import Pair
+
+_COLOURS = class_colours(254)  # of labels 1 to 254; 0 and 255 are ignored
 
 
 def ade_tiles(pairs: list[Pair], findings: Findings) -> list[Array]:
     """Up to 12 pictures, those with faults first."""
-    bad = faulty(findings, ("image", "label"))
-    first = [index for index, pair in enumerate(pairs) if pair.name in bad]
+    bad = with_faults(findings, ("image", "label"))
     tiles = []
-    for index in chosen(first, len(pairs)):
+    for index in choose([i for i, pair in enumerate(pairs) if pair.name in bad], len(pairs)):
         pair = pairs[index]
-        picture, labels = read(pair.image), _read_labels(pair.label)
+        picture, labels = read_small(pair.image)[0], _read_labels(pair.label)
         if labels is not None:
-            height, width = picture.shape[:2]
-            labels = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST)
-            shown = (labels > 0) & (labels < 255)
-            mixed = picture // 2 + palette()[labels] // 2
-            picture[shown] = mixed[shown]
+            size = picture.shape[1::-1]
+            labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
+            paint_labels(picture, labels.astype(int) - 1, _COLOURS)
         tiles.append(tile(picture, pair.name, pair.name in bad))
     return tiles
 

@@ -4,6 +4,7 @@ K is the number of classes.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import cv2
@@ -14,13 +15,8 @@ from mmseg.evaluation import IoUMetric
 from torch import Tensor
 from tqdm import tqdm
 
-from mmengine_agent.report.pictures import (
-    SIDE,
-    hexadecimal,
-    palette_of,
-)
-from mmengine_agent.report.record import Record, best_and_worst
-from mmseg_agent.evaluation.pictures import draw_segmentation
+from mmengine_agent.draw import Array, Colour, class_colours, paint_labels
+from mmengine_agent.report.record import SIDE, Record, best_and_worst, draw_pair
 
 _NO_CLASS = 65535  # in the maps kept for pictures
 
@@ -42,12 +38,12 @@ class SegmentationRecord(Record):
     the predicted class.
 
     Args:
-        beside: the config's own ``IoUMetric``; its ``ignore_index`` is used.
+        metric: the config's own ``IoUMetric``; its ``ignore_index`` is used.
     """
 
-    def __init__(self, beside: BaseMetric) -> None:
-        super().__init__(beside)
-        self.ignored = beside.ignore_index
+    def __init__(self, metric: BaseMetric) -> None:
+        super().__init__(metric)
+        self.ignored = metric.ignore_index
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Count the pixels of a batch."""
@@ -63,11 +59,6 @@ class SegmentationRecord(Record):
             maps = _packed(truth, self.ignored), _packed(guess, -1)  # guesses ignore nothing
             found = (cells.cpu().numpy(), pixels[cells].cpu().numpy())
             self.results.append(Image(sample.get("img_path", ""), *found, *maps))
-
-    def found(self) -> list[Any]:
-        found = list(self.results)
-        self.results.clear()
-        return found
 
     def summary(self) -> dict[str, Any]:
         names = list(self.dataset_meta["classes"])
@@ -88,20 +79,36 @@ class SegmentationRecord(Record):
         }
 
     def _pictures(self, names: list[str]) -> dict[str, Any]:
-        scored = [(image, *image_scores(dense(image, len(names)))) for image in self.gathered]
-        rows = [each for each in scored if each[3]]  # a whole image may be ignored
+        rows = []
+        for image in self.gathered:
+            counts = dense(image, len(names))
+            true, iou = counts.sum(1)[:-1].sum(), scores(counts)["IoU"]
+            if true:  # a whole image may be ignored
+                accuracy = 100 * float(counts.diagonal()[:-1].sum() / true)
+                seen = int(np.isfinite(iou).sum())  # classes that the image has or is given
+                rows.append((image, float(np.nanmean(iou)), accuracy, seen))
         chosen = best_and_worst(rows, [row[1] for row in rows], [row[3] for row in rows])
-        palette = palette_of(self.dataset_meta)
-        pictures, seen = [], set()
+        colours = class_colours(len(names), [self.dataset_meta.get("palette")])
+        pictures: list[dict[str, Any]] = []
+        shown: set[int] = set()
         for group, (image, iou, accuracy, _) in tqdm(chosen, desc="pictures", disable=None):
             maps = _unpacked(image.truth), _unpacked(image.prediction)
-            seen |= {*np.unique(maps[0]).tolist(), *np.unique(maps[1]).tolist()}
-            drawn = draw_segmentation(image.path, *maps, names, palette)
-            told = f"mIoU {iou:.1f} %, {accuracy:.1f} % of the pixels right"
+            shown |= {*np.unique(maps[0]).tolist(), *np.unique(maps[1]).tolist()}
+            drawn = draw_pair(image.path, *maps, partial(paint_map, colours))
+            caption = f"mIoU {iou:.1f} %, {accuracy:.1f} % of the pixels right"
             about = {"image": image.path, "group": group, "score": iou}
-            pictures.append({**about, "told": told, **drawn})
-        legend = [(names[i], hexadecimal(palette[i])) for i in sorted(seen) if i < len(names)]
+            pictures.append({**about, "told": caption, **drawn})
+        codes = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in colours]
+        legend = [(names[i], codes[i]) for i in sorted(shown) if i < len(names)]
         return {"pictures": pictures, "legend": legend}
+
+
+def paint_map(
+    colours: Sequence[Colour], picture: Array, labels: np.ndarray, scale: np.ndarray
+) -> None:
+    """Draw a label map of any size; labels beyond the classes are left clear."""
+    fitting = cv2.resize(labels, picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    paint_labels(picture, fitting, colours)
 
 
 def dense(image: Image, classes: int) -> np.ndarray:
@@ -112,38 +119,24 @@ def dense(image: Image, classes: int) -> np.ndarray:
     return counts.reshape(size, size)
 
 
-def areas(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pixels (K,) that are right, that are of a class, and that are predicted to be."""
-    return counts.diagonal()[:-1], counts.sum(1)[:-1], counts.sum(0)[:-1]
+def scores(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Share of the pixels, IoU, accuracy and precision (K,) in %, not a number where undefined."""
+    right, true, guessed = counts.diagonal()[:-1], counts.sum(1)[:-1], counts.sum(0)[:-1]
+    with np.errstate(invalid="ignore"):
+        return {
+            "% of pixels": 100 * true / true.sum(),
+            "IoU": 100 * right / (true + guessed - right),
+            "Acc": 100 * right / true,
+            "precision": 100 * right / guessed,
+        }
 
 
 def table(counts: np.ndarray) -> dict[str, Any]:
-    """Share of the pixels, IoU, accuracy and precision of each class in %, None where undefined."""
-    right, true, guessed = areas(counts)
-    columns = {
-        "% of pixels": _percent(true, np.full_like(true, true.sum())),
-        "IoU": _percent(right, true + guessed - right),
-        "Acc": _percent(right, true),
-        "precision": _percent(right, guessed),
-    }
-    rows = zip(*columns.values(), strict=True)
-    return {"columns": list(columns), "rows": [list(row) for row in rows], "digits": 2}
-
-
-def image_scores(counts: np.ndarray) -> tuple[float, float, int]:
-    """Mean IoU and accuracy of one image in %, and how many classes it has or is given."""
-    right, true, guessed = areas(counts)
-    union = true + guessed - right
-    there = union > 0
-    if not true.sum():
-        return 0.0, 0.0, 0
-    iou = 100 * float(np.mean(right[there] / union[there]))
-    return iou, 100 * float(right.sum() / true.sum()), int(there.sum())
-
-
-def _percent(part: np.ndarray, whole: np.ndarray) -> list[float | None]:
-    pairs = zip(part.tolist(), whole.tolist(), strict=True)
-    return [round(100 * some / all_, 6) if all_ else None for some, all_ in pairs]
+    """The scores of each class, None where undefined."""
+    found = scores(counts)
+    rows = np.transpose([*found.values()]).round(6).tolist()
+    rows = [[None if value != value else value for value in row] for row in rows]
+    return {"columns": list(found), "rows": rows, "digits": 2}
 
 
 def _packed(labels: Tensor, ignored: int) -> bytes:
@@ -157,7 +150,7 @@ def _packed(labels: Tensor, ignored: int) -> bytes:
 def _unpacked(png: bytes) -> np.ndarray:
     labels = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
     assert labels is not None  # it is our own
-    return labels.astype(np.int64)
+    return labels
 
 
 def record_of(metric: BaseMetric) -> Record | None:

@@ -1,44 +1,67 @@
 """A class for every pixel, as one label map an image."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine.config import Config
 
-from mmengine_agent.predict.classes import Classes
-from mmengine_agent.predict.files import write_image
-from mmengine_agent.predict.tiles import Grid
-from mmengine_agent.predict.writer import Gather
-from mmseg_agent.predict.draw import LabelPainter
-from mmseg_agent.predict.gather import SegmentationGather
+from mmengine_agent.draw import paint_labels, write_image
+from mmengine_agent.errors import UserError
+from mmengine_agent.predict.model import dataset_of
+from mmengine_agent.predict.sliding_window import Tile
+from mmengine_agent.predict.writer import Save, Writer
 
 
-class SegmentationWriter:
+class SegmentationWriter(Writer):
     """A class for every pixel, as one label map an image."""
 
     needs_legend = True
 
-    def __init__(self, classes: Classes, threshold: float, write: bool) -> None:
-        self.classes, self.threshold, self.write = classes, threshold, write
-        self.draw = LabelPainter(classes)
-        self.folder = Path()
-
-    @property
     def categories(self) -> list[dict[str, Any]]:
-        pairs = zip(self.classes.ids, self.classes.names, self.classes.colours, strict=True)
-        return [{"id": i, "name": name, "color": list(colour)} for i, name, colour in pairs]
+        columns = zip(self.classes.ids, self.classes.names, self.classes.colours, strict=True)
+        return [{"id": i, "name": name, "color": list(colour)} for i, name, colour in columns]
 
-    def gather(self, grid: Grid) -> Gather:
-        return SegmentationGather(grid, self.threshold)
+    def merge(self, shape: tuple[int, int], parts: Iterable[tuple[Tile, Any]]) -> np.ndarray:
+        """Labels (H, W), from 0 in the order of the model's classes.
 
-    def open(self, folder: Path) -> None:
-        self.folder = folder / "labels"
+        Where tiles overlap, a pixel has its label from the one whose middle is nearest, which sees
+        most around it.
+        """
+        labels = np.zeros(shape, np.uint16)
+        for (rows, columns), sample in parts:
+            if "seg_logits" not in sample:
+                raise UserError("the model predicts no scores of pixels: it is no segmentor")
+            own = slice(*rows.share), slice(*columns.share)
+            (top, bottom), (left, right) = rows.share, columns.share
+            part = np.s_[
+                :,
+                top - rows.start : bottom - rows.start,
+                left - columns.start : right - columns.start,
+            ]
+            scores = sample.seg_logits.data[part]  # (C, h, w)
+            found = scores.argmax(0) if len(scores) > 1 else scores[0] > self.threshold
+            labels[own] = found.cpu().numpy()
+            del sample, scores  # before the next one is computed
+        return labels
 
-    def save(self, image_id: int, name: str, shape: tuple[int, int], result: np.ndarray) -> None:
-        if self.write:
-            numbers = result + self.classes.ids[0]
+    @contextmanager
+    def saving(self, folder: Path) -> Iterator[Save]:
+        def save(image_id: int, name: str, shape: tuple[int, int], labels: Any) -> None:
             kind = np.uint8 if self.classes.ids[-1] < 256 else np.uint16
-            write_image(self.folder / f"{name}.png", numbers.astype(kind))
+            numbers = (labels + self.classes.ids[0]).astype(kind)
+            write_image(folder / f"labels/{name}.png", numbers)
 
-    def close(self, keep: bool) -> None:
-        pass
+        yield save
+
+    def draw(self, image: np.ndarray, result: np.ndarray) -> None:
+        paint_labels(image, result, self.classes.colours)
+
+
+def map_numbers(cfg: Config, names: tuple[str, ...]) -> tuple[int, ...]:
+    """The labels' numbers in the maps that a config trains on: from 1 with reduce_zero_label."""
+    dataset = dataset_of(cfg)
+    first = any(each.get("reduce_zero_label") for each in (dataset, *dataset.pipeline))
+    return tuple(range(int(first), int(first) + len(names)))

@@ -32,13 +32,16 @@ THEIRS = (
     "faster_coco_eval is not installed",
     # said of two strides of dimensions of size 1, in which nothing is copied
     "Grad strides do not match bucket view strides",
-    # upstream's mmengine imports it
+    # upstream's mmseg, when it builds its own losses; upstream's mmengine, when it is imported
+    "``build_loss`` would be deprecated soon",
     "pkg_resources is deprecated as an API",
     # of the stock Inferencers
     "Failed to add <class 'mmengine.visualization.vis_backend.LocalVisBackend'>",
 )
 # Warnings in the log, which is on stdout.
 LOGGED = (
+    # upstream's mmengine, which goes on by iterations
+    "Advance dataloader ",
     # mmengine's CheckpointHook and mmseg's IoUMetric, as they come
     '"FileClient" will be deprecated in future',
     '"HardDiskBackend" is the alias of "LocalBackend"',
