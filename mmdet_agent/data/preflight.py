@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ _FAR = 5  # times the image's longer side: pycocotools walks along a polygon pix
 _MANY = 100_000  # annotations, from which on a bar shows that something is done
 _SHOWN = 3
 _NUMBERS = {int, float}  # and not bool
+_REASONS = {  # why a fault stops a training that otherwise does not
+    "mask-missing": ", and the model learns from masks",
+    "polygon-outside": f": a corner is more than {_FAR - 1} images away",
+}
 
 
 def stopping_faults(content: dict[str, Any], masks: bool, evaluated: bool) -> Iterator[Fault]:
@@ -36,7 +41,9 @@ def stopping_faults(content: dict[str, Any], masks: bool, evaluated: bool) -> It
             continue
         with np.errstate(all="ignore"):  # of areas of numbers that are far too large
             found = list(coco.annotation_faults(index, note, context))
-        yield from (each for each in found if _stops(each.kind, note, context, masks, evaluated))
+        for fault in found:
+            if _stops(fault.kind, note, context, masks, evaluated):
+                yield replace(fault, message=fault.message + _REASONS.get(fault.kind, ""))
 
 
 def is_plain(note: Any, context: coco.Context) -> bool:
