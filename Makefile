@@ -1,16 +1,25 @@
 # make demo   install, train and test both demo models, show a table and a picture
 # make test   install, run the tests        STACK=upstream: with upstream's OpenMMLab
+# make quick  the tests of the method, in half a minute: torch alone, no OpenMMLab, no process
+#             PYTHON=python takes any environment with torch, NumPy and pytest; nothing is installed
 # make check  ruff and mypy
 # make faults  install, then kill, fill, break and fuzz for half an hour; prints a table
 # make recipes  install, then every recipe through every tool, small, for about an hour; prints a table
+# make clients  install, and peft, torchao, accelerate, grad-cam in .venv-clients; tries them, prints a table
 # make docs   install, build the pages of docs/ into site/
 STACK ?= maintained
 VENV ?= $(if $(filter upstream,$(STACK)),.venv-upstream,.venv)
 
+PYTHON ?= $(VENV)/bin/python
+
+# what `make quick` runs: not what others do to a model, and not the graphs that torch records of it
+QUICK = tests/mixers tests/compute tests/backbones tests/test_golden.py tests/test_layers.py \
+	tests/test_arrows.py $(addprefix --ignore=tests/backbones/test_,clients.py watchers.py recorded.py)
+
 # On a busy machine, threads that spin while they wait for each other cost most of the time.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: install demo test check faults recipes docs clean
+.PHONY: install demo test quick check faults recipes clients docs clean
 
 install:
 	@bash requirements/install.sh $(VENV) $(STACK)
@@ -20,6 +29,9 @@ demo: install
 
 test: install
 	@$(VENV)/bin/python -m pytest -n logical --maxprocesses 8 --dist loadfile
+
+quick:
+	@PYTHONPATH=.:tests $(PYTHON) -m pytest -q -p torch_alone $(QUICK)
 
 check: install
 	@$(VENV)/bin/ruff check .
@@ -32,10 +44,19 @@ faults: install
 recipes: install
 	@$(VENV)/bin/python tests/recipes/run.py
 
+# an environment of its own, which sees what is in the other
+clients: install
+	@test -d .venv-clients || $(VENV)/bin/python -m venv .venv-clients
+	@$(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> "$$(.venv-clients/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth"
+	@.venv-clients/bin/pip install -q -r requirements/clients.txt
+	@.venv-clients/bin/pip install -q --no-deps 'grad-cam>=1.5.5'
+	@PYTHONPATH=.:tests .venv-clients/bin/python -W ignore tests/clients/run.py
+
 # everything is read again (-E), since a warning is told only when its page is read
 docs: install
 	@$(VENV)/bin/python -m sphinx -E -W --keep-going -q docs site
 	@echo "built: site/index.html"
 
 clean:
-	rm -rf .venv .venv-upstream work_dirs data/demo site
+	rm -rf .venv .venv-upstream .venv-clients work_dirs data/demo site

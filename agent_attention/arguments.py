@@ -17,20 +17,13 @@ def reject_unknown(cls: type, family: type, unknown: Mapping[str, Any]) -> None:
         family: the class whose constructor was given them.
         unknown: the arguments.
     """
-    if not unknown:
-        return
-    lineage = cls.__mro__[: cls.__mro__.index(family) + 1]
-    named = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
-    allowed = {  # a dict, for its order; subclasses add their own to the family's
-        name: None
-        for parent in reversed(lineage)
-        for name, parameter in signature(parent).parameters.items()
-        if parameter.kind in named
-    }
-    raise TypeError(
-        f"{cls.__name__} does not take {', '.join(map(repr, unknown))}; "
-        f"it takes {', '.join(allowed)}"
-    )
+    if unknown:
+        lineage = cls.__mro__[: cls.__mro__.index(family) + 1]
+        named = [p for each in reversed(lineage) for p in signature(each).parameters.values()]
+        variadic = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+        allowed = dict.fromkeys(p.name for p in named if p.kind not in variadic)
+        refused = ", ".join(map(repr, unknown))
+        raise TypeError(f"{cls.__name__} does not take {refused}; it takes {', '.join(allowed)}")
 
 
 def resolve_arch(arch: str | Mapping[str, Any], known: Mapping[str, Sizes]) -> dict[str, Any]:
@@ -40,9 +33,7 @@ def resolve_arch(arch: str | Mapping[str, Any], known: Mapping[str, Sizes]) -> d
         ValueError: on an unknown name, or a dict with other keys or with values that are not
             positive integers, as many as the known architectures have.
     """
-    if isinstance(arch, str):
-        if arch not in known:
-            raise ValueError(f"unknown arch {arch!r}: choose one of {', '.join(map(repr, known))}")
+    if isinstance(arch, str) and arch in known:
         return dict(known[arch])
     model = next(iter(known.values()))
     if not isinstance(arch, Mapping):
@@ -51,16 +42,12 @@ def resolve_arch(arch: str | Mapping[str, Any], known: Mapping[str, Sizes]) -> d
     if set(arch) != set(model):
         raise ValueError(f"arch takes exactly the keys {sorted(model)}, got {sorted(arch)}")
     for key, value in arch.items():
-        if isinstance(model[key], int):
-            if not _positive(value):
-                raise ValueError(f"arch[{key!r}] must be a positive integer, got {value!r}")
-            continue
-        count = len(model[key])
-        whole = isinstance(value, Sequence) and len(value) == count
-        if not whole or not all(map(_positive, value)):
-            raise ValueError(
-                f"arch[{key!r}] must be {counted(count, 'positive integer')}, got {value!r}"
-            )
+        one = isinstance(model[key], int)
+        count = 1 if one else len(model[key])
+        values = [value] if one else value
+        if not isinstance(values, Sequence) or [*map(_positive, values)] != [True] * count:
+            wanted = "a positive integer" if one else counted(count, "positive integer")
+            raise ValueError(f"arch[{key!r}] must be {wanted}, got {value!r}")
     return dict(arch)
 
 
@@ -103,41 +90,33 @@ def mixer_names(
         ValueError: if an item is neither a name nor a run whose counts add up to the depth.
     """
     if mixers is None:
-        names = _spell(attn_types, depths, letters, r"([1-9][0-9]?)([A-Z])")
-        if names is None:
-            raise ValueError(
-                f"attn_types must be {counted(len(depths), 'letter')} or runs, one a stage: "
-                f"{', '.join(f'{k!r} ({v})' for k, v in letters.items())} or a run of them that "
-                f"adds up to the depths {tuple(depths)}, such as '2A16B'; got {attn_types!r}"
-            )
-        return names
-    names = _spell(mixers, depths, {name: name for name in known}, r"([1-9][0-9]?) (\w+)(?:, |$)")
-    if names is None:
+        argument, given, noun, example = "attn_types", attn_types, "letter", "2A16B"
+        names, run = {**letters}, r"([1-9][0-9]?)([A-Z])"
+        listed = ", ".join(f"{letter!r} ({name})" for letter, name in letters.items())
+    else:
+        argument, given, noun, example = "mixers", mixers, "name", "2 agent, 16 windows"
+        names, run = {name: name for name in known}, r"([1-9][0-9]?) (\w+)(?:, |$)"
+        listed = ", ".join(map(repr, known))
+    items = given if isinstance(given, Sequence) and len(given) == len(depths) else [None]
+    spelled = [_blocks(*each, names, run) for each in zip(items, depths, strict=False)]
+    if not all(spelled):
         raise ValueError(
-            f"mixers must be {counted(len(depths), 'name')} or runs, one a stage: "
-            f"{', '.join(map(repr, known))} or a run of them that adds up to the depths "
-            f"{tuple(depths)}, such as '2 agent, 16 windows'; got {mixers!r}"
+            f"{argument} must be {counted(len(depths), noun)} or runs, one a stage: {listed} or a "
+            f"run of them that adds up to the depths {tuple(depths)}, such as {example!r}; "
+            f"got {given!r}"
         )
-    return names
-
-
-def _spell(
-    items: Any, depths: Sequence[int], names: Mapping[str, str], run: str
-) -> list[list[str]] | None:
-    """('A', '2A1B') for depths (2, 3) -> [['agent', 'agent'], ['agent', 'agent', ...]]."""
-    if not isinstance(items, Sequence) or len(items) != len(depths):
-        return None
-    spelled = []
-    for item, depth in zip(items, depths, strict=True):
-        if not isinstance(item, str):
-            return None
-        found = [(depth, item)]
-        if item not in names and re.fullmatch(f"(?:{run})+", item):
-            found = [(int(count), name) for count, name in re.findall(run, item)]
-        if sum(count for count, _ in found) != depth or any(n not in names for _, n in found):
-            return None
-        spelled.append([names[name] for count, name in found for _ in range(count)])
     return spelled
+
+
+def _blocks(item: Any, depth: int, names: Mapping[str, str], run: str) -> list[str]:
+    """('2A1B', 3) -> ['agent', 'agent', 'windows']; nothing if they do not spell a stage."""
+    if not isinstance(item, str):
+        return []
+    found = [(depth, item)]
+    if item not in names and re.fullmatch(f"(?:{run})+", item):
+        found = [(int(count), name) for count, name in re.findall(run, item)]
+    blocks = [names.get(name, "") for count, name in found for _ in range(count)]
+    return blocks if len(blocks) == depth and all(blocks) else []
 
 
 def check_out_indices(out_indices: Any, stages: int) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from mmdet_agent.evaluation.record import DetectionRecord, record_of
 from mmdet_agent.no_detections import NoDetectionsHook
 from mmdet_agent.predict.classes import category_ids
 from mmdet_agent.predict.writer import DetectionWriter
+from mmengine_agent.errors import Problem
 from mmengine_agent.export.modules import Exported
 from mmengine_agent.predict.classes import Classes
 from mmengine_agent.task import Task
@@ -39,7 +40,7 @@ class Detection(Task):
     def point_at(self, cfg: Config, flags: Any) -> Sequence[str] | None:
         return move.point_at(cfg, flags)
 
-    def data_problems(self, cfg: Config, splits: Sequence[str]) -> Iterator[str]:
+    def data_problems(self, cfg: Config, splits: Sequence[str]) -> Iterator[Problem]:
         return problems.data_problems(cfg, splits)
 
     def label_numbers(self, cfg: Config, names: tuple[str, ...]) -> tuple[int, ...]:

@@ -1,4 +1,13 @@
-"""The exceptions that stand for a user's mistake."""
+"""The exceptions that stand for a user's mistake, and what checks find."""
+
+from typing import NamedTuple
+
+
+class Problem(NamedTuple):
+    """What a check before a run finds; the run can do without the mending of what is not fatal."""
+
+    text: str
+    fatal: bool = True
 
 
 class UserError(Exception):
@@ -8,8 +17,8 @@ class UserError(Exception):
     """
 
 
-class ToldError(UserError):
-    """A mistake that another process tells the user."""
+class ReportedByRank0(UserError):
+    """A mistake that the first process tells the user."""
 
 
 class BadSample(UserError):

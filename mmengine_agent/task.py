@@ -16,6 +16,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
+from mmengine_agent.errors import Problem
+
 # by ``default_scope`` of a config: the module with its ``TASK``; imported when a config needs it,
 # since mmdet or mmseg may be installed alone
 ADAPTERS = {"mmdet": "mmdet_agent.task", "mmseg": "mmseg_agent.task"}
@@ -60,8 +62,8 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def data_problems(self, cfg: Config, splits: Sequence[str]) -> Iterator[str]:
-        """What is wrong with the data of some splits; warnings begin with ``WARNING``."""
+    def data_problems(self, cfg: Config, splits: Sequence[str]) -> Iterator[Problem]:
+        """What is wrong with the data of some splits."""
 
     @abstractmethod
     def label_numbers(self, cfg: Config, names: tuple[str, ...]) -> tuple[int, ...]:
@@ -74,7 +76,7 @@ class Task(ABC):
     # ---- runs
 
     def hooks(self) -> list[Hook]:
-        """Hooks that every run of the task has, beside those of its config."""
+        """Hooks that every run of the task has, next to those of its config."""
         return []
 
     @abstractmethod

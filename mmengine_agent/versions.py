@@ -8,6 +8,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import NamedTuple
 
+from packaging.version import InvalidVersion, Version
+
 INSTALL = "pip install -r requirements/openmmlab.txt (CONTRIBUTING.md says how mmcv is built)"
 
 
@@ -18,6 +20,14 @@ class Support(NamedTuple):
     below: str
     maintained: str
     upstream: str
+
+    def contains(self, version: str) -> bool:
+        """Whether a version works; a release candidate counts as its release."""
+        try:
+            release = Version(Version(version).base_version)
+        except InvalidVersion:
+            return False
+        return Version(self.first) <= release < Version(self.below)
 
 
 # Tested: the onedl pins of requirements/openmmlab.txt and those of requirements/upstream.txt.
@@ -39,7 +49,7 @@ def require(*names: str) -> None:
     for name in names:
         support = SUPPORTED[name]
         found = str(getattr(_import(name), "__version__", "unknown"))
-        if not _numbers(support.first) <= _numbers(found) < _numbers(support.below):
+        if not support.contains(found):
             raise ImportError(
                 f"{name} {found} is not supported (needs >={support.first}, <{support.below}): "
                 f"install {support.maintained} or {support.upstream}."
@@ -72,16 +82,3 @@ def _require_mmcv_operators() -> None:
             f"mmcv has no compiled operators for this torch ({error}): build it again with "
             "`rm -r .venv && make install`, or take a prebuilt wheel as README.md says."
         ) from error
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """'2.1.0rc4' -> (2, 1, 0): enough to tell releases apart; pre-releases count as the release."""
-    parts = []
-    for part in version.split("+")[0].split(".")[:3]:
-        digits = ""
-        for character in part:
-            if not character.isdigit():
-                break
-            digits += character
-        parts.append(int(digits or 0))
-    return tuple(parts + [0] * (3 - len(parts)))

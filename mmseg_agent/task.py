@@ -9,6 +9,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.runner import Runner
 from torch import nn
 
+from mmengine_agent.errors import Problem
 from mmengine_agent.export.modules import Exported
 from mmengine_agent.predict.classes import Classes
 from mmengine_agent.task import Task
@@ -35,7 +36,7 @@ class Segmentation(Task):
     def point_at(self, cfg: Config, flags: Any) -> Sequence[str] | None:
         return move.point_at(cfg, flags)
 
-    def data_problems(self, cfg: Config, splits: Sequence[str]) -> Iterator[str]:
+    def data_problems(self, cfg: Config, splits: Sequence[str]) -> Iterator[Problem]:
         return problems.data_problems(cfg, splits)
 
     def label_numbers(self, cfg: Config, names: tuple[str, ...]) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ import os
 # Before torch is imported: a pool of threads does not survive a fork, and tests fork.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import functools
 import random
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,13 @@ def seeded() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def metafiles_read_once() -> None:
+    """For a config that inherits from mmdet or mmseg mmengine reads hundreds of them, a second."""
+    if utils := sys.modules.get("mmengine.config.utils"):
+        utils.load = functools.cache(utils.load)
 
 
 @pytest.fixture(autouse=True)

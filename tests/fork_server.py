@@ -270,12 +270,24 @@ def become(request: dict[str, Any], files: Sequence[int]) -> None:
     exec(compile(script.read_bytes(), str(script), "exec"), main.__dict__)
 
 
+def read_metafiles() -> None:
+    """Read the hundreds that mmengine reads for each config that inherits from mmdet or mmseg."""
+    utils = sys.modules["mmengine.config.utils"]
+    load = functools.cache(utils.__dict__["load"])
+    utils.__dict__["load"] = load
+    for package in ("mmdet", "mmseg"):
+        folder = Path(str(sys.modules[package].__file__)).parent / ".mim"
+        for path in load(str(folder / "model-index.yml"))["Import"]:
+            load(os.path.join(folder, path))
+
+
 def main() -> None:
     """Import, serve, and be what each child is asked to be; the interpreter then ends as usual."""
     control = socket.socket(fileno=int(sys.argv[1]))
     sys.path[:] = [path for path in sys.path if Path(path) != Path(__file__).parent]
     for package in PACKAGES:
         importlib.import_module(package)
+    read_metafiles()
     threads = Path("/proc/self/task")
     assert not threads.exists() or len([*threads.iterdir()]) == 1, "threads do not survive a fork"
     gc.collect()

@@ -4,7 +4,7 @@ import math
 import subprocess
 import sys
 import zlib
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from agent_attention import AgentAttention, AgentPVT, AgentSwinTransformer
+from agent_attention.backbones.block import Block
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -27,6 +28,7 @@ SMALL: dict[str, tuple[int, ...]] = {
 SMALL_GRIDS = ((3, 4), (5, 4), (7, 7), (6, 8))
 SMALL_SWIN: dict[str, Any] = {"embed_dim": 8, "depths": (1, 2, 2, 2), "num_heads": (1, 2, 2, 4)}
 SWIN_TYPES = ("A", "1A1B", "B", "B")
+RATES = ["drop_rate", "attn_drop_rate", "drop_path_rate"]
 TABLES = ["an_bias", "ah_bias", "aw_bias", "na_bias", "ha_bias", "wa_bias"]
 
 
@@ -39,6 +41,16 @@ def small_swin(**arguments: Any) -> AgentSwinTransformer:
     """An Agent-Swin that runs in milliseconds, with seeded weights."""
     defaults = {"arch": SMALL_SWIN, "agent_shapes": SMALL_GRIDS, "attn_types": SWIN_TYPES}
     return seed_weights(AgentSwinTransformer(**{**defaults, **arguments}))
+
+
+# one row a family of ``BACKBONES``: the generic tests loop over these
+SMALL_BACKBONES: dict[str, Callable[..., Any]] = {"pvt": small_pvt, "swin": small_swin}
+SMALL_ARCHS: dict[str, dict[str, Any]] = {"pvt": SMALL, "swin": SMALL_SWIN}
+
+
+def blocks_of(model: nn.Module) -> list[Any]:
+    """All blocks, in order."""
+    return [module for module in model.modules() if isinstance(module, Block)]
 
 
 def agent_attention(**changes: Any) -> AgentAttention:
@@ -57,6 +69,19 @@ def weighted(outs: Iterable[Tensor]) -> Tensor:
     """A loss that depends on each value of each tensor, with a weight of its own."""
     losses = [(out * normal(13 + i, tuple(out.shape)).to(out)).sum() for i, out in enumerate(outs)]
     return torch.stack(losses).sum()
+
+
+def train_once(model: nn.Module, seed: int = 3) -> tuple[Tensor, ...]:
+    """Maps of two images in training mode, and gradients left in the parameters."""
+    torch.manual_seed(seed)
+    outs = model.train()(seeded_input(2, 64, 97))
+    losses = [(out * normal(13 + i, tuple(out.shape))).mean() for i, out in enumerate(outs)]
+    torch.stack(losses).sum().backward()
+    return outs
+
+
+def gradients(model: nn.Module) -> dict[str, Tensor | None]:
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
 class Largest(TorchDispatchMode):

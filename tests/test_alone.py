@@ -11,24 +11,21 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import SMALL, normal, run_without, seeded_input, small_pvt
+from helpers import SMALL, SMALL_ARCHS, normal, run_without, seeded_input, small_pvt
 from mmengine.logging import HistoryBuffer
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from torch import nn
 from torch.nn import functional as F
 
-from agent_attention import AgentAttention, AgentPVT, AgentSwinTransformer, load_backbone
-from agent_attention.backbones.base import Backbone
+from agent_attention import AgentAttention, AgentPVT, load_backbone
+from agent_attention.backbones import BACKBONES, Backbone
 from agent_attention.weights.read import CheckpointError
 
 ROOT = Path(__file__).parents[1]
-SWIN = {"embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2)}
-MODELS: list[tuple[type[Backbone], dict[str, Any]]] = [
-    (AgentPVT, SMALL),
-    (AgentSwinTransformer, SWIN),
-]
-both = pytest.mark.parametrize(("family", "arch"), MODELS, ids=["pvt", "swin"])
+models = pytest.mark.parametrize(
+    ("family", "arch"), [(BACKBONES[name], SMALL_ARCHS[name]) for name in BACKBONES], ids=BACKBONES
+)
 
 
 # --- an environment with torch alone
@@ -108,12 +105,12 @@ def test_an_example_prints_what_it_says_with_torch_alone(
 # --- features
 
 
-@both
+@models
 @pytest.mark.parametrize("out_indices", [(0, 1, 2, 3), (1, 3), (0,)])
 def test_features_are_known_before_there_are_maps(
     family: type[Backbone], arch: dict[str, Any], out_indices: tuple[int, ...]
 ) -> None:
-    model = family(arch, out_indices=out_indices).eval()
+    model = family(arch, out_indices=out_indices).eval()  # type: ignore[call-arg, arg-type]
     info = model.feature_info
     maps = model(seeded_input(1, 64, 96))
     assert [(c, 64 // s, 96 // s) for c, s, _ in info] == [tuple(map.shape[1:]) for map in maps]
@@ -123,9 +120,9 @@ def test_features_are_known_before_there_are_maps(
     assert [[*module.parameters()] != [] for module in modules] == [True] * len(info)
 
 
-@both
+@models
 def test_a_copy_is_the_same_model(family: type[Backbone], arch: dict[str, Any]) -> None:
-    model = family(arch).eval()
+    model = family(arch).eval()  # type: ignore[call-arg, arg-type]
     file = io.BytesIO()
     torch.save(model, file)
     file.seek(0)

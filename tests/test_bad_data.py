@@ -23,8 +23,7 @@ from mmengine_agent.data.checked_loading import CheckedLoading, check_loading
 from mmengine_agent.errors import BadSample
 from mmengine_agent.hooks.samples import BadSamplesHook, log_of, summary
 from mmengine_agent.preflight.keys import unread_keys
-from mmengine_agent.run.flags import add_training_flags
-from mmengine_agent.run.guard_flags import add_guard_flags, set_guards
+from mmengine_agent.run.flags import add_training_flags, set_guards
 from mmseg_agent.data.label_maps import require_plain
 
 __all__ = ["mmdet_hooks"]  # hooks that runs name
@@ -205,7 +204,6 @@ def test_what_a_worker_raises_has_no_traceback_in_its_text() -> None:
 def flags(*arguments: str) -> Any:
     parser = argparse.ArgumentParser()
     add_training_flags(parser)
-    add_guard_flags(parser)
     return parser.parse_args(arguments)
 
 

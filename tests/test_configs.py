@@ -2,8 +2,6 @@
 
 import copy
 import functools
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,23 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData, PixelData
+from recipe_tables import (
+    AUGMENTATION,
+    COCO_SCALE,
+    HEADS,
+    IMAGENET,
+    LOADING,
+    RECIPES,
+    SCHEDULES,
+    SHORT,
+    UNDECAYED,
+    Recipe,
+)
 from torch import Tensor, nn
+
+from agent_attention import AgentSwinTransformer
+from mmengine_agent import backbones as registered
+from mmengine_agent.config_walk import walk
 
 ROOT = Path(__file__).parents[1] / "configs"
 PATHS = sorted(p for p in ROOT.rglob("*.py") if "_base_" not in p.relative_to(ROOT).parts)
@@ -23,203 +37,13 @@ ADAPTERS = {"mmdet": "mmdet_agent", "mmseg": "mmseg_agent"}
 BACKBONES = {"pvt": "AgentPVT", "swin": "AgentSwinTransformer"}
 ARCHS = {"t": "tiny", "s": "small", "m": "medium", "l": "large", "b": "base"}
 GRIDS = {
-    "pvt": [(12, 12), (16, 16), (28, 28), (28, 28)],
-    "swin": [(9, 9), (12, 12), (14, 14), (7, 7)],
+    "pvt": {(12, 12), (16, 16), (28, 28)},
+    "swin": {(9, 9), (12, 12), (14, 14), (7, 7)},
 }
 SIZE = 64  # side of the images, in pixels
-
-# What the authors published: lr, weight decay, drop path, parameters in millions, scores.
-PUBLISHED = """
-agent_pvt/mask-rcnn_agent-pvt-t_fpn_1x_coco                  2e-4  1e-4  0.1   31  41.4 38.7
-agent_pvt/mask-rcnn_agent-pvt-s_fpn_1x_coco                  2e-4  1e-4  0.2   40  44.5 41.2
-agent_pvt/mask-rcnn_agent-pvt-m_fpn_1x_coco                  2e-4  1e-4  0.1   56  45.9 42.0
-agent_pvt/mask-rcnn_agent-pvt-l_fpn_1x_coco                  2e-4  1e-4  0.2   68  46.9 42.8
-agent_pvt/retinanet_agent-pvt-t_fpn_1x_coco                  1e-4  1e-4  0.1   21  40.3
-agent_pvt/retinanet_agent-pvt-s_fpn_1x_coco                  1e-4  1e-4  0.1   30  44.1
-agent_pvt/retinanet_agent-pvt-m_fpn_1x_coco                  1e-4  1e-4  0.2   46  45.8
-agent_pvt/retinanet_agent-pvt-l_fpn_1x_coco                  1e-4  1e-4  0.3   58  46.8
-agent_swin/mask-rcnn_agent-swin-t_fpn_1x_coco                1e-4  0.05  0.1   48  44.6 40.7
-agent_swin/mask-rcnn_agent-swin-s_fpn_1x_coco                1e-4  0.05  0.1   69  47.2 42.7
-agent_swin/mask-rcnn_agent-swin-t_fpn_3x_coco                1e-4  0.05  0.1   48  47.3 42.7
-agent_swin/mask-rcnn_agent-swin-s_fpn_3x_coco                1e-4  0.05  0.1   69  48.9 43.8
-agent_swin/cascade-mask-rcnn_agent-swin-t_fpn_1x_coco        1e-4  0.05  0.1   86  49.2 42.7
-agent_swin/cascade-mask-rcnn_agent-swin-t_fpn_3x_coco        1e-4  0.05  0.1   86  51.4 44.5
-agent_swin/cascade-mask-rcnn_agent-swin-s_fpn_3x_coco        1e-4  0.05  0.1  107  52.6 45.5
-agent_swin/cascade-mask-rcnn_agent-swin-b_fpn_3x_coco        1e-4  0.05  0.4  145  52.6 45.3
-agent_pvt/fpn_agent-pvt-t_8xb2-40k_ade20k-512x512            2e-4  1e-4  0.1   15  40.18 51.76
-agent_pvt/fpn_agent-pvt-s_8xb2-40k_ade20k-512x512            2e-4  1e-4  0.1   24  44.18 56.17
-agent_pvt/fpn_agent-pvt-m_8xb2-40k_ade20k-512x512            2e-4  1e-4  0.2   40  44.30 56.42
-agent_pvt/fpn_agent-pvt-l_8xb2-40k_ade20k-512x512            2e-4  1e-4  0.1   52  46.52 58.50
-agent_swin/upernet_agent-swin-t_8xb2-160k_ade20k-512x512     6e-5  0.01  0.3   61  46.68 58.53
-agent_swin/upernet_agent-swin-s_8xb2-160k_ade20k-512x512     6e-5  0.01  0.3   81  48.08 59.78
-agent_swin/upernet_agent-swin-b_8xb2-160k_ade20k-512x512     6e-5  0.01  0.5  121  48.73 60.01
-"""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A row of what is published; ``model`` is such as ('mask-rcnn', 'pvt', 't', '1x')."""
-
-    name: str
-    lr: float
-    weight_decay: float
-    drop_path: float
-    parameters: int
-    scores: tuple[str, ...]
-
-    @functools.cached_property
-    def model(self) -> tuple[str, ...]:
-        found = re.search(r"/(.+)_agent-(\w+)-(\w)_(?:fpn|8xb2)[_-]([0-9a-z]+)_", self.name)
-        assert found is not None
-        return found.groups()
-
-
-def recipes() -> Iterator[Recipe]:
-    for row in PUBLISHED.split("\n")[1:-1]:
-        name, lr, weight_decay, drop_path, parameters, *scores = row.split()
-        rates = (float(lr), float(weight_decay), float(drop_path))
-        yield Recipe(name, *rates, int(parameters), tuple(scores))
-
-
-RECIPES = {recipe.name: recipe for recipe in recipes()}
-SHORT = {  # the short door to a recipe, and the parameters of its model in millions
-    "agent_pvt_maskrcnn": ("agent_pvt/mask-rcnn_agent-pvt-t_fpn_1x_coco", 31.2),
-    "agent_pvt_semantic_fpn": ("agent_pvt/fpn_agent-pvt-t_8xb2-40k_ade20k-512x512", 15.3),
-}
-
-UNDECAYED = ["absolute_pos_embed", "relative_position_bias_table", "norm"]
-UNDECAYED += ["an_bias", "na_bias", "ah_bias", "aw_bias", "ha_bias", "wa_bias"]
-
-
-def warm_up(factor: float, end: int) -> dict[str, Any]:
-    return {
-        "type": "LinearLR",
-        "start_factor": factor,
-        "by_epoch": False,
-        "begin": 0,
-        "end": end,
-    }
-
-
-def steps(end: int, *milestones: int) -> dict[str, Any]:
-    where = {"begin": 0, "end": end, "by_epoch": True, "milestones": list(milestones)}
-    return {"type": "MultiStepLR", "gamma": 0.1, **where}
-
-
-def poly(power: float, begin: int, end: int) -> dict[str, Any]:
-    where = {"begin": begin, "end": end, "by_epoch": False}
-    return {"type": "PolyLR", "power": power, "eta_min": 0.0, **where}
-
-
-SCHEDULES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
-    "1x": ({"max_epochs": 12}, [warm_up(0.001, 500), steps(12, 8, 11)]),
-    "3x": ({"max_epochs": 36}, [warm_up(0.001, 500), steps(36, 27, 33)]),
-    "40k": ({"max_iters": 40000}, [poly(0.9, 0, 40000)]),
-    "160k": ({"max_iters": 160000}, [warm_up(1e-6, 1500), poly(1.0, 1500, 160000)]),
-}
-
-FLIP = {"type": "RandomFlip", "prob": 0.5}
-COCO_SCALE = {"type": "Resize", "scale": (1333, 800), "keep_ratio": True}
-DETR_SCALES = {
-    "type": "RandomChoiceResize",
-    "scales": [(short, 1333) for short in (*range(480, 800, 32), 800)],
-    "keep_ratio": True,
-}
-AUGMENTATION = {
-    "pvt coco": [COCO_SCALE, FLIP],
-    "swin coco": [
-        FLIP,
-        {
-            "type": "RandomChoice",
-            "transforms": [
-                [DETR_SCALES],
-                [
-                    {**DETR_SCALES, "scales": [(400, 1333), (500, 1333), (600, 1333)]},
-                    {
-                        "type": "RandomCrop",
-                        "crop_type": "absolute_range",
-                        "crop_size": (384, 600),
-                        "allow_negative_crop": True,
-                    },
-                    DETR_SCALES,
-                ],
-            ],
-        },
-    ],
-    "ade": [
-        {
-            "type": "RandomResize",
-            "scale": (2048, 512),
-            "ratio_range": (0.5, 2.0),
-            "keep_ratio": True,
-        },
-        {"type": "RandomCrop", "crop_size": (512, 512), "cat_max_ratio": 0.75},
-        FLIP,
-        {"type": "PhotoMetricDistortion"},
-    ],
-}
-LOADING = {"LoadImageFromFile", "LoadAnnotations", "PackDetInputs", "PackSegInputs"}
-IMAGENET = {
-    "mean": [123.675, 116.28, 103.53],
-    "std": [58.395, 57.12, 57.375],
-    "bgr_to_rgb": True,
-}
-HEADS: dict[str, dict[str, Any]] = {
-    "mask-rcnn": {
-        "type": "MaskRCNN",
-        "roi_head.bbox_head.num_classes": 80,
-        "roi_head.mask_head.num_classes": 80,
-        "data_preprocessor.pad_size_divisor": 32,
-    },
-    "cascade-mask-rcnn": {
-        "type": "CascadeRCNN",
-        "roi_head.bbox_head.*.type": ["ConvFCBBoxHead"] * 3,
-        "roi_head.bbox_head.*.num_classes": [80] * 3,
-        "roi_head.bbox_head.*.num_shared_convs": [4] * 3,
-        "roi_head.bbox_head.*.num_shared_fcs": [1] * 3,
-        "roi_head.bbox_head.*.norm_cfg.type": ["SyncBN"] * 3,
-        "roi_head.bbox_head.*.reg_class_agnostic": [False] * 3,
-        "roi_head.bbox_head.*.reg_decoded_bbox": [True] * 3,
-        "roi_head.bbox_head.*.loss_bbox": [{"type": "GIoULoss", "loss_weight": 10.0}] * 3,
-        "roi_head.bbox_head.*.bbox_coder.target_stds": [
-            [0.1, 0.1, 0.2, 0.2],
-            [0.05, 0.05, 0.1, 0.1],
-            [0.033, 0.033, 0.067, 0.067],
-        ],
-        "roi_head.mask_head.num_classes": 80,
-        "data_preprocessor.pad_size_divisor": 32,
-    },
-    "retinanet": {
-        "type": "RetinaNet",
-        "bbox_head.num_classes": 80,
-        "neck.start_level": 1,
-        "neck.add_extra_convs": "on_input",
-        "data_preprocessor.pad_size_divisor": 32,
-    },
-    "fpn": {
-        "type": "EncoderDecoder",
-        "decode_head.type": "FPNHead",
-        "decode_head.num_classes": 150,
-        "data_preprocessor.size": (512, 512),
-        "data_preprocessor.seg_pad_val": 255,
-        "test_cfg": {"mode": "whole"},
-    },
-    "upernet": {
-        "type": "EncoderDecoder",
-        "decode_head.type": "UPerHead",
-        "decode_head.num_classes": 150,
-        "decode_head.channels": 512,
-        "decode_head.pool_scales": (1, 2, 3, 6),
-        "auxiliary_head.type": "FCNHead",
-        "auxiliary_head.num_classes": 150,
-        "auxiliary_head.channels": 256,
-        "auxiliary_head.in_index": 2,
-        "auxiliary_head.loss_decode.loss_weight": 0.4,
-        "data_preprocessor.size": (512, 512),
-        "data_preprocessor.seg_pad_val": 255,
-        "test_cfg": {"mode": "whole"},
-    },
-}
+# one of each head on each family of backbones, the smallest; the others differ in size alone
+RUN = {recipe.model[:2]: recipe.name for recipe in reversed(RECIPES.values())}
+RUN = [*RUN.values(), *(name for name in NAMES if name.startswith("demo/"))]
 
 
 # ---- configs and models ----
@@ -250,36 +74,33 @@ def find(node: Any, key: str) -> Any:
     return find(node[first], rest) if rest else node[first]
 
 
-def task(recipe: Recipe) -> str:
-    return "coco" if recipe.name.endswith("coco") else "ade"
-
-
 @dataclass(frozen=True)
 class Built:
     """A config and the model of it."""
 
-    name: str
     cfg: Config
     model: Any
 
 
-@pytest.fixture(scope="module", params=NAMES)
-def built(request: pytest.FixtureRequest) -> Built:
-    """The model of each config, as mmengine's Runner builds it: from the registry of its scope."""
-    cfg = copy.deepcopy(load(request.param))
+def build(name: str, device: str) -> Built:
+    """A config's model as mmengine's Runner builds it: from the registry of its scope."""
+    cfg = copy.deepcopy(load(name))
     few_proposals(cfg.model)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device(device):
+        return Built(cfg, MODELS.build(cfg.model))
+
+
+@pytest.fixture(scope="module", params=RUN)
+def built(request: pytest.FixtureRequest) -> Built:
     torch.manual_seed(0)
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        return Built(request.param, cfg, MODELS.build(cfg.model))
+    return build(request.param, "cpu")
 
 
-def few_proposals(node: Any) -> None:
+def few_proposals(model: Any) -> None:
     """Thin out what detectors sample, in place: heads for a thousand boxes are slow on a CPU."""
-    for key, child in node.items() if isinstance(node, dict) else enumerate(node):
-        if key in ("nms_pre", "max_per_img", "num") and child:
-            node[key] = min(child, 24)
-        elif isinstance(child, dict | list):
-            few_proposals(child)
+    for _, node in walk(model):
+        for key in {"nms_pre", "max_per_img", "num"} & node.keys():
+            node[key] = min(node[key], 24)
 
 
 def detection_sample() -> Any:
@@ -322,15 +143,6 @@ def packed_batch(built: Built, training: bool) -> dict[str, Any]:
     return built.model.data_preprocessor(batch, training=training)
 
 
-def backbones(node: Any) -> Iterator[dict[str, Any]]:
-    """Every backbone of a model config, wherever it is."""
-    for child in node.values() if isinstance(node, dict) else node:
-        if isinstance(child, dict | list):
-            yield from backbones(child)
-    if isinstance(node, dict) and isinstance(node.get("backbone"), dict):
-        yield node["backbone"]
-
-
 # ---- every config ----
 
 
@@ -340,27 +152,38 @@ def test_every_config_is_a_recipe_a_short_door_or_a_demo() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_config_imports_its_adapter(name: str) -> None:
+def test_a_config_imports_its_adapter_and_its_backbone_has_no_classes(name: str) -> None:
     cfg = load(name)
-    assert cfg.custom_imports.to_dict() == {
-        "imports": [ADAPTERS[cfg.default_scope]],
-        "allow_failed_imports": False,
-    }
+    adapter = {"imports": [ADAPTERS[cfg.default_scope]], "allow_failed_imports": False}
+    assert cfg.custom_imports.to_dict() == adapter
+    found = [node["backbone"] for _, node in walk(cfg.model) if "backbone" in node]
+    assert found and not any("num_classes" in backbone for backbone in found)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_backbone_has_classes(name: str) -> None:
-    found = list(backbones(plain(name)["model"]))
-    assert found
-    assert not any("num_classes" in backbone for backbone in found)
+def test_a_model_has_the_published_size_and_agents(name: str) -> None:
+    """Built without memory for its weights; its backbone is the one of our registry."""
+    built = build(name, "meta")
+    backbone = built.model.backbone
+    assert type(backbone) is getattr(registered, built.cfg.model.backbone.type)
+    taken = built.model.neck if built.model.with_neck else built.model.decode_head
+    assert [*taken.in_channels] == backbone.feature_info.channels()
+    millions = sum(parameter.numel() for parameter in built.model.parameters()) / 1e6
+    if name.startswith("demo/"):
+        assert millions < 40
+        return
+    recipe = RECIPES[SHORT.get(name, (name, None))[0]]
+    assert abs(millions - recipe.parameters) < 1  # not all are rounded: 121.6 is published as 121
+    if name in SHORT:
+        assert round(millions, 1) == SHORT[name][1]
+    grids = agent_grids(backbone)
+    assert grids <= GRIDS[recipe.model[1]] and len(grids) >= 2
 
 
-def test_a_backbone_comes_from_the_registry_of_the_adapter(built: Built) -> None:
-    from mmengine_agent import backbones as registered
-
-    kind = built.cfg.model.backbone.type
-    assert kind in BACKBONES.values()
-    assert type(built.model.backbone) is getattr(registered, kind)
+def agent_grids(backbone: nn.Module) -> set[tuple[int, int]]:
+    """The agent grids of all blocks of a backbone."""
+    shapes = (getattr(module, "agent_shape", None) for module in backbone.modules())
+    return {tuple(shape) for shape in shapes if shape is not None}
 
 
 def test_a_loss_step_reaches_the_first_layer(built: Built) -> None:
@@ -401,26 +224,6 @@ def check_labels(labels: Tensor, model: Any) -> None:
     assert 0 <= labels.min() <= labels.max() < model.decode_head.num_classes
 
 
-def test_a_model_has_the_published_size_and_agents(built: Built) -> None:
-    millions = sum(parameter.numel() for parameter in built.model.parameters()) / 1e6
-    if built.name.startswith("demo/"):
-        assert millions < 40
-        return
-    recipe = RECIPES[SHORT.get(built.name, (built.name, None))[0]]
-    assert abs(millions - recipe.parameters) < 1  # not all are rounded: 121.6 is published as 121
-    if built.name in SHORT:
-        assert round(millions, 1) == SHORT[built.name][1]
-    grids = set(GRIDS[recipe.model[1]])
-    assert agent_grids(built.model.backbone) <= grids
-    assert len(agent_grids(built.model.backbone)) >= 2
-
-
-def agent_grids(backbone: nn.Module) -> set[tuple[int, int]]:
-    """The agent grids of all blocks of a backbone."""
-    shapes = (getattr(module, "agent_shape", None) for module in backbone.modules())
-    return {tuple(shape) for shape in shapes if shape is not None}
-
-
 # ---- the recipes ----
 
 
@@ -442,7 +245,7 @@ def test_a_backbone_is_the_published_one(recipe: Recipe) -> None:
     }
 
 
-def test_the_optimizer_is_the_published_one(recipe: Recipe) -> None:
+def test_the_optimizer_and_the_batch_are_the_published_ones(recipe: Recipe) -> None:
     rates = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
     # dicts in whole: no clipping, and per-parameter settings for Swin alone
     wanted: dict[str, Any] = {"type": "OptimWrapper", "optimizer": {"type": "AdamW", **rates}}
@@ -450,7 +253,10 @@ def test_the_optimizer_is_the_published_one(recipe: Recipe) -> None:
         wanted["optimizer"]["betas"] = (0.9, 0.999)
         undecayed = {name: {"decay_mult": 0.0} for name in UNDECAYED}
         wanted["paramwise_cfg"] = {"custom_keys": undecayed}
-    assert plain(recipe.name)["optim_wrapper"] == wanted
+    cfg = plain(recipe.name)
+    assert cfg["optim_wrapper"] == wanted
+    assert cfg["train_dataloader"]["batch_size"] == 2
+    assert cfg["auto_scale_lr"] == {"enable": False, "base_batch_size": 16}
 
 
 def test_the_schedule_is_the_published_one(recipe: Recipe) -> None:
@@ -458,46 +264,32 @@ def test_the_schedule_is_the_published_one(recipe: Recipe) -> None:
     length, schedulers = SCHEDULES[recipe.model[3]]
     assert cfg["param_scheduler"] == schedulers
     assert length.items() <= cfg["train_cfg"].items()
-    loop = "EpochBasedTrainLoop" if task(recipe) == "coco" else "IterBasedTrainLoop"
+    loop = "EpochBasedTrainLoop" if recipe.task == "coco" else "IterBasedTrainLoop"
     assert cfg["train_cfg"]["type"] == loop
 
 
-def test_the_batch_is_the_published_one(recipe: Recipe) -> None:
+def test_images_are_prepared_as_published(recipe: Recipe) -> None:
     cfg = plain(recipe.name)
-    assert cfg["train_dataloader"]["batch_size"] == 2
-    assert cfg["auto_scale_lr"] == {"enable": False, "base_batch_size": 16}
+    augmentation = AUGMENTATION["ade" if recipe.task == "ade" else f"{recipe.model[1]} coco"]
+    scale = COCO_SCALE["scale"] if recipe.task == "coco" else (2048, 512)
+    for split, steps in (("train", augmentation), ("test", [{**COCO_SCALE, "scale": scale}])):
+        pipeline = cfg[f"{split}_dataloader"]["dataset"]["pipeline"]
+        assert [step for step in pipeline if step["type"] not in LOADING] == steps
+    preprocessor = cfg["model"]["data_preprocessor"]
+    assert {key: preprocessor[key] for key in IMAGENET} == IMAGENET
 
 
-def test_the_augmentation_is_the_published_one(recipe: Recipe) -> None:
-    pipeline = plain(recipe.name)["train_dataloader"]["dataset"]["pipeline"]
-    found = [step for step in pipeline if step["type"] not in LOADING]
-    _, family, _, _ = recipe.model
-    assert found == AUGMENTATION["ade" if task(recipe) == "ade" else f"{family} coco"]
-
-
-def test_images_are_tested_at_the_published_scale(recipe: Recipe) -> None:
-    pipeline = plain(recipe.name)["test_dataloader"]["dataset"]["pipeline"]
-    found = [step for step in pipeline if step["type"] not in LOADING]
-    scale = COCO_SCALE["scale"] if task(recipe) == "coco" else (2048, 512)
-    assert found == [{**COCO_SCALE, "scale": scale}]
-
-
-def test_the_data_are_the_published_ones(recipe: Recipe) -> None:
+def test_the_data_and_the_scores_are_the_published_ones(recipe: Recipe) -> None:
     cfg = plain(recipe.name)
-    kind = {"coco": "CocoDataset", "ade": "ADE20KDataset"}[task(recipe)]
+    kind = {"coco": "CocoDataset", "ade": "ADE20KDataset"}[recipe.task]
     for split in ("train", "val", "test"):
         dataset = cfg[f"{split}_dataloader"]["dataset"]
         assert dataset["type"] == kind
         for step in dataset["pipeline"]:
             if kind == "ADE20KDataset" and step["type"] == "LoadAnnotations":
                 assert step["reduce_zero_label"] is True
-    preprocessor = cfg["model"]["data_preprocessor"]
-    assert {key: preprocessor[key] for key in IMAGENET} == IMAGENET
-
-
-def test_the_scores_are_of_the_published_kinds(recipe: Recipe) -> None:
-    evaluator = plain(recipe.name)["test_evaluator"]
-    if task(recipe) == "ade":
+    evaluator = cfg["test_evaluator"]
+    if recipe.task == "ade":
         assert evaluator["iou_metrics"] == ["mIoU"]
     else:
         metric = evaluator["metric"]  # a name or a list of names
@@ -514,7 +306,7 @@ def test_the_heads_are_the_published_ones(recipe: Recipe) -> None:
 def test_a_recipe_says_its_command_and_its_published_scores(recipe: Recipe) -> None:
     text = (ROOT / f"{recipe.name}.py").read_text()
     assert f"bash tools/dist_train.sh configs/{recipe.name}.py 8\n" in text
-    kinds = ("box AP", "mask AP") if task(recipe) == "coco" else ("mIoU", "mAcc")
+    kinds = ("box AP", "mask AP") if recipe.task == "coco" else ("mIoU", "mAcc")
     scores = ", ".join(f"{score} {kind}" for score, kind in zip(recipe.scores, kinds, strict=False))
     assert f"# Expected: {scores} (reported by the authors" in text
     assert f"# Cost: {recipe.parameters} M parameters, " in text
@@ -527,8 +319,6 @@ def test_a_short_door_leads_to_its_recipe(name: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n in RECIPES if RECIPES[n].model[1:3] == ("swin", "t")])
 def test_what_is_not_decayed_are_parameters(name: str) -> None:
-    from agent_attention import AgentSwinTransformer
-
     names = [f"backbone.{name}" for name, _ in AgentSwinTransformer("tiny").named_parameters()]
     keys = load(name).optim_wrapper.paramwise_cfg.custom_keys
     without = {key for key in keys if not any(key in each for each in names)}

@@ -27,7 +27,7 @@ from mmengine_agent.data.faults import KINDS
 from mmengine_agent.data.user_data import DataFlags, point_at
 from mmengine_agent.errors import BadSample
 from mmengine_agent.hooks.samples import BadSamplesHook
-from mmengine_agent.run.guard_flags import guard_loading
+from mmengine_agent.run.flags import guard_loading
 
 FORMATS = ("coco", "ade")
 

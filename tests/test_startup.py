@@ -3,7 +3,7 @@
 import copy
 import json
 import shutil
-import sys
+from argparse import ArgumentParser
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache
@@ -15,24 +15,26 @@ import mmdet
 import mmseg
 import pytest
 import torch
-import train
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from tool_runs import CONFIGS, TASKS, python, refusal
 
 from mmengine_agent.data.user_data import DataFlags, point_at
 from mmengine_agent.errors import UserError
-from mmengine_agent.preflight import machine as run_checks
 from mmengine_agent.preflight.checks import require_ready
 from mmengine_agent.preflight.keys import unread_keys
+from mmengine_agent.preflight.machine import loader_problems, work_dir_problems
 from mmengine_agent.preflight.model import class_problems
+from mmengine_agent.run import train
+from mmengine_agent.run.flags import add_training_flags
+from mmengine_agent.run.setup import add_common_flags
 from mmengine_agent.task import task_of
 
 OURS = sorted(path for path in CONFIGS.rglob("*.py") if "_base_" not in path.parts)
 STOCK = [Path(str(package.__file__)).parent / ".mim/configs" for package in (mmdet, mmseg)]
 EVERY = 30  # of the stock configs: more than a thousand
 # keys of stock configs that really nothing reads, and classes that really differ
-TRUE = ("eval_mode", "force_grad_on_level", "config: models", "names 21 classes")
+TRUE = ("force_grad_on_level", "config: models", "names 21 classes")
 
 
 @cache
@@ -56,8 +58,8 @@ def test_there_is_no_false_alarm(path: Path) -> None:
 
 
 def test_there_is_no_false_alarm_over_stock_configs() -> None:
-    """A sample of them; when this was written, all were looked at."""
-    looked = 0
+    """Of a sample of them; `docs/misbehaving_data.md` says what was found in all."""
+    count = 0
     for folder in STOCK:
         found = (path for path in sorted(folder.rglob("*.py")) if "_base_" not in path.parts)
         for path in list(found)[::EVERY]:
@@ -67,14 +69,14 @@ def test_there_is_no_false_alarm_over_stock_configs() -> None:
                 continue
             if "model" in cfg:
                 init_default_scope(cfg.get("default_scope") or folder.parts[-3])
-                told = [each for each in alarms(cfg) if not any(true in each for true in TRUE)]
-                assert told == [], path
-                looked += 1
-    assert looked > 1000 / EVERY
+                false = [each for each in alarms(cfg) if not any(true in each for true in TRUE)]
+                assert false == [], path
+                count += 1
+    assert count > 1000 / EVERY
 
 
 def alarms(cfg: Config) -> list[str]:
-    return [*unread_keys(cfg, {}), *class_problems(cfg)]
+    return [*unread_keys(cfg, {}), *(problem.text for problem in class_problems(cfg))]
 
 
 class Slip(NamedTuple):
@@ -95,6 +97,8 @@ SLIPS = [
     Slip("optim_wrapper.paramwise_cfg.norm_decay_mul", "norm_decay_mult"),
     Slip("model.backbone.agent_shape_s", "agent_shapes"),
     Slip("model.test_cfg.rcnn.score_thrr", "score_thr"),
+    Slip("model.test_cfg.rcnn.score_threshold", "score_thr"),
+    Slip("model.neck.out_chanels", "out_channels"),
     Slip("model.train_cfg.rpn_proposal.nms_prre", "nms_pre"),
     Slip("default_hooks.checkpoint.max_keep_ckpt", "max_keep_ckpts"),
     Slip("default_hooks.chekpoint", "checkpoint", {"interval": 2}),
@@ -107,11 +111,33 @@ SLIPS = [
 ]
 
 
-@pytest.mark.parametrize("slip", SLIPS, ids=lambda slip: slip.key)
-def test_a_slip_is_named_with_what_was_meant(slip: Slip) -> None:
-    found = list(unread_keys(read(CONFIGS / TASKS[slip.task].config, {slip.key: slip.value}), {}))
-    assert len(found) == 1, found
-    assert slip.key in found[0] and f"did you mean {slip.meant}?" in found[0]
+@pytest.mark.parametrize("task", TASKS)
+def test_slips_are_named_with_what_was_meant(task: str, tmp_path: Path) -> None:
+    """In ``--cfg-options``, and in a file that inherits; there, lists are replaced as a whole."""
+    slips = [slip for slip in SLIPS if slip.task == task]
+    base, options = CONFIGS / TASKS[task].config, {slip.key: slip.value for slip in slips}
+    require_named(slips, list(unread_keys(read(base, options), options)))
+
+    slips = [slip for slip in slips if ".0." not in slip.key]
+    own = Config()
+    own.merge_from_dict({slip.key: slip.value for slip in slips})
+    settings = {"_base_": str(base), **own.to_dict()}
+    path = tmp_path / "own.py"
+    path.write_text("".join(f"{name} = {value!r}\n" for name, value in settings.items()))
+    require_named(slips, list(unread_keys(read(path), {})))
+
+
+def test_bases_that_are_computed_are_no_fault(tmp_path: Path) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(f"_base_ = [{str(CONFIGS / TASKS['detection'].config)!r}] + []\n")
+    assert list(unread_keys(read(path), {})) == []
+
+
+def require_named(slips: list[Slip], found: list[str]) -> None:
+    for slip in slips:
+        (text,) = (each for each in found if f"config: {slip.key}: " in each)
+        assert f"did you mean {slip.meant}?" in text
+    assert len(found) == len(slips)
 
 
 def test_an_option_that_comes_too_late_is_named() -> None:
@@ -120,8 +146,8 @@ def test_an_option_that_comes_too_late_is_named() -> None:
     found = list(unread_keys(read(CONFIGS / TASKS["detection"].config, options), options))
     assert len(found) == 2
     places = ("train_dataloader.dataset", "train_cfg")
-    for told, name, place in zip(found, options, places, strict=False):
-        assert f"{name}: nothing reads it any more; what counts is {place}.{name}" in told
+    for text, name, place in zip(found, options, places, strict=False):
+        assert f"{name}: nothing reads it any more; what counts is {place}.{name}" in text
 
 
 def test_variables_of_a_file_are_no_slips() -> None:
@@ -144,18 +170,24 @@ def own(task: str, data: Path, folder: Path, options: dict[str, Any] | None = No
 
 
 def spoilt(data: Path, folder: Path, spoil: Callable[[Any], Any]) -> list[str]:
-    """What is said of a demo set whose training annotations were changed."""
+    """What is found in a demo set whose training annotations were changed."""
     cfg = own("detection", data, folder)
     path = folder / "set/annotations/instances_train2017.json"
     content = json.loads(path.read_text())
     path.write_text(json.dumps([] if spoil(content) == "a list" else content))
-    return list(task_of(cfg).data_problems(cfg, ("train", "val")))
+    return data_problems(cfg)
+
+
+def data_problems(cfg: Config) -> list[str]:
+    found = list(task_of(cfg).data_problems(cfg, ("train", "val")))
+    assert all(problem.fatal for problem in found)
+    return [problem.text for problem in found]
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_good_set_has_no_problems(task: str, data: Path, tmp_path: Path) -> None:
     cfg = own(task, data, tmp_path)
-    assert list(task_of(cfg).data_problems(cfg, ("train", "val"))) == []
+    assert data_problems(cfg) == []
     require_ready(cfg)
     assert not (tmp_path / "work").exists()  # checks leave nothing behind
 
@@ -209,7 +241,7 @@ SPOILT: dict[str, tuple[Callable[[Any], Any], str]] = {
 
 
 @pytest.mark.parametrize("what", SPOILT)
-def test_annotations_that_cannot_be_trained_on_are_told(
+def test_annotations_that_cannot_be_trained_on_are_named(
     what: str, data: Path, tmp_path: Path
 ) -> None:
     spoil, words = SPOILT[what]
@@ -231,19 +263,19 @@ def test_what_mmdet_bears_stops_nothing(data: Path, tmp_path: Path) -> None:
     assert spoilt(data, tmp_path, spoil) == []
 
 
-def test_labels_that_lack_are_told(data: Path, tmp_path: Path) -> None:
+def test_labels_that_are_missing_are_named(data: Path, tmp_path: Path) -> None:
     cfg = own("segmentation", data, tmp_path)
     labels = sorted((tmp_path / "set/annotations/training").iterdir())
     labels[1].unlink()
-    (found,) = task_of(cfg).data_problems(cfg, ("train", "val"))
+    (found,) = data_problems(cfg)
     assert "1 of 9 images have no label map" in found and labels[1].name in found
 
 
-def test_images_of_another_ending_are_told(data: Path, tmp_path: Path) -> None:
+def test_images_of_another_ending_are_found(data: Path, tmp_path: Path) -> None:
     """Training would wait for its first image without end."""
     cfg = own("segmentation", data, tmp_path)
     cfg.train_dataloader.dataset.img_suffix = ".tif"
-    (found,) = task_of(cfg).data_problems(cfg, ("train", "val"))
+    (found,) = data_problems(cfg)
     assert "no image ends in .tif (there: 9 .jpg)" in found
 
 
@@ -254,9 +286,9 @@ def test_images_of_another_ending_are_told(data: Path, tmp_path: Path) -> None:
         ("segmentation", "model.decode_head.num_classes"),
     ],
 )
-def test_a_head_for_another_number_of_classes_is_told(task: str, key: str) -> None:
+def test_a_head_for_another_number_of_classes_is_found(task: str, key: str) -> None:
     (found,) = class_problems(read(CONFIGS / TASKS[task].config, {key: 77}))
-    assert f"{key} is 77" in found and "names" in found
+    assert f"{key} is 77" in found.text and "names" in found.text
 
 
 # ---- checkpoint, work directory, workers, all at once
@@ -274,43 +306,24 @@ def test_a_checkpoint_of_another_model_is_not_resumed(data: Path, tmp_path: Path
         require_ready(cfg)
 
 
-def test_a_file_in_the_way_of_the_work_directory_is_told(data: Path, tmp_path: Path) -> None:
+def test_a_work_directory_that_cannot_be_written_is_found(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    (found,) = run_checks.space_problems(Config({"work_dir": str(tmp_path / "file/work")}), 1)
-    assert "is a file" in found
+    (found,) = work_dir_problems(Config({"work_dir": str(tmp_path / "file/work")}))
+    assert "is a file" in found.text
+    (found,) = work_dir_problems(Config({"work_dir": "/proc/work"}))
+    assert "/proc cannot be written" in found.text
+    assert list(work_dir_problems(Config({"work_dir": str(tmp_path / "new/work")}))) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize(("free", "fits"), [(10**6, False), (10**12, True)])
-def test_room_for_the_checkpoints_is_wanted(
-    free: int, fits: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    usage = shutil.disk_usage(tmp_path)._replace(free=free)
-    monkeypatch.setattr(run_checks.shutil, "disk_usage", lambda path: usage)
-    cfg = read(OURS[0])
-    cfg.work_dir = str(tmp_path)
-    assert (list(run_checks.space_problems(cfg, 10**6)) == []) == fits
-    with (tmp_path / "epoch_1.pth").open("wb") as file:
-        file.truncate(10**10)  # of a run that goes on, which takes no room here
-    assert list(run_checks.space_problems(cfg, 10**6)) == []
-
-
-def test_checkpoints_are_counted_as_the_hook_keeps_them() -> None:
-    cfg = read(CONFIGS / "agent_pvt/mask-rcnn_agent-pvt-t_fpn_1x_coco.py")
-    assert run_checks.checkpoints_to_come(cfg) == 12
-    cfg.default_hooks.checkpoint.update(interval=5, save_best="auto")
-    assert run_checks.checkpoints_to_come(cfg) == 4
-    cfg.default_hooks.checkpoint.update(interval=1, max_keep_ckpts=2)
-    assert run_checks.checkpoints_to_come(cfg) == 4  # the third is whole before the first goes
-
-
-def test_workers_that_torch_refuses_are_told() -> None:
+def test_workers_that_torch_refuses_are_found() -> None:
     options = {"train_dataloader.num_workers": 0, "train_dataloader.persistent_workers": True}
     cfg = read(CONFIGS / TASKS["detection"].config, options)
-    (found,) = run_checks.loader_problems(cfg)
-    assert "persistent_workers needs workers" in found
+    (found,) = loader_problems(cfg)
+    assert "persistent_workers needs workers" in found.text
 
 
-def test_everything_is_told_at_once(data: Path, tmp_path: Path) -> None:
+def test_everything_is_reported_at_once(data: Path, tmp_path: Path) -> None:
     root = tmp_path / "set"
     shutil.copytree(data / "ade", root)
     next((root / "annotations/training").iterdir()).unlink()
@@ -331,9 +344,12 @@ def test_the_checks_can_be_left_out(
 ) -> None:
     words = ["--data-root", str(data / "coco"), "--work-dir", str(tmp_path)]
     words += ["--cfg-options", "train_dataloader.batchsize=2", *([] if checks else ["--no-checks"])]
+    parser = ArgumentParser()
+    parser.set_defaults(config=str(CONFIGS / TASKS["detection"].config), resume=None)
+    add_training_flags(parser)
+    add_common_flags(parser)
     runner = mock.Mock()
-    monkeypatch.setattr(sys, "argv", ["train.py", str(CONFIGS / TASKS["detection"].config), *words])
     monkeypatch.setattr(train, "build_runner", runner)
     with pytest.raises(UserError, match="batch_size") if checks else nullcontext():
-        train.main()
+        train.train(parser.parse_args(words))
     assert runner.called != checks

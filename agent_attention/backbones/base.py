@@ -14,8 +14,7 @@ from agent_attention.arguments import (
     check_rate,
 )
 from agent_attention.backbones import lean
-from agent_attention.backbones.features import FeatureInfo
-from agent_attention.backbones.recognised import Recognised
+from agent_attention.backbones.info import FeatureInfo, Recognised
 from agent_attention.compute.symbolic import assume_multiple_of
 
 Self = TypeVar("Self", bound="Backbone")
@@ -24,9 +23,9 @@ Self = TypeVar("Self", bound="Backbone")
 class Backbone(nn.Module):
     """Stages of blocks, from images to a map for each stage that is asked for.
 
-    A backbone defines ``ARCHS``, ``feature_info``, ``maps`` and ``stage_modules``, and, beside
-    them, how its published files are recognised and which of their keys it does not need. With a
-    line in ``BACKBONES`` it is then found by whatever works with backbones.
+    A backbone defines ``ARCHS``, ``feature_info``, ``maps`` and ``stage_modules``, and how its
+    published files are recognised and which of their keys it does not need. With a line in
+    ``BACKBONES`` it is found by whatever works with backbones.
 
     Args:
         strides: of each stage's map, in pixels of the image; one number a stage of the family.
@@ -77,7 +76,7 @@ class Backbone(nn.Module):
 
     @classmethod
     def recognise(cls, weights: Mapping[str, Tensor]) -> Recognised | None:
-        """What tensors, by a backbone's names, tell of their model; None if it is another's."""
+        """The model that tensors, by a backbone's names, are of; None: another family's."""
         return None
 
     @classmethod

@@ -7,16 +7,17 @@ block's tensors become the next one's. The blocks know nothing of this, and wher
 exactly what their classes say (``guard``), they run themselves.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from agent_attention.arguments import Pair
 from agent_attention.backbones.block import Block
 from agent_attention.compute.attend import attend
+from agent_attention.compute.chunks import row_chunks
 from agent_attention.compute.guard import Part, define, is_exact, may_replace
-from agent_attention.compute.linear import fill_with_linear, fill_with_norm_linear, weight_parts
 from agent_attention.compute.norm_mlp import add_norm_mlp_
 from agent_attention.compute.symbolic import join_heads
 from agent_attention.layers import DropPath
@@ -56,11 +57,10 @@ def run(blocks: Iterable[nn.Module], x: Tensor, size: Pair) -> Tensor:
     scratch: list[Tensor] = []  # tensors (B, N, C) that nobody needs any more
     for i, block in enumerate(blocks):
         assert isinstance(block, Block) and isinstance(block.attn, Mixer)
-        mix = IN_PLACE.get(type(block.attn))
-        if mix is None:
-            out = block.attn(block.norm1(x), size).contiguous()
+        if isinstance(block.attn, AgentAttention):
+            out = _agent_attention(block.norm1, block.attn, x, size, scratch)
         else:
-            out = _mixed(block.norm1, block.attn, mix, x, size, scratch)
+            out = block.attn(block.norm1(x), size).contiguous()
         out.add_(x)
         if i and x.is_contiguous():  # the first is the caller's
             scratch.append(x)
@@ -68,35 +68,39 @@ def run(blocks: Iterable[nn.Module], x: Tensor, size: Pair) -> Tensor:
     return x
 
 
-Mix = Callable[[Mixer, Tensor, Tensor, Tensor, Pair], Tensor]
-
-
-def _mixed(
-    norm: nn.LayerNorm, mixer: Mixer, mix: Mix, x: Tensor, size: Pair, scratch: list[Tensor]
+def _agent_attention(
+    norm: nn.LayerNorm, attn: AgentAttention, x: Tensor, size: Pair, scratch: list[Tensor]
 ) -> Tensor:
-    """``mixer(norm(x), size)``; leaves its memory in ``scratch``, from whose end it takes some."""
-    dim = x.shape[-1]
-    parts = [
-        part
-        for linear in mixer.projections()
-        for part in weight_parts(linear, linear.out_features // dim)
-    ]
-    q, k, v = (scratch.pop() if scratch else x.new_empty(x.shape) for _ in parts)
-    fill_with_norm_linear([q, k, v], norm, parts, x)
-    o = mix(mixer, q, k, v, size)
-    fill_with_linear(k.flatten(0, 1), (mixer.proj.weight, mixer.proj.bias), o.flatten(0, 1))
+    """``attn(norm(x), size)``; leaves its memory in ``scratch``, from whose end it takes some."""
+    q, k, v = (scratch.pop() if scratch else x.new_empty(x.shape) for _ in range(3))
+    parts = list(_weight_parts(attn))
+    rows, *outs = (each.flatten(0, 1) for each in (x, q, k, v))
+    for some in row_chunks(len(rows), 3 * x.shape[-1]):
+        normed = F.layer_norm(rows[some], norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+        for (weight, bias), out in zip(parts, outs, strict=True):
+            _write_linear(out[some], weight, bias, normed)
+    a = attn.agents(q, size)
+    v_a = attn.attend(a, k, v, attn.b1(size))
+    q, a, v_a = (attn.split_heads(t) for t in (q, a, v_a))
+    o = join_heads(attend(q, a, v_a, attn.b2(size), out=q))  # in the memory of the queries
+    if attn.has_detail:
+        o = o.add_(attn.detail(v, size))
+    _write_linear(k.flatten(0, 1), attn.proj.weight, attn.proj.bias, o.flatten(0, 1))
     scratch += [each for each in (o, v) if each.is_contiguous()]
     return k
 
 
-def _agent(mixer: Mixer, q: Tensor, k: Tensor, v: Tensor, size: Pair) -> Tensor:
-    """``AgentAttention.mix`` in the memory of ``q``."""
-    assert isinstance(mixer, AgentAttention)
-    a = mixer.agents(q, size)
-    v_a = mixer.attend(a, k, v, mixer.b1(size))
-    q, a, v_a = (mixer.split_heads(t) for t in (q, a, v_a))
-    o = join_heads(attend(q, a, v_a, mixer.b2(size), out=q))
-    return o.add_(mixer.detail(v, size)) if mixer.has_detail else o
+def _write_linear(out: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor) -> None:
+    """Write a linear layer's output for rows (T, C) to contiguous memory."""
+    if bias is None:
+        torch.mm(x, weight.t(), out=out)
+    else:
+        torch.addmm(bias, x, weight.t(), out=out)
 
 
-IN_PLACE: dict[type[nn.Module], Mix] = {AgentAttention: _agent}  # mixes that overwrite queries
+def _weight_parts(attn: AgentAttention) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Weight and bias of the queries', the keys' and the values' projection."""
+    for linear in attn.projections():
+        count = linear.out_features // linear.in_features
+        biases = [None] * count if linear.bias is None else linear.bias.chunk(count)
+        yield from zip(linear.weight.chunk(count), biases, strict=True)

@@ -21,12 +21,12 @@ from agent_attention.arguments import (
 )
 from agent_attention.backbones.base import Backbone
 from agent_attention.backbones.block import build_blocks
-from agent_attention.backbones.features import Feature, FeatureInfo
-from agent_attention.backbones.recognised import (
+from agent_attention.backbones.info import (
+    Feature,
+    FeatureInfo,
     Recognised,
     agent_img_size,
     count_of,
-    known_as,
 )
 from agent_attention.compute.symbolic import resize_tokens
 from agent_attention.layers import PatchEmbed, init_linear_and_norm, init_table, linear_rates
@@ -168,10 +168,10 @@ class AgentPVT(Backbone):
 
     @classmethod
     def recognise(cls, weights: Mapping[str, Tensor]) -> Recognised | None:
-        """Of PVT's files by their first patch embedding; the depths tell the architecture."""
+        """PVT's files have a first patch embedding, architectures differ in their depths."""
         if "patch_embed1.proj.weight" not in weights:
             return None
         depths = tuple(count_of(weights, rf"block{i + 1}\.(\d+)\.") for i in range(len(STAGES)))
-        arch = known_as({name: sizes["depths"] for name, sizes in ARCHS.items()}, depths)
+        arch = {sizes["depths"]: name for name, sizes in ARCHS.items()}.get(depths)
         img_size = agent_img_size(weights, "block1.0", STAGES[0].stride)
         return Recognised(cls, depths, arch, img_size, cls.options_at(img_size or 224))

@@ -24,14 +24,13 @@ from agent_attention.arguments import (
 )
 from agent_attention.backbones.base import Backbone
 from agent_attention.backbones.block import build_blocks
-from agent_attention.backbones.features import Feature, FeatureInfo
-from agent_attention.backbones.recognised import (
+from agent_attention.backbones.info import (
+    Feature,
+    FeatureInfo,
     Recognised,
     agent_img_size,
     count_of,
-    known_as,
 )
-from agent_attention.compute.linear import norm_linear
 from agent_attention.compute.symbolic import missing, pad_map
 from agent_attention.layers import PatchEmbed, init_linear_and_norm, linear_rates
 from agent_attention.mixers import MIXERS
@@ -192,16 +191,16 @@ class AgentSwinTransformer(Backbone):
 
     @classmethod
     def recognise(cls, weights: Mapping[str, Tensor]) -> Recognised | None:
-        """Of Swin's files; the channels and depths tell the architecture."""
+        """Swin's files have layers, architectures differ in channels and depths."""
         embed = weights.get("patch_embed.proj.weight")
         if embed is None or not any(key.startswith("layers.0.") for key in weights):
             return None
         depths = [count_of(weights, rf"layers\.{i}\.blocks\.(\d+)\.") for i in range(len(STAGES))]
         sizes = (*embed.shape[:1], *depths)
-        known = {name: (each["embed_dim"], *each["depths"]) for name, each in ARCHS.items()}
+        known = {(each["embed_dim"], *each["depths"]): name for name, each in ARCHS.items()}
         img_size = agent_img_size(weights, "layers.0.blocks.0", _PATCH)
         options = {**cls.options_at(img_size or 224), "window_size": 8 * _window(weights)}
-        return Recognised(cls, sizes, known_as(known, sizes), img_size, options)
+        return Recognised(cls, sizes, known.get(sizes), img_size, options)
 
     @classmethod
     def options_at(cls, img_size: int) -> dict[str, Any]:
@@ -232,7 +231,7 @@ class PatchMerging(nn.Module):
         corners = [x[:, row::2, column::2] for row, column in ((0, 0), (1, 0), (0, 1), (1, 1))]
         x = torch.cat(corners, dim=-1)  # (B, H'/2, W'/2, 4C)
         size = (x.shape[1], x.shape[2])
-        return norm_linear(self.norm, self.reduction, x.flatten(1, 2)), size  # reduction(norm(x))
+        return self.reduction(self.norm(x.flatten(1, 2))), size
 
 
 def _window(weights: Mapping[str, Tensor]) -> int:

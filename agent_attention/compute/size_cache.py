@@ -1,4 +1,4 @@
-"""Caches of what depends on a map's size.
+"""Caches of tensors that depend on a map's size.
 
 A result that depends on tables too is kept with a copy of them and given again only while the
 tables are equal to the copy, number by number. So no write to a weight can make it stale: not one
@@ -8,18 +8,19 @@ hundredth of what it costs to resize them.
 
 import functools
 import threading
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from agent_attention.compute.guard import is_ordinary, is_watched, settings
 
 Tensors = tuple[Tensor, ...]
 Function = TypeVar("Function", bound=Callable[..., Tensor])
+Kept = OrderedDict[Hashable, tuple[Tensors, Tensors]]  # by key: copies of tables, result
 
 
 class SizeCache:
@@ -33,7 +34,7 @@ class SizeCache:
 
     def __init__(self, most: int = 24 * 2**20) -> None:
         self.most = most
-        self._kept: dict[int, OrderedDict[Hashable, tuple[Tensors, Tensors]]] = {}
+        self._kept = WeakTensorKeyDictionary()  # a ``Kept`` for each table
         self._lock = threading.Lock()
 
     def __call__(
@@ -43,19 +44,21 @@ class SizeCache:
 
         Args:
             make: computes tensors from the tables.
-            tables: all that the result depends on beside the key; the first is never a view.
+            tables: all that the result depends on but the key; the first is never a view.
             key: such as the map's size (H, W).
         """
         needs_graph = torch.is_grad_enabled() and any(t.requires_grad for t in tables)
-        if needs_graph or is_watched() or settings().way == "plain" or not _on_cpu(tables):
+        on_cpu = all(is_ordinary(t) and t.device.type == "cpu" for t in tables)
+        if needs_graph or not on_cpu or is_watched() or settings().way == "plain":
             return make()
         with self._lock:
-            kept = self._of(tables[0])
+            kept: Kept = self._kept.setdefault(tables[0], OrderedDict())
             copies, made = kept.get(key, ((), ()))
             if not (len(copies) == len(tables) and all(map(_equal, copies, tables))):
                 # what is kept must be of use to training as well
                 with torch.inference_mode(False), torch.no_grad():
-                    copies, made = tuple(t.clone() for t in tables), _detached(make())
+                    copies = tuple(t.clone() for t in tables)
+                    made = tuple(t.detach() for t in make())
                 kept[key] = copies, made
             kept.move_to_end(key)
             while _nbytes(kept) > self.most:
@@ -64,13 +67,7 @@ class SizeCache:
 
     def nbytes(self, table: Tensor) -> int:
         """Bytes kept for a table."""
-        return _nbytes(self._kept.get(id(table), {}))
-
-    def _of(self, table: Tensor) -> OrderedDict[Hashable, tuple[Tensors, Tensors]]:
-        if id(table) not in self._kept:
-            self._kept[id(table)] = OrderedDict()
-            weakref.finalize(table, self._kept.pop, id(table), None).atexit = False
-        return self._kept[id(table)]
+        return _nbytes(self._kept.get(table, OrderedDict()))
 
 
 def pure(function: Function) -> Function:
@@ -88,19 +85,11 @@ def pure(function: Function) -> Function:
     return cached  # type: ignore[return-value]
 
 
-def _on_cpu(tables: Sequence[Tensor]) -> bool:
-    return all(is_ordinary(t) and t.device.type == "cpu" for t in tables)
-
-
 def _equal(copy: Tensor, table: Tensor) -> bool:
     return copy.dtype == table.dtype and torch.equal(copy, table)
 
 
-def _detached(made: Tensors) -> Tensors:
-    return tuple(t.detach() for t in made)
-
-
-def _nbytes(kept: dict[Hashable, tuple[Tensors, Tensors]]) -> int:
+def _nbytes(kept: Kept) -> int:
     tensors = (t for copies, made in kept.values() for t in (*copies, *made))
     return sum(t.untyped_storage().nbytes() for t in tensors)
 

@@ -49,7 +49,7 @@ class _Aggregate(torch.autograd.Function):
     def forward(
         ctx: Any, a: Tensor, k: Tensor, v: Tensor, fixed: Fixed, y: Tensor, row: Tensor
     ) -> Tensor:
-        bias = _factors(fixed, y, row)
+        bias = Factors(*fixed, y, row)
         out = _tokens_like(a).zero_()
         largest = a.new_full((*a.shape[:2], 1), -torch.inf)  # score so far
         total = a.new_zeros(*a.shape[:2], 1)  # of exp(score - largest) so far
@@ -69,8 +69,9 @@ class _Aggregate(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Gradients:
+        fixed: Fixed = ctx.fixed
         a, k, v, y, row, out, log_total = ctx.saved_tensors
-        bias = _factors(ctx.fixed, y, row)
+        bias = Factors(*fixed, y, row)
         scores = _ScoreGradients(a, k, bias, ctx.needs_input_grad)
         of_v = _tokens_like(v) if ctx.needs_input_grad[2] else None
         mean = (grad * out).sum(-1, keepdim=True)  # (h, n, 1)
@@ -93,15 +94,16 @@ class _Broadcast(torch.autograd.Function):
         ctx.save_for_backward(a, q, v_a, y, row)
         ctx.fixed = fixed
         out = _tokens_like(q)
-        bias = _factors(fixed, y, row)
+        bias = Factors(*fixed, y, row)
         broadcast_into(out, q, a, v_a, bias)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Gradients:
+        fixed: Fixed = ctx.fixed
         a, q, v_a, y, row = ctx.saved_tensors
-        bias = _factors(ctx.fixed, y, row)
+        bias = Factors(*fixed, y, row)
         scores = _ScoreGradients(a, q, bias, ctx.needs_input_grad)
         of_v = torch.zeros_like(v_a) if ctx.needs_input_grad[2] else None
         with torch.autocast("cpu", enabled=False):  # as in the forward pass
@@ -137,11 +139,6 @@ class _ScoreGradients:
             self.of_y[:, :, rows] = base @ x.t()
         if self.of_row is not None:
             self.of_row += base.sum(2, keepdim=True)
-
-
-def _factors(fixed: Fixed, y: Tensor, row: Tensor) -> Factors:
-    m_h, m_w, x = fixed
-    return Factors(m_h, m_w, x, y, row)
 
 
 def _tiles(bias: Factors, width: int) -> Iterator[tuple[slice, slice]]:

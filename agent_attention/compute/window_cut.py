@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from agent_attention.arguments import Pair
 from agent_attention.compute.size_cache import pure
-from agent_attention.compute.symbolic import is_symbolic, missing, pad_map
+from agent_attention.compute.symbolic import is_symbolic, pad_map
 
 _APART = -100.0  # score between pixels that the shift brought into one window from afar
 
@@ -25,7 +25,8 @@ def cut_windows(x: Tensor, size: Pair, window: int, shift: int) -> Tensor:
     x = pad_map(x.unflatten(1, tuple(size)), window)  # (B, H', W', C)
     if shift:
         x = x.roll((-shift, -shift), dims=(1, 2))
-    return split_windows(x, window).flatten(0, 1)
+    x = x.unflatten(2, (-1, window)).unflatten(1, (-1, window))  # (B, H'/M, M, W'/M, M, C)
+    return x.transpose(2, 3).flatten(3, 4).flatten(0, 2)
 
 
 def join_windows(x: Tensor, size: Pair, window: int, shift: int, batch: int) -> Tensor:
@@ -49,33 +50,11 @@ def repeat_windows(x: Tensor, count: int) -> Tensor:
     return x.expand(count // len(x), *x.shape).flatten(0, 1)
 
 
-def split_windows(x: Tensor, window: int) -> Tensor:
-    """A map (B, H', W', C) as windows (B, G, M*M, C), row-major in both."""
-    x = x.unflatten(2, (-1, window)).unflatten(1, (-1, window))  # (B, H'/M, M, W'/M, M, C)
-    return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
-
-
+@pure
 def shift_mask(size: Pair, window: int, shift: int, device: torch.device) -> Tensor:
     """What keeps apart the pixels that a shift brings together: (G, M*M, M*M), 0 or -100."""
-    if not is_symbolic(size):
-        return _shift_mask((size[0], size[1]), window, shift, device)
     regions = window_permutation(size, window, shift, device)[2].unflatten(0, (-1, window**2))
     return (regions[:, :, None] != regions[:, None, :]).float() * _APART
-
-
-@pure
-def _shift_mask(size: Pair, window: int, shift: int, device: torch.device) -> Tensor:
-    height, width = (side + missing(side, window) for side in size)
-    row, column = (_bands(side, window, shift, device) for side in (height, width))
-    regions = row[:, None] * 3 + column[None, :]
-    regions = split_windows(regions[None, :, :, None], window)[0, :, :, 0]  # (G, M*M)
-    return (regions[:, :, None] != regions[:, None, :]).float() * _APART
-
-
-def _bands(side: int, window: int, shift: int, device: torch.device) -> Tensor:
-    """0, 1 or 2 for each row of a rolled map: before, in, and after the last window's cut."""
-    at = torch.arange(side, device=device)
-    return (at >= side - window).int() + (at >= side - shift).int()
 
 
 def relative_position_index(window: int) -> Tensor:

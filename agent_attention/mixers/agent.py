@@ -88,14 +88,14 @@ class AgentAttention(Mixer):
         return to_tokens(pool(to_map(q, size), self.agent_shape))
 
     def b1(self, size: Pair) -> AgentBias | None:
-        """B₁ (h, n, N), which tells agents where tokens are (section 4.3)."""
+        """B₁ (h, n, N): where tokens are, as agents see it (section 4.3)."""
         if not self.agent_bias:
             return None
         row, column = self.ah_bias[0], self.aw_bias[0]
         return AgentBias(self.an_bias, row, column, size, self.agent_shape, tokens_first=False)
 
     def b2(self, size: Pair) -> AgentBias | None:
-        """B₂ (h, N, n), which tells tokens where agents are."""
+        """B₂ (h, N, n): where agents are, as tokens see it."""
         if not self.agent_bias:
             return None
         row, column = (t[0].permute(0, 3, 1, 2) for t in (self.ha_bias, self.wa_bias))

@@ -14,15 +14,7 @@ class SpatialReductionAttention(Mixer):
     PVT, arXiv 2102.12122, section 3.3.
 
     Args:
-        dim: channels C; a multiple of ``num_heads``.
-        num_heads: heads h.
-        sr_ratio: R; 1 is plain softmax attention.
-        qkv_bias: learn a bias in the query, key and value projections.
-        attn_drop: dropout rate on the attention map.
-        proj_drop: dropout rate after the output projection.
-
-    Raises:
-        ValueError: if ``dim`` is not a multiple of ``num_heads``.
+        sr_ratio: R; 1 is plain softmax attention. The other arguments are those of ``Mixer``.
     """
 
     sr: nn.Conv2d

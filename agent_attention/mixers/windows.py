@@ -3,8 +3,6 @@
 M is the side of a window, G the number of windows of one image.
 """
 
-import functools
-
 from torch import Tensor
 
 from agent_attention.arguments import Pair
@@ -27,16 +25,9 @@ class WindowAttention(Mixer):
     rolled by that many pixels, and pixels that are not neighbours do not attend to each other.
 
     Args:
-        dim: channels C; a multiple of ``num_heads``.
-        num_heads: heads h.
         window: M.
-        shift: pixels the windows are shifted by, 0 for none.
-        qkv_bias: learn a bias in the query, key and value projections.
-        attn_drop: dropout rate on the attention map.
-        proj_drop: dropout rate after the output projection.
-
-    Raises:
-        ValueError: if ``dim`` is not a multiple of ``num_heads``.
+        shift: pixels the windows are shifted by, 0 for none. The other arguments are those of
+            ``Mixer``.
     """
 
     relative_position_index: Tensor
@@ -70,16 +61,15 @@ class WindowAttention(Mixer):
         """B of ``count`` = B*G windows, with what a shift forbids: (B*G, h, M*M, M*M)."""
         if not self.shift:
             return self._by_place()
-        make = functools.partial(self._with_mask, size)
-        key = (tuple(size), self.window, self.shift)
-        (bias,) = cached(make, [self.relative_position_bias_table], key)
-        return repeat_windows(bias, count)
 
-    def _with_mask(self, size: Pair) -> tuple[Tensor]:
-        """(G, h, M*M, M*M)."""
-        table = self._by_place()
-        mask = shift_mask(size, self.window, self.shift, table.device)
-        return (table + mask.unsqueeze(1).to(table.dtype),)
+        def with_mask() -> tuple[Tensor]:
+            table = self._by_place()
+            mask = shift_mask((size[0], size[1]), self.window, self.shift, table.device)
+            return (table + mask.unsqueeze(1).to(table.dtype),)  # (G, h, M*M, M*M)
+
+        key = (tuple(size), self.window, self.shift)
+        (bias,) = cached(with_mask, [self.relative_position_bias_table], key)
+        return repeat_windows(bias, count)
 
     def _by_place(self) -> Tensor:
         """Relative position bias of any window: (h, M*M, M*M)."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from agent_attention.backbones import BACKBONES, Backbone
-from agent_attention.backbones.recognised import Recognised
+from agent_attention.backbones.info import Recognised
 
 
 def recognise(weights: Mapping[str, Tensor]) -> Recognised | None:

@@ -12,11 +12,12 @@ from mmengine.registry import DATASETS
 from mmdet_agent.data.preflight import describe, stopping_faults
 from mmdet_agent.data.read import forget_files, read_coco
 from mmengine_agent.data.user_data import class_names, datasets
+from mmengine_agent.errors import Problem
 
 _LOOKED = 100  # images whose files are looked for
 
 
-def data_problems(cfg: Config, splits: Sequence[str]) -> Iterator[str]:
+def data_problems(cfg: Config, splits: Sequence[str]) -> Iterator[Problem]:
     """What is wrong with the sets of some splits, as far as their files are there."""
     for split, dataset in datasets(cfg):
         if split in splits and reads_coco(dataset):
@@ -37,7 +38,7 @@ def reads_coco(dataset: Any) -> bool:
     return all(getattr(kind, name, None) is getattr(CocoDataset, name) for name in own)
 
 
-def _coco_problems(dataset: Any, split: str) -> Iterator[str]:
+def _coco_problems(dataset: Any, split: str) -> Iterator[Problem]:
     path = Path(dataset.get("data_root") or "", dataset.get("ann_file") or "")
     if not path.is_file():
         return
@@ -46,45 +47,50 @@ def _coco_problems(dataset: Any, split: str) -> Iterator[str]:
         masks = split == "train" and _with_masks(dataset.get("pipeline") or [])
         faults = list(stopping_faults(content, masks, split != "train"))
     if content is None or faults:
-        yield describe(path, faults)
+        yield Problem(describe(path, faults))
         return
     yield from _name_problems(path, content, class_names(dataset, "mmdet"))
     yield from _unlisted(path, content)
     yield from _file_problems(path, content, dataset)
     if split == "train" and not _kept(content, dataset):
-        yield f"{path}: no image is left to train on (filter_cfg {dataset.get('filter_cfg')})"
+        yield Problem(
+            f"{path}: no image is left to train on (filter_cfg {dataset.get('filter_cfg')})"
+        )
 
 
-def _name_problems(path: Path, content: dict[str, Any], names: tuple[str, ...]) -> Iterator[str]:
+def _name_problems(
+    path: Path, content: dict[str, Any], names: tuple[str, ...]
+) -> Iterator[Problem]:
     """mmdet finds categories by name, and numbers them in the file's order."""
     listed = [entry["name"] for entry in content["categories"]]
     absent = [name for name in names if name not in listed]
     known = [name for name in listed if name in names]
     if absent:
-        yield (
+        yield Problem(
             f"{path} has no {', '.join(absent[:8])}{' ...' if absent[8:] else ''}, which the "
             f"config's classes name; it has {', '.join(listed[:20])}. With --train-ann or "
             "--val-ann the names are read from the files"
         )
     elif known != list(names):
-        yield (
+        yield Problem(
             f"{path} lists its categories in another order ({', '.join(known[:8])}) than the "
             f"config's classes ({', '.join(names[:8])}): mmdet numbers them in the file's order"
         )
 
 
-def _unlisted(path: Path, content: dict[str, Any]) -> Iterator[str]:
+def _unlisted(path: Path, content: dict[str, Any]) -> Iterator[Problem]:
     """mmdet leaves out, without a word, what is of a category that the file does not list."""
     ids = {entry["id"] for entry in content["categories"]}
     odd = [note["id"] for note in content["annotations"] if note["category_id"] not in ids]
     if odd:
-        yield (
-            f"warning: {path}: {len(odd)} annotations, such as id {odd[0]}, are of a category that "
-            "the file does not list: their objects are trained on as background"
+        yield Problem(
+            f"{path}: {len(odd)} annotations, such as id {odd[0]}, are of a category that "
+            "the file does not list: their objects are trained on as background",
+            fatal=False,
         )
 
 
-def _file_problems(path: Path, content: dict[str, Any], dataset: Any) -> Iterator[str]:
+def _file_problems(path: Path, content: dict[str, Any], dataset: Any) -> Iterator[Problem]:
     folder = Path(dataset.get("data_root") or "", dataset.get("data_prefix", {}).get("img") or "")
     if not folder.is_dir():
         return  # require_data says it
@@ -94,11 +100,14 @@ def _file_problems(path: Path, content: dict[str, Any], dataset: Any) -> Iterato
         name for name in (each["file_name"] for each in looked) if not (folder / name).exists()
     ]
     if len(absent) == len(looked):
-        yield f"{folder} has none of the images of {path}, such as {absent[0]}: see --train-images"
+        yield Problem(
+            f"{folder} has none of the images of {path}, such as {absent[0]}: see --train-images"
+        )
     elif absent:
-        yield (
-            f"warning: {folder} lacks {len(absent)} of the {len(looked)} images that were looked "
-            f"for, such as {absent[0]}"
+        yield Problem(
+            f"{folder} lacks {len(absent)} of the {len(looked)} images that were looked "
+            f"for, such as {absent[0]}",
+            fatal=False,
         )
 
 
@@ -122,9 +131,9 @@ def _with_masks(pipeline: list[Any]) -> bool:
     return any(step.get("with_mask") for step in pipeline)
 
 
-def _evaluator_problems(cfg: Config, split: str) -> Iterator[str]:
+def _evaluator_problems(cfg: Config, split: str) -> Iterator[Problem]:
     found = cfg.get(f"{split}_evaluator") or []
     for evaluator in found if isinstance(found, list) else [found]:
         path = evaluator.get("ann_file")
         if path and not Path(path).exists():
-            yield f"{split}_evaluator.ann_file: there is no {path} (from {Path.cwd()})"
+            yield Problem(f"{split}_evaluator.ann_file: there is no {path} (from {Path.cwd()})")

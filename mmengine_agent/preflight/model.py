@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from agent_attention.weights.fit import unwrap
 from mmengine_agent.class_counts import class_counts
 from mmengine_agent.data.user_data import class_names, datasets
-from mmengine_agent.errors import UserError
+from mmengine_agent.errors import Problem, UserError
 from mmengine_agent.predict.model import build_model, require_fit
 from mmengine_agent.task import task_of
 
@@ -20,43 +20,53 @@ from mmengine_agent.task import task_of
 _FREE_CLASSES = {"language_model", "panoptic_fusion_head", "detector", "reid"}
 
 
-def class_problems(cfg: Config) -> Iterator[str]:
+def class_problems(cfg: Config) -> Iterator[Problem]:
     """Heads whose ``num_classes`` is not the number of the data set's classes."""
-    counts = _class_counts(cfg)
-    if cfg.model.keys() & _FREE_CLASSES or any(len(each) > 1 for each in counts.values()):
+    named: dict[str, set[int]] = {"train": set(), "val": set()}  # by split, numbers of its sets
+    for split, dataset in datasets(cfg):
+        names = class_names(dataset, task_of(cfg).scope) if split in named else ()
+        if names:
+            named[split].add(len(names))
+    if cfg.model.keys() & _FREE_CLASSES or any(len(each) > 1 for each in named.values()):
         return
-    wanted: dict[int, str] = {}
-    for split, numbers in counts.items():
-        wanted |= {number: split for number in numbers if number not in wanted}
-    told = [f"{split}_dataloader names {number} classes" for number, split in wanted.items()]
-    if len(wanted) > 1:
-        yield f"training and validation differ in their classes: {'; '.join(told)}"
-    for found in class_counts(cfg.model):
-        if len(wanted) == 1 and found.number not in wanted:
-            yield (
-                f"{found.path} is {found.number}, but {told[0]}; --cfg-options "
-                f"{found.path}={next(iter(wanted))}, or --train-ann / --classes, which set all "
-                "of them"
+    texts: dict[int, str] = {}
+    for split, numbers in named.items():
+        for number in numbers:
+            texts.setdefault(number, f"{split}_dataloader names {number} classes")
+    if len(texts) > 1:
+        yield Problem(
+            f"training and validation differ in their classes: {'; '.join(texts.values())}"
+        )
+    for head in class_counts(cfg.model):
+        if len(texts) == 1 and head.number not in texts:
+            ((wanted, text),) = texts.items()
+            yield Problem(
+                f"{head.path} is {head.number}, but {text}; --cfg-options {head.path}={wanted}, "
+                "or --train-ann / --classes, which set all of them"
             )
 
 
-def _class_counts(cfg: Config) -> dict[str, set[int]]:
-    """How many classes the sets name that training and validation read."""
-    scope = task_of(cfg).scope
-    found: dict[str, set[int]] = {"train": set(), "val": set()}
-    for split, dataset in datasets(cfg):
-        names = class_names(dataset, scope) if split in found else ()
-        if names:
-            found[split].add(len(names))
-    return found
+def fit_problems(cfg: Config) -> Iterator[Problem]:
+    """A checkpoint to resume or to start from that does not fit the model."""
+    path, resume = cfg.get("load_from"), bool(cfg.get("resume"))
+    if resume and not path and Path(cfg.work_dir).is_dir():
+        path = find_latest_checkpoint(cfg.work_dir)
+    if not path:
+        return
+    try:
+        model = _build_model(cfg)
+        content = CheckpointLoader.load_checkpoint(str(path), "cpu")
+        weights = unwrap(content, backbone=False)
+        if resume:
+            require_fit(model, weights, str(path))
+    except (UserError, ValueError, OSError) as error:
+        yield Problem(str(error) if str(path) in str(error) else f"{path}: {error}")
+        return
+    yield from _state_problems(content, path) if resume else _part_problems(model, weights, path)
 
 
-def model_of(cfg: Config) -> nn.Module:
-    """The model, on the CPU and without pre-trained weights.
-
-    Raises:
-        UserError: if it cannot be built.
-    """
+def _build_model(cfg: Config) -> nn.Module:
+    """The model, on the CPU and without pre-trained weights."""
     given = copy.deepcopy(cfg)
     preprocessor = given.get("data_preprocessor")
     if preprocessor:  # as mmengine's Runner does
@@ -65,38 +75,23 @@ def model_of(cfg: Config) -> nn.Module:
     return model
 
 
-def fit_problems(cfg: Config, model: nn.Module) -> Iterator[str]:
-    """A checkpoint to resume or to start from that does not fit the model."""
-    path = cfg.get("load_from")
-    if cfg.get("resume") and not path:
-        path = find_latest_checkpoint(cfg.work_dir) if Path(cfg.work_dir).is_dir() else None
-    if not path:
-        return
-    try:
-        content = CheckpointLoader.load_checkpoint(str(path), "cpu")
-        found = unwrap(content, backbone=False)
-        if cfg.get("resume"):
-            require_fit(model, found, str(path))
-    except (UserError, ValueError, OSError) as error:
-        yield f"{path}: {error}" if str(path) not in str(error) else str(error)
-        return
-    yield from _state_problems(content, path) if cfg.get("resume") else _part(model, found, path)
-
-
-def _state_problems(content: Any, path: Any) -> Iterator[str]:
+def _state_problems(content: Any, path: Any) -> Iterator[Problem]:
     absent = [key for key in ("optimizer", "meta") if key not in content]
     if absent:
-        yield (
+        yield Problem(
             f"{path} has no {' and no '.join(absent)}, so it is no run to go on with; to start "
             f"from its weights: --cfg-options load_from={path}"
         )
 
 
-def _part(model: nn.Module, found: dict[str, Tensor], path: Any) -> Iterator[str]:
+def _part_problems(model: nn.Module, found: dict[str, Tensor], path: Any) -> Iterator[Problem]:
     """To start from other weights is meant to leave some out, but not all."""
     wanted = model.state_dict()
     fitting = [n for n in wanted if n in found and found[n].shape == wanted[n].shape]
     if not fitting:
-        yield f"load_from: {path} has none of the model's {len(wanted)} weights"
+        yield Problem(f"load_from: {path} has none of the model's {len(wanted)} weights")
     elif len(fitting) < len(wanted):
-        yield f"warning: load_from: {path} has {len(fitting)} of the model's {len(wanted)} weights"
+        yield Problem(
+            f"load_from: {path} has {len(fitting)} of the model's {len(wanted)} weights",
+            fatal=False,
+        )

@@ -2,7 +2,8 @@
 
 import warnings
 from argparse import ArgumentParser, Namespace
-from typing import Any, TypeVar
+from importlib.util import find_spec
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -10,53 +11,47 @@ from mmengine.config import Config
 from mmengine_agent.errors import UserError
 from mmengine_agent.task import task_of
 
-Number = TypeVar("Number", int, float)
+# by name: mmengine's class and the package that it needs
 LOGGERS = {
     "tensorboard": ("TensorboardVisBackend", "tensorboard"),
     "wandb": ("WandbVisBackend", "wandb"),
 }
+POSITIVE = ("--clip-grad", "--accumulate", "--early-stop", "--nan-limit")
 
 
 def add_training_flags(parser: ArgumentParser) -> None:
-    """Add the flags to a parser, as a group of their own."""
-    group = parser.add_argument_group("training")
-    group.add_argument(
-        "--amp", action="store_true", help="mixed precision: bfloat16 where the GPU has it"
+    """Add the flags to a parser, in two groups of their own."""
+    add = parser.add_argument_group("training").add_argument
+    text = "mixed precision: bfloat16 where the GPU has it"
+    add("--amp", action="store_true", help=text)
+    text = "scale the learning rate by the total batch size over the config's"
+    add("--auto-scale-lr", action="store_true", help=text)
+    text = "validate and save moving averages of the weights too (decay %(const)s)"
+    add("--ema", type=float, nargs="?", const=0.9998, metavar="DECAY", help=text)
+    add("--clip-grad", type=float, metavar="NORM", help="largest norm of gradients")
+    add("--accumulate", type=int, metavar="N", help="one optimizer step for N iterations")
+    text = "stop after N validations without a better score (bbox mAP or mIoU)"
+    add("--early-stop", type=int, metavar="N", help=text)
+    text = "do not train: in N iterations (%(const)s) look for a good learning rate"
+    add("--find-lr", type=int, nargs="?", const=200, metavar="N", help=text)
+    text = "%(choices)s, besides the log file"
+    add("--log-to", nargs="+", choices=LOGGERS, default=[], help=text)
+
+    add = parser.add_argument_group("when something is wrong").add_argument
+    text = (
+        "an image or annotation that cannot be loaded: stop and name it, or train without it and "
+        "count it (default: %(default)s)"
     )
-    group.add_argument(
-        "--auto-scale-lr",
-        action="store_true",
-        help="scale the learning rate by the total batch size over the config's",
+    add("--on-bad-sample", choices=["error", "skip"], default="error", help=text)
+    text = (
+        "losses that are NaN or infinite: save and stop, or leave the batch out "
+        "(default: %(default)s)"
     )
-    group.add_argument(
-        "--ema",
-        type=float,
-        nargs="?",
-        const=0.9998,
-        metavar="DECAY",
-        help="validate and save moving averages of the weights too (decay %(const)s)",
-    )
-    group.add_argument("--clip-grad", type=float, metavar="NORM", help="largest norm of gradients")
-    group.add_argument(
-        "--accumulate", type=int, metavar="N", help="one optimizer step for N iterations"
-    )
-    group.add_argument(
-        "--early-stop",
-        type=int,
-        metavar="N",
-        help="stop after N validations without a better score (bbox mAP or mIoU)",
-    )
-    group.add_argument(
-        "--find-lr",
-        type=int,
-        nargs="?",
-        const=200,
-        metavar="N",
-        help="do not train: in N iterations (%(const)s) look for a good learning rate",
-    )
-    group.add_argument(
-        "--log-to", nargs="+", choices=LOGGERS, default=[], help="%(choices)s, beside the log file"
-    )
+    add("--nan", choices=["stop", "skip"], default="stop", help=text)
+    text = "batches that --nan=skip leaves out before the run stops (default: %(default)s)"
+    add("--nan-limit", type=int, default=10, metavar="N", help=text)
+    text = "start at once, without looking at data, checkpoint, work directory and settings"
+    add("--no-checks", action="store_true", help=text)
 
 
 def apply_training_flags(cfg: Config, args: Namespace) -> None:
@@ -65,6 +60,10 @@ def apply_training_flags(cfg: Config, args: Namespace) -> None:
     Raises:
         UserError: if a value or the machine does not allow it.
     """
+    for flag in POSITIVE:
+        value = getattr(args, flag[2:].replace("-", "_"))
+        if value is not None and value <= 0:
+            raise UserError(f"{flag} must be positive, got {value}")
     if args.amp:
         set_amp(cfg)
     if args.auto_scale_lr:
@@ -72,14 +71,14 @@ def apply_training_flags(cfg: Config, args: Namespace) -> None:
     if args.ema is not None:
         set_ema(cfg, args.ema)
     if args.clip_grad is not None:
-        cfg.optim_wrapper.clip_grad = {"max_norm": _positive("--clip-grad", args.clip_grad)}
+        cfg.optim_wrapper.clip_grad = {"max_norm": args.clip_grad}
     if args.accumulate is not None:
-        cfg.optim_wrapper.accumulative_counts = _positive("--accumulate", args.accumulate)
+        cfg.optim_wrapper.accumulative_counts = args.accumulate
     if cfg.optim_wrapper.get("accumulative_counts", 1) > 1:
         # mmengine warns in the first iteration of each such run, which takes no step as it should
         warnings.filterwarnings("ignore", r"Detected call of `scheduler\.step\(\)` before")
     if args.early_stop is not None:
-        set_early_stop(cfg, _positive("--early-stop", args.early_stop))
+        set_early_stop(cfg, args.early_stop)
     for name in args.log_to:
         add_logger(cfg, name)
 
@@ -110,15 +109,14 @@ def set_ema(cfg: Config, decay: float) -> None:
     if not 0 < decay < 1:
         raise UserError(f"--ema: the decay must lie between 0 and 1, got {decay}")
     # mmengine's momentum is the share of what is new
-    _add_hook(cfg, {"type": "EMAHook", "momentum": 1 - decay})
+    _set_hooks(cfg, {"type": "EMAHook", "momentum": 1 - decay})
 
 
 def set_early_stop(cfg: Config, patience: int) -> None:
     """Stop when the main score has not grown by 0.001 in ``patience`` validations."""
-    hook = {"type": "EarlyStoppingHook", "patience": patience, "rule": "greater"}
     task = task_of(cfg)
-    least = 0.001 * task.perfect_score
-    _add_hook(cfg, {**hook, "monitor": task.main_score, "min_delta": least})
+    score = {"monitor": task.main_score, "min_delta": 0.001 * task.perfect_score}
+    _set_hooks(cfg, {"type": "EarlyStoppingHook", "patience": patience, "rule": "greater", **score})
 
 
 def add_logger(cfg: Config, name: str) -> None:
@@ -128,22 +126,28 @@ def add_logger(cfg: Config, name: str) -> None:
         UserError: if its package is not installed.
     """
     kind, package = LOGGERS[name]
-    try:
-        __import__(package)
-    except ImportError as error:
-        raise UserError(f"--log-to {name}: pip install {package}") from error
+    if find_spec(package) is None:
+        raise UserError(f"--log-to {name}: pip install {package}")
     backends = cfg.visualizer.setdefault("vis_backends", [])
     if all(backend["type"] != kind for backend in backends):
         cfg.visualizer.vis_backends = [*backends, {"type": kind}]
 
 
-def _add_hook(cfg: Config, hook: dict[str, Any]) -> None:
-    """Add a custom hook, in place of one of its type."""
-    others = [old for old in cfg.get("custom_hooks", []) if old["type"] != hook["type"]]
-    cfg.custom_hooks = [*others, hook]
+def set_guards(cfg: Config, args: Namespace) -> None:
+    """Write into a config what happens to data and losses that are broken."""
+    losses = {"type": "BadLossesHook", "policy": args.nan, "limit": args.nan_limit}
+    samples = {"type": "BadSamplesHook", "policy": args.on_bad_sample, "log_dir": cfg.work_dir}
+    _set_hooks(cfg, losses, samples, first=True)
 
 
-def _positive(flag: str, value: Number) -> Number:
-    if value <= 0:
-        raise UserError(f"{flag} must be positive, got {value}")
-    return value
+def guard_loading(cfg: Config) -> None:
+    """Check what is loaded in testing: a file that is broken ends the run with its name."""
+    hook = {"type": "BadSamplesHook", "policy": "error", "log_dir": cfg.work_dir}
+    _set_hooks(cfg, hook, first=True)
+
+
+def _set_hooks(cfg: Config, *hooks: dict[str, Any], first: bool = False) -> None:
+    """Add custom hooks in place of those of their types; of one priority they run in order."""
+    types = {hook["type"] for hook in hooks}
+    others = [hook for hook in cfg.get("custom_hooks") or [] if hook["type"] not in types]
+    cfg.custom_hooks = [*hooks, *others] if first else [*others, *hooks]

@@ -1,4 +1,4 @@
-"""The processes of a run: how they find each other, and what one decides for all."""
+"""The processes of a run: how they find each other, and what the first decides for all."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ from mmengine.dist import (
 )
 
 from mmengine_agent.config_walk import walk
-from mmengine_agent.errors import ToldError, UserError
+from mmengine_agent.errors import ReportedByRank0, UserError
 
 Value = TypeVar("Value")
 
@@ -37,7 +37,7 @@ def join_processes(cfg: Config) -> None:
     settings = dict(cfg.get("env_cfg", {}).get("dist_cfg") or {})
     if cfg.launcher == "slurm":
         port = settings.pop("port", None)
-        name_ourselves()
+        export_slurm_rank()
         os.environ["MASTER_PORT"] = str(port or os.environ["MASTER_PORT"])
     if torch.cuda.is_available():
         init_dist("pytorch" if cfg.launcher == "slurm" else cfg.launcher, **settings)
@@ -59,39 +59,32 @@ def fit_to_cpu(cfg: Config) -> None:
         sync: False,  # torch 2.13 has another name for it
         "find_unused_parameters": cfg.get("find_unused_parameters", False),
     }
-    if replace_sync_bn(cfg.model) and is_main_process():
+    norms = [node for _, node in walk(cfg.model) if node.get("type") == "SyncBN"]
+    for node in norms:
+        node["type"] = "BN"
+    if norms and is_main_process():
         print("SyncBN needs GPUs: on the CPU each process normalises its own part (BN)")
 
 
-def replace_sync_bn(model: Any) -> int:
-    """Make every SyncBN of a model config a BN, in place; the number replaced."""
-    found = [node for _, node in walk(model) if node.get("type") == "SyncBN"]
-    for node in found:
-        node["type"] = "BN"
-    return len(found)
-
-
-def agree(decide: Callable[[], Value]) -> Value:
-    """What the first process decides, in all of them.
+def from_rank0(function: Callable[[], Value]) -> Value:
+    """Run a function in the first process; all return its result.
 
     Raises:
-        UserError: if the first one raised it, in all of them; it alone tells the user.
+        UserError: in all, if the function raises it; the first process alone reports it.
     """
     if get_world_size() == 1:
-        return decide()
-    told: list[Any] = [None, None]
-    mistake: UserError | None = None
+        return function()
+    outcome: list[Any] = [None, None]  # result, mistake
     if is_main_process():
         try:
-            told[0] = decide()
+            outcome[0] = function()
         except UserError as error:
-            mistake, told[1] = error, str(error)
-    broadcast_object_list(told)
+            outcome[1] = error
+    broadcast_object_list(outcome)
+    result, mistake = outcome
     if mistake is not None:
-        raise mistake
-    if told[1] is not None:
-        raise ToldError(told[1])
-    return told[0]
+        raise mistake if is_main_process() else ReportedByRank0(str(mistake))
+    return result
 
 
 def was_restarted() -> bool:
@@ -104,8 +97,8 @@ def was_restarted() -> bool:
     return bool(count > 0)
 
 
-def name_ourselves() -> None:
-    """Say in the environment, as torchrun does, what Slurm says in its own words.
+def export_slurm_rank() -> None:
+    """Set the environment variables of torchrun from those of Slurm.
 
     Raises:
         UserError: if Slurm has not started this process, or its first machine has no name.

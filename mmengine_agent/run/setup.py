@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from mmengine_agent.data.user_data import DataFlags, point_at
 from mmengine_agent.errors import UserError
 from mmengine_agent.run.exit import one_line
-from mmengine_agent.run.processes import fit_to_cpu, join_processes, name_ourselves
+from mmengine_agent.run.processes import export_slurm_rank, fit_to_cpu, join_processes
 from mmengine_agent.task import task_of
 
 
@@ -72,7 +72,7 @@ def load_config(args: Namespace) -> Config:
         UserError: if the config cannot be read or the data flags do not apply to it.
     """
     if args.launcher == "slurm":
-        name_ourselves()  # before anything can fail: one process tells of it
+        export_slurm_rank()  # before anything can fail: one process reports it
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     cfg = read_config(args.config, args.cfg_options)
     task_of(cfg)  # registers what the tools put into configs, whether or not the config imports it

@@ -6,18 +6,17 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import agent_attention, normal, seeded_input, small_pvt, small_swin, tokens
+from helpers import SMALL_BACKBONES, agent_attention, normal, seeded_input, small_pvt, tokens
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp, stack_module_state, vmap
 from torch.utils.flop_counter import FlopCounterMode
 
-from agent_attention import AgentPVT, AgentSwinTransformer
+from agent_attention.backbones import BACKBONES
 from agent_attention.compute.guard import using
 
 pytestmark = pytest.mark.usefixtures("always_tiles")  # executors on these small maps too
 
-MODELS: dict[str, Callable[..., Any]] = {"pvt": small_pvt, "swin": small_swin}
-models = pytest.mark.parametrize("name", MODELS)
+models = pytest.mark.parametrize("name", BACKBONES)
 gradients = pytest.mark.parametrize("gradients", [False, True])
 close = torch.testing.assert_close
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -40,7 +39,7 @@ def test_flops_are_those_of_the_definition_on_every_device(
 ) -> None:
     counts = []
     for device in ("cpu", "meta"):
-        model = MODELS[name]().eval().to(device)
+        model = SMALL_BACKBONES[name]().eval().to(device)
         with torch.no_grad(), using(way=None), FlopCounterMode(display=False) as counter:
             model(torch.zeros(1, 3, *size, device=device))
         counts.append(counter.get_total_flops())
@@ -81,7 +80,7 @@ def linears(model: nn.Module) -> list[nn.Linear]:
 @models
 @gradients
 def test_weights_of_another_type_are_used_by_their_layer(name: str, gradients: bool) -> None:
-    model, doubled = MODELS[name]().eval(), MODELS[name]().eval()
+    model, doubled = SMALL_BACKBONES[name]().eval(), SMALL_BACKBONES[name]().eval()
     for linear, twin in zip(linears(model), linears(doubled), strict=True):
         values = linear.weight.detach().as_subclass(Doubling)
         linear._parameters["weight"] = values
@@ -100,7 +99,7 @@ def test_weights_of_another_type_are_used_by_their_layer(name: str, gradients: b
 def test_a_patched_class_is_called(
     name: str, gradients: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, calls, original = MODELS[name]().eval(), [], nn.Linear.forward
+    model, calls, original = SMALL_BACKBONES[name]().eval(), [], nn.Linear.forward
     wanted = plain(model)
 
     def patched(self: nn.Linear, x: Tensor) -> Tensor:
@@ -203,7 +202,7 @@ class Offloaded:
 @models
 @gradients
 def test_weights_may_be_elsewhere_between_calls(name: str, gradients: bool) -> None:
-    model = MODELS[name]().eval()
+    model = SMALL_BACKBONES[name]().eval()
     wanted = plain(model)
     for module in model.modules():
         if any(weight is not None for weight in module._parameters.values()):
@@ -218,7 +217,7 @@ def test_weights_may_be_elsewhere_between_calls(name: str, gradients: bool) -> N
 
 @models
 def test_a_model_may_be_in_channels_last(name: str) -> None:
-    model = MODELS[name]().eval()
+    model = SMALL_BACKBONES[name]().eval()
     wanted, state = plain(model), copy.deepcopy(model.state_dict())
     model.to(memory_format=torch.channels_last)
     close(model.state_dict(), state, rtol=0, atol=0, check_stride=False)
@@ -235,7 +234,7 @@ def loss(model: nn.Module, weights: dict[str, Tensor], x: Tensor) -> Tensor:
 
 @models
 def test_function_transforms(name: str) -> None:
-    model = MODELS[name](out_indices=(0, 1)).eval()
+    model = SMALL_BACKBONES[name](out_indices=(0, 1)).eval()
     weights = {key: p.detach() for key, p in model.named_parameters()}
     images = seeded_input(2, 32, 32)
     model.zero_grad()
@@ -264,7 +263,10 @@ def test_an_ensemble_under_vmap() -> None:
 
 @models
 def test_the_definition_can_be_differentiated_twice(name: str) -> None:
-    model, x = MODELS[name](out_indices=(0,)).eval(), seeded_input(1, 32, 32).requires_grad_()
+    model, x = (
+        SMALL_BACKBONES[name](out_indices=(0,)).eval(),
+        seeded_input(1, 32, 32).requires_grad_(),
+    )
     with using(way="plain"):
         (first,) = torch.autograd.grad(model(x)[0].square().sum(), x, create_graph=True)
     first.square().sum().backward()
@@ -273,7 +275,7 @@ def test_the_definition_can_be_differentiated_twice(name: str) -> None:
 
 @models
 def test_writes_through_data_are_seen(name: str) -> None:
-    model, size = MODELS[name]().eval(), (70, 99)
+    model, size = SMALL_BACKBONES[name]().eval(), (70, 99)
     x = seeded_input(1, *size)
     with torch.no_grad():
         model(x)
@@ -285,7 +287,7 @@ def test_writes_through_data_are_seen(name: str) -> None:
 # --- P11, P12: arguments, channels
 
 
-@pytest.mark.parametrize("family", [AgentPVT, AgentSwinTransformer])
+@pytest.mark.parametrize("family", BACKBONES.values())
 def test_what_is_listed_is_taken(family: Any) -> None:
     class Mine(family):
         def __init__(self, *args: Any, mine: int = 0, **kwargs: Any) -> None:
@@ -300,7 +302,7 @@ def test_what_is_listed_is_taken(family: Any) -> None:
 
 @models
 def test_the_first_convolution_may_take_other_channels(name: str) -> None:
-    model = MODELS[name]().eval()
+    model = SMALL_BACKBONES[name]().eval()
     stem = model.stage_modules(0)[0]
     stem.proj = nn.Conv2d(4, 8, 4, 4)
     assert len(model(normal(1, (1, 4, 64, 64)))) == 4

@@ -4,23 +4,21 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from helpers import normal, seeded_input, small_pvt, small_swin
+from helpers import SMALL_ARCHS, SMALL_BACKBONES, normal, seeded_input, small_pvt
 from torch import Tensor, nn
 
 pytestmark = pytest.mark.usefixtures("always_tiles")
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
-    "pvt": small_pvt,
+    **SMALL_BACKBONES,
     "pvt with softmax": lambda **options: small_pvt(attn_types="ABAB", **options),
-    "swin": small_swin,
 }
 models = pytest.mark.parametrize("name", MODELS)
 close = torch.testing.assert_close
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
 
-@pytest.mark.parametrize("gradients", [False, True])
-@pytest.mark.parametrize("check", [False, True])
+@pytest.mark.parametrize(("gradients", "check"), [(False, True), (True, False)])
 @models
 def test_traced_models_give_the_same_maps(name: str, gradients: bool, check: bool) -> None:
     model, first, second = MODELS[name]().eval(), seeded_input(1, 64, 96), normal(2, (1, 3, 64, 96))
@@ -42,11 +40,12 @@ def test_exported_models_give_the_same_maps_and_leave_the_model_alone(name: str)
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["pvt", "swin"])
+@pytest.mark.parametrize("name", SMALL_BACKBONES)
 def test_a_compiled_model_takes_a_second_size(name: str) -> None:
     """The first compilation is for one size, the second for any (torch's default)."""
     torch.compiler.reset()
-    model = MODELS[name](out_indices=(0, 1)).eval()  # as few blocks as have every kind
+    arch = {**SMALL_ARCHS[name], "depths": (1, 1 if name == "pvt" else 2, 1, 1)}
+    model = MODELS[name](arch=arch, out_indices=(0, 1)).eval()  # few blocks, of every kind
     compiled = torch.compile(model, backend="aot_eager")
     for shape in [(1, 3, 96, 128), (1, 3, 128, 96)]:
         x = normal(1, shape)

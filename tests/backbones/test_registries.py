@@ -1,31 +1,28 @@
 """A mixer is one file and one line, and so is a backbone: all else finds them by name."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from helpers import SMALL, SMALL_SWIN, seed_weights, seeded_input, weighted
+from helpers import SMALL_ARCHS, seed_weights, seeded_input, weighted
 from torch import Tensor, nn
+from toys.mean import MeanMixer
+from toys.vit import ToyViT
 
 from agent_attention import AgentAttention, AgentPVT, AgentSwinTransformer
-from agent_attention.arguments import check_agent_shapes, reject_unknown, resolve_arch
-from agent_attention.backbones import BACKBONES, Backbone
+from agent_attention.backbones import BACKBONES
 from agent_attention.backbones.block import Block
-from agent_attention.backbones.features import Feature, FeatureInfo
-from agent_attention.backbones.recognised import Recognised, count_of
-from agent_attention.layers import PatchEmbed
 from agent_attention.mixers import MIXERS, Mixer, build_mixer
 from agent_attention.weights.fit import backbone_weights
 from agent_attention.weights.recognise import build_like, looks_like
 
 Pair = tuple[int, int]
-ARCHS = {"pvt": SMALL, "swin": SMALL_SWIN}
-families = pytest.mark.parametrize("family", ARCHS)
+families = pytest.mark.parametrize("family", BACKBONES)
 
 
 def small(family: str, **options: Any) -> Any:
-    return seed_weights(BACKBONES[family](ARCHS[family], **options))  # type: ignore[arg-type]
+    return seed_weights(BACKBONES[family](SMALL_ARCHS[family], **options))  # type: ignore[arg-type]
 
 
 def kinds(model: nn.Module) -> list[type]:
@@ -33,14 +30,6 @@ def kinds(model: nn.Module) -> list[type]:
 
 
 # --- mixers
-
-
-class MeanMixer(Mixer):
-    """Each token gets the mean of all keys and values."""
-
-    def mix(self, q: Tensor, k: Tensor, v: Tensor, size: Pair) -> Tensor:
-        """(B, N, C)."""
-        return q + (k + v).mean(1, keepdim=True)
 
 
 class StripeMixer(Mixer):
@@ -92,13 +81,12 @@ def test_letters_are_names(family: str) -> None:
 @families
 @pytest.mark.usefixtures("toys")
 def test_runs_choose_the_mixer_of_each_block(family: str) -> None:
-    depths = {"depths": (1, 4, 1, 1)}
-    model = BACKBONES[family](
-        {**ARCHS[family], **depths}, mixers=("mean", "1 agent, 2 mean, 1 windows", "agent", "mean")
-    )  # type: ignore[call-arg, arg-type]
+    arch = {**SMALL_ARCHS[family], "depths": (1, 4, 1, 1)}
+    runs = ("mean", "1 agent, 2 mean, 1 windows", "agent", "mean")
     agent, mean = AgentAttention, MeanMixer
-    assert kinds(model) == [mean, agent, mean, mean, MIXERS["windows"], agent, mean]
-    letters = BACKBONES[family]({**ARCHS[family], **depths}, attn_types=("A", "1B3A", "A", "B"))  # type: ignore[call-arg, arg-type]
+    wanted = [mean, agent, mean, mean, MIXERS["windows"], agent, mean]
+    assert kinds(BACKBONES[family](arch, mixers=runs)) == wanted  # type: ignore[call-arg, arg-type]
+    letters = BACKBONES[family](arch, attn_types=("A", "1B3A", "A", "B"))  # type: ignore[call-arg, arg-type]
     assert kinds(letters)[2:6] == [agent] * 4
 
 
@@ -110,7 +98,7 @@ def test_runs_choose_the_mixer_of_each_block(family: str) -> None:
 )  # fmt: skip
 def test_other_mixers_are_refused_with_the_names_of_the_known(family: str, mixers: Any) -> None:
     with pytest.raises(ValueError, match=r"mixers must be four names or runs.*'agent', 'softmax'"):
-        BACKBONES[family](ARCHS[family], mixers=mixers)  # type: ignore[call-arg, arg-type]
+        BACKBONES[family](SMALL_ARCHS[family], mixers=mixers)  # type: ignore[call-arg, arg-type]
 
 
 def test_a_mixer_gets_the_options_that_it_names() -> None:
@@ -135,54 +123,6 @@ def test_agents_serve_a_map_beside_other_tokens() -> None:
 
 
 # --- backbones
-
-
-class ToyViT(Backbone):
-    """One stage, at stride 16."""
-
-    ARCHS = {"tiny": {"embed_dim": 8, "depth": 2, "num_heads": 2}}  # noqa: RUF012
-
-    def __init__(
-        self,
-        arch: Any = "tiny",
-        agent_shapes: Sequence[Pair] = ((3, 3),),
-        out_indices: Sequence[int] = (0,),
-        frozen_stages: int = -1,
-        with_cp: bool = False,
-        pretrain_img_size: int = 224,
-        **unknown: Any,
-    ) -> None:
-        reject_unknown(type(self), ToyViT, unknown)
-        sizes = resolve_arch(arch, self.ARCHS)
-        grids = check_agent_shapes(agent_shapes, 1)
-        super().__init__((16,), out_indices, frozen_stages, with_cp, {})
-        dim = sizes["embed_dim"]
-        self.patch_embed = PatchEmbed(3, dim, 16)
-        self.blocks = nn.ModuleList(
-            Block(dim, build_mixer("agent", dim, 2, agent_shape=grids[0]), 16, 0.0, 0.0, 1e-6)
-            for _ in range(sizes["depth"])
-        )
-        self.feature_info = FeatureInfo([Feature(dim, 16, "blocks")])
-        self.freeze()
-
-    def maps(self, x: Tensor) -> list[Tensor]:
-        x, size = self.patch_embed(x)
-        x = self.run(self.blocks, x, size)
-        return [x.mT.unflatten(2, size)]
-
-    def stage_modules(self, stage: int) -> list[nn.Module | nn.Parameter]:
-        return [self.blocks] if stage else [self.patch_embed]
-
-    def is_unused_key(self, key: str) -> bool:
-        return key.startswith("norm.")
-
-    @classmethod
-    def recognise(cls, weights: Mapping[str, Tensor]) -> Recognised | None:
-        if "blocks.0.attn.an_bias" not in weights:
-            return None
-        depth = count_of(weights, r"blocks\.(\d+)\.")
-        arch = {2: "tiny"}.get(depth)
-        return Recognised(cls, (depth,), arch, 224, cls.options_at(224))
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The Agent-Swin backbone and its window attention."""
 
 import json
-import re
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -10,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import SMALL_SWIN as SMALL
-from helpers import SWIN_TYPES as TYPES
-from helpers import normal, seed_weights, seeded_input, small_swin
+from helpers import gradients, normal, seed_weights, seeded_input, small_swin, train_once
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -30,28 +28,7 @@ def blocks(model: nn.Module) -> list[Any]:
     return [block for stage in model.layers for block in stage.blocks]
 
 
-def train_once(model: nn.Module, seed: int = 3) -> tuple[Tensor, ...]:
-    """Maps of two images in training mode, and gradients left in the parameters."""
-    torch.manual_seed(seed)
-    outs = model.train()(seeded_input(2, 64, 97))
-    losses = [(out * normal(13 + i, tuple(out.shape))).mean() for i, out in enumerate(outs)]
-    torch.stack(losses).sum().backward()
-    return outs
-
-
-def gradients(model: nn.Module) -> dict[str, Tensor | None]:
-    return {name: parameter.grad for name, parameter in model.named_parameters()}
-
-
 # --- names and kinds of blocks
-
-
-@pytest.mark.parametrize(
-    ("arch", "variant"), [("tiny", "swin_t"), ("small", "swin_s"), ("base", "swin_b")]
-)
-def test_names_and_shapes_are_those_of_published_checkpoints(arch: str, variant: str) -> None:
-    state = AgentSwinTransformer(arch).state_dict()
-    assert {key: list(value.shape) for key, value in state.items()} == KEYS[variant]
 
 
 def letters(model: nn.Module) -> list[str]:
@@ -125,18 +102,6 @@ def test_defaults_are_the_published_grids() -> None:
 # --- maps
 
 
-@pytest.mark.parametrize(
-    "size", [(32, 32), (33, 47), (70, 99), (224, 96), (97, 64), (61, 225)], ids=str
-)
-@pytest.mark.parametrize("types", [TYPES, "AAAA", "BBBB"], ids=str)
-def test_every_size_gives_finite_maps_of_ceiled_shapes(types: Any, size: tuple[int, int]) -> None:
-    with torch.no_grad():
-        outs = small_swin(attn_types=types).eval()(seeded_input(1, *size))
-    wanted = [(1, 8 * 2**i, -(-size[0] // (4 * 2**i)), -(-size[1] // (4 * 2**i))) for i in range(4)]
-    assert [tuple(out.shape) for out in outs] == wanted
-    assert all(out.isfinite().all() and out.is_contiguous() for out in outs)
-
-
 @pytest.mark.parametrize("size", [(33, 47), (35, 45), (64, 97)])
 def test_images_are_padded_with_zeros_right_and_bottom(size: tuple[int, int]) -> None:
     model, image = small_swin().eval(), seeded_input(1, *size)
@@ -144,34 +109,6 @@ def test_images_are_padded_with_zeros_right_and_bottom(size: tuple[int, int]) ->
     padded[:, :, : size[0], : size[1]] = image
     with torch.no_grad():
         close(model(image), model(padded))
-
-
-@pytest.mark.parametrize("types", [TYPES, "BBBB"], ids=str)
-def test_a_batch_gives_what_its_images_give_alone(types: Any) -> None:
-    model = small_swin(attn_types=types).eval()
-    images = seeded_input(3, 70, 99)
-    with torch.no_grad():
-        together, alone = model(images), [model(image[None]) for image in images]
-    for i, out in enumerate(together):
-        close(out, torch.cat([maps[i] for maps in alone]), rtol=1e-5, atol=2e-5)
-
-
-@pytest.mark.parametrize("indices", [(0,), (1,), (0, 2), (1, 3), (3,)])
-def test_out_indices_choose_maps_and_later_stages_are_not_built(indices: tuple[int, ...]) -> None:
-    full, part = small_swin().eval(), small_swin(out_indices=list(indices))
-    last = indices[-1]
-    unused = [rf"layers\.{i}\." for i in range(last + 1, 4)] + [rf"layers\.{last}\.downsample"]
-    unused += [rf"norm{i}\." for i in range(4) if i not in indices]
-    wanted = {
-        key: value
-        for key, value in full.state_dict().items()
-        if not re.match("|".join(unused), key)
-    }
-    part.load_state_dict(wanted)  # strict: the part has just these keys
-    image = seeded_input(1, 64, 97)
-    with torch.no_grad():
-        maps = full(image)
-        close(part.eval()(image), tuple(maps[i] for i in indices))
 
 
 @pytest.mark.parametrize("size", [(6, 4), (5, 4), (4, 7), (3, 3), (1, 2)])
@@ -285,87 +222,6 @@ def test_a_mask_is_no_part_of_the_state() -> None:
 
 
 # --- training
-
-
-@pytest.mark.parametrize("types", [TYPES, "AAAA", "BBBB"], ids=str)
-def test_every_parameter_gets_a_gradient(types: Any) -> None:
-    model = small_swin(attn_types=types)
-    train_once(model)
-    for name, gradient in gradients(model).items():
-        assert gradient is not None and gradient.isfinite().all() and gradient.any(), name
-
-
-@pytest.mark.parametrize("rate", [0.0, 0.3])
-def test_checkpointing_changes_neither_maps_nor_gradients(rate: float) -> None:
-    options = dict.fromkeys(RATES, rate)
-    plain, saving = small_swin(**options), small_swin(**options, with_cp=True)
-    close(train_once(saving), train_once(plain))
-    close(gradients(saving), gradients(plain))
-
-
-@pytest.mark.parametrize(("with_cp", "training", "runs"), [(True, True, 2), (True, False, 1)])
-def test_checkpointing_runs_blocks_again_in_training(
-    with_cp: bool, training: bool, runs: int
-) -> None:
-    model = small_swin(with_cp=with_cp).train(training)
-    started: list[nn.Module] = []
-    for block in blocks(model):
-        block.register_forward_pre_hook(lambda module, _: started.append(module))
-    sum(out.sum() for out in model(seeded_input(1, 64, 64))).backward()
-    assert [started.count(block) for block in blocks(model)] == [runs] * 7
-
-
-@pytest.mark.parametrize("name", RATES)
-def test_each_rate_drops_in_training_only(name: str) -> None:
-    model = small_swin(**{name: 0.5}, attn_types="BBBB")
-    image = seeded_input(2, 64, 96)
-    with torch.no_grad():
-        torch.manual_seed(1)
-        first, second = model.train()(image), model(image)
-        assert not torch.equal(first[-1], second[-1])
-        close(model.eval()(image), small_swin(attn_types="BBBB").eval()(image))
-
-
-@pytest.mark.parametrize("types", ["AAAA", "BBBB"])
-def test_rates_reach_their_layers(types: str) -> None:
-    model = small_swin(attn_types=types, attn_drop_rate=0.2, drop_rate=0.3, drop_path_rate=0.6)
-    for block in blocks(model):
-        rates = (block.attn.attn_drop, block.attn.proj_drop.p, block.mlp.drop.p)
-        assert rates == (0.2, 0.3, 0.3)
-    assert model.pos_drop.p == 0.3
-    paths = [block.drop_path.rate for block in blocks(model)]
-    assert paths == pytest.approx([0.1 * i for i in range(7)])
-
-
-def frozen_parts(stages: int) -> tuple[str, ...]:
-    """Beginnings of the names of what ``frozen_stages`` freezes."""
-    if stages < 0:
-        return ()
-    counted = [f"{part}{i}." for part in ("layers.", "norm") for i in range(stages)]
-    return ("patch_embed", "pos_drop", *counted)
-
-
-@pytest.mark.parametrize("stages", range(-1, 5))
-def test_frozen_stages_with_their_norms_do_not_train(stages: int) -> None:
-    model = small_swin(frozen_stages=stages)
-    parts = frozen_parts(stages)
-    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
-    assert frozen == {name for name, _ in model.named_parameters() if name.startswith(parts)}
-    if stages < 4:
-        train_once(model)
-        assert {name for name, gradient in gradients(model).items() if gradient is None} == frozen
-
-
-@pytest.mark.parametrize("stages", range(-1, 5))
-def test_frozen_modules_stay_in_evaluation_mode(stages: int) -> None:
-    model = small_swin(frozen_stages=stages)
-    for _ in range(2):
-        assert model.eval() is model and not any(module.training for module in model.modules())
-        assert model.train() is model and model.training
-        for name, module in model.named_modules():
-            if name not in ("", "layers"):
-                assert module.training is not f"{name}.".startswith(frozen_parts(stages)), name
-        assert model.train(False) is model and not model.training
 
 
 def test_stages_without_an_output_norm_can_be_frozen() -> None:

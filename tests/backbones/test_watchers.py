@@ -6,22 +6,21 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import seeded_input, small_pvt, small_swin, tokens
+from helpers import SMALL_BACKBONES, seeded_input, small_pvt, tokens
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 from torch.nn.utils import parametrize, prune
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from agent_attention.backbones import lean
+from agent_attention.backbones import BACKBONES, lean
 from agent_attention.compute.guard import using
 from agent_attention.compute.norm_mlp import can_chunk
 from agent_attention.layers import Mlp
 
 pytestmark = pytest.mark.usefixtures("always_tiles")
 
-MODELS: dict[str, Callable[..., Any]] = {"pvt": small_pvt, "swin": small_swin}
-models = pytest.mark.parametrize("name", MODELS)
+models = pytest.mark.parametrize("name", BACKBONES)
 gradients = pytest.mark.parametrize("gradients", [False, True])
 close = torch.testing.assert_close
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -50,7 +49,7 @@ CASES = [(kind, grad) for kind in HOOKS for grad in (True, False) if grad or "ba
 def test_global_hooks_see_every_module_and_keep_what_they_saw(
     name: str, kind: str, gradients: bool
 ) -> None:
-    model, seen, kept = MODELS[name]().eval(), set(), []
+    model, seen, kept = SMALL_BACKBONES[name]().eval(), set(), []
     wanted = plain(model)
 
     def hook(module: nn.Module, first: Any, *rest: Any) -> None:
@@ -97,7 +96,7 @@ def test_a_global_hook_may_change_outputs(gradients: bool) -> None:
 @pytest.mark.parametrize("kind", HOOKS[:2])
 @torch.no_grad()
 def test_what_a_hook_has_seen_is_not_overwritten(name: str, part: str, kind: str) -> None:
-    model, seen = MODELS[name]().eval(), []
+    model, seen = SMALL_BACKBONES[name]().eval(), []
     wanted = plain(model)
 
     def see(module: nn.Module, given: tuple[Any, ...], *made: Tensor) -> None:

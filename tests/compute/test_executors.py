@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 import torch
 from helpers import (
+    SMALL_BACKBONES,
     Largest,
     agent_attention,
     normal,
     seed_weights,
     seeded_input,
-    small_pvt,
-    small_swin,
     tokens,
     weighted,
 )
@@ -27,7 +26,6 @@ from agent_attention.compute.attend import attend, attend_plain
 from agent_attention.compute.bias import AgentBias
 from agent_attention.compute.chunks import row_chunks
 from agent_attention.compute.guard import using
-from agent_attention.compute.linear import norm_linear
 from agent_attention.compute.norm_mlp import norm_mlp
 from agent_attention.layers import Mlp
 from agent_attention.mixers import MIXERS, Mixer, build_mixer
@@ -43,7 +41,6 @@ EXACT = {"rtol": 1e-10, "atol": 1e-10}  # in float64
 CLOSE = {"rtol": 2e-5, "atol": 2e-5}  # in float32
 close = torch.testing.assert_close
 ways = pytest.mark.parametrize("way", WAYS)
-dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 
 
 def tolerance(dtype: torch.dtype) -> dict[str, float]:
@@ -86,17 +83,21 @@ def agent_case(
 firsts = pytest.mark.parametrize("first", ["agents", "tokens"])
 
 
+AGENT_CASES = [  # grid, size, batch, heads
+    ((1, 3), (7, 5), 0, 2),
+    ((1, 3), (7, 5), 3, 2),
+    ((4, 2), (2, 2), 1, 1),
+    ((3, 3), (4, 6), 3, 1),
+    ((1, 1), (1, 1), 1, 3),
+    ((2, 5), (9, 1), 1, 3),
+]
+
+
 @ways
 @firsts
-@pytest.mark.parametrize(("batch", "heads"), [(0, 2), (1, 1), (1, 3), (3, 2)])
-@pytest.mark.parametrize(
-    ("grid", "size"),
-    [((1, 3), (7, 5)), ((4, 2), (2, 2)), ((3, 3), (4, 6)), ((1, 1), (1, 1)), ((2, 5), (9, 1))],
-)
-def test_agent_attention_in_every_way(
-    way: str, first: str, grid: Pair, size: Pair, batch: int, heads: int
-) -> None:
-    same(*agent_case(first, grid, size, batch, heads), WAYS[way])
+def test_agent_attention_in_every_way(way: str, first: str) -> None:
+    for case in AGENT_CASES:
+        same(*agent_case(first, *case), WAYS[way])
 
 
 @firsts
@@ -209,14 +210,17 @@ def test_every_mixer_is_tested() -> None:
 
 @ways
 @mixers
-@dtypes
-@pytest.mark.parametrize(("size", "batch"), [((5, 6), 2), ((7, 7), 1), ((9, 4), 0), ((2, 13), 1)])
-def test_every_mixer_in_every_way(
-    name: str, way: str, size: Pair, batch: int, dtype: torch.dtype
-) -> None:
-    mixer = seed_weights(MIXER_CASES[name]()).to(dtype)
-    x = tokens(size, batch=batch).to(dtype).requires_grad_()
-    same(lambda: mixer(x, size), [x, *mixer.parameters()], WAYS[way])
+def test_every_mixer_in_every_way(name: str, way: str) -> None:
+    mixer = seed_weights(MIXER_CASES[name]())
+    for dtype, size, batch in [
+        (torch.float32, (5, 6), 2),
+        (torch.float64, (7, 7), 1),
+        (torch.float64, (9, 4), 0),
+        (torch.float64, (2, 13), 2),
+    ]:
+        mixer.to(dtype)
+        x = tokens(size, batch=batch).to(dtype).requires_grad_()
+        same(lambda x=x, size=size: mixer(x, size), [x, *mixer.parameters()], WAYS[way])  # type: ignore[misc]
 
 
 def test_agent_attention_without_bias_and_detail_has_no_keys_of_them() -> None:
@@ -243,26 +247,27 @@ def block_of(name: str, dtype: torch.dtype) -> Block:
 
 
 @mixers
-@dtypes
 @pytest.mark.parametrize("chunk", [4, 1 << 21])
-@pytest.mark.parametrize(("size", "batch"), [((5, 6), 2), ((9, 4), 0), ((2, 13), 1)])
 @torch.no_grad()
-def test_blocks_in_little_memory(
-    name: str, size: Pair, batch: int, chunk: int, dtype: torch.dtype
-) -> None:
-    blocks = nn.ModuleList([block_of(name, dtype) for _ in range(3)])
-    x = tokens(size, batch=batch).to(dtype)
-    copy, wanted = x.clone(), x
-    with using(way="plain"):
-        assert not lean.takes(blocks, x)
-        for block in blocks:
-            wanted = block(wanted, size)
-    with using(way="tiled", chunk=chunk):
-        assert lean.takes(blocks, x)
-        found = lean.run(blocks, x, size)
-        again = lean.run(blocks, x, size)
-    close([found, again], [wanted, wanted], **tolerance(dtype))
-    assert torch.equal(x, copy)  # the caller's
+def test_blocks_in_little_memory(name: str, chunk: int) -> None:
+    for dtype, size, batch in [
+        (torch.float32, (5, 6), 2),
+        (torch.float64, (9, 4), 0),
+        (torch.float64, (2, 13), 1),
+    ]:
+        blocks = nn.ModuleList([block_of(name, dtype) for _ in range(3)])
+        x = tokens(size, batch=batch).to(dtype)
+        copy, wanted = x.clone(), x
+        with using(way="plain"):
+            assert not lean.takes(blocks, x)
+            for block in blocks:
+                wanted = block(wanted, size)
+        with using(way="tiled", chunk=chunk):
+            assert lean.takes(blocks, x)
+            found = lean.run(blocks, x, size)
+            again = lean.run(blocks, x, size)
+        close([found, again], [wanted, wanted], **tolerance(dtype))
+        assert torch.equal(x, copy)  # the caller's
 
 
 @torch.no_grad()
@@ -274,10 +279,10 @@ def test_tokens_in_any_memory_order_are_taken() -> None:
         close(lean.run(blocks, strided, size), lean.run(blocks, x, size), **EXACT)
 
 
-@pytest.mark.parametrize("build", [small_pvt, small_swin])
+@pytest.mark.parametrize("family", SMALL_BACKBONES)
 @torch.no_grad()
-def test_maps_in_little_memory(build: Callable[[], nn.Module]) -> None:
-    model, x = build().eval(), seeded_input(2, 70, 99)
+def test_maps_in_little_memory(family: str) -> None:
+    model, x = SMALL_BACKBONES[family]().eval(), seeded_input(2, 70, 99)
     copy = x.clone()
     with using(way="plain"):
         wanted = model(x)
@@ -334,16 +339,6 @@ def test_the_mlp_drops_in_training_only() -> None:
     mlp.eval()
     close(norm_mlp(norm, mlp, x), mlp(norm(x)), **EXACT)
     assert not torch.allclose(norm_mlp(norm, mlp, x), found)
-
-
-@pytest.mark.parametrize("bias", [False, True])
-@torch.no_grad()
-def test_a_linear_layer_after_a_norm(bias: bool) -> None:
-    norm, linear = seed_weights(nn.ModuleList([nn.LayerNorm(8), nn.Linear(8, 12, bias)])).double()
-    x = numbers((3, 7, 8), 1).detach()
-    for batch in (x, x[:0], x[:, ::2]):
-        with using(chunk=4):
-            close(norm_linear(norm, linear, batch), linear(norm(batch)), **EXACT)
 
 
 def test_chunks_are_equal_and_cover_every_row() -> None:

@@ -39,7 +39,7 @@ KINDS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: seed_weights(build_mixer("windows", 8, 2, window=3, shift=1)),
         "relative_position_bias_table",
     ),
-    "position": (small_pvt, "pos_embed1"),
+    "position": (lambda: small_pvt(out_indices=(0,)), "pos_embed1"),
 }
 kinds = pytest.mark.parametrize("kind", KINDS)
 
@@ -121,15 +121,17 @@ CHANGES: dict[str, Callable[[nn.Module, nn.Parameter], Any]] = {
 
 @kinds
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_no_write_to_a_weight_leaves_old_results(kind: str, change: str, mode: Any) -> None:
+def test_no_write_to_a_weight_leaves_old_results(kind: str, change: str) -> None:
     model = fresh(kind)
-    with mode():
-        before = [outcome(model, size) for size in SIZES]
+    modes = [torch.no_grad, torch.inference_mode, torch.no_grad]
+    before = []
+    for mode, size in zip(modes, SIZES, strict=True):
+        with mode():
+            before.append(outcome(model, size))
     assert kept(model, kind)
     CHANGES[change](model, model.get_parameter(KINDS[kind][1]))
-    with mode():
-        for size, old in zip(SIZES, before, strict=True):
+    for mode, size, old in zip(modes, SIZES, before, strict=True):
+        with mode():
             like_a_new_one(model, kind, size)
             assert not torch.equal(outcome(model, size), old)
 

@@ -41,7 +41,6 @@ from mmengine_agent.class_counts import set_class_count
 from mmengine_agent.data.checked_loading import check_loading
 from mmengine_agent.data.user_data import DataFlags, datasets, point_at
 from mmengine_agent.errors import UserError
-from mmengine_agent.preflight.checks import WARNING
 from mmengine_agent.task import task_of
 
 ROOT = Path(__file__).parents[2]
@@ -161,9 +160,9 @@ def outcome(kind: str, cfg: Config, step: bool) -> str:
         if kind == "coco":
             point_at(cfg, flags)
         told += [
-            each
-            for each in task_of(cfg).data_problems(cfg, ("train", "val"))
-            if not each.startswith(WARNING)
+            problem.text
+            for problem in task_of(cfg).data_problems(cfg, ("train", "val"))
+            if problem.fatal
         ]
     except UserError as error:
         told.append(str(error))

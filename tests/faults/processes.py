@@ -120,8 +120,8 @@ def kills(data: Path, folder: Path, count: int) -> tuple[list[Row], list[str]]:
     problems = [] if found is None else [f"the killed run ends differently: {found}"]
     problems += [] if happened == count else [f"only {happened} kills"]
     problems += [] if same else ["the killed run has other metrics"]
-    told = "finished by itself, weights and metrics bit-identical" if not problems else "broken"
-    return [(f"{happened} worker kills, MAX_RESTARTS", "finishes, same metric", told)], problems
+    found = "broken" if problems else "finished by itself, weights and metrics bit-identical"
+    return [(f"{happened} worker kills, MAX_RESTARTS", "finishes, same metric", found)], problems
 
 
 def metrics(work_dir: Path) -> dict[str, float]:
@@ -146,16 +146,16 @@ def failures(data: Path, folder: Path, _: int) -> tuple[list[Row], list[str]]:
         done = train(config, 2, "--cfg-options", f"env_cfg.dist_cfg.timeout={TIMEOUT}")
         since = done.ended - float((config.parent / "fault.3").read_text())
         errors = re.findall(r"^error in process .*", done.err, re.M)
-        wanted = f"error in process {rank} of 2" if what == "raise" else "waited in vain"
+        reporter = rank if what == "raise" else 0
+        wanted = "a fault of process" if what == "raise" else "env_cfg.dist_cfg.timeout"
         first = errors[0] if errors else "nothing"
-        last = re.findall(r"^ArithmeticError: .*", done.err, re.M)
-        good = done.code == 1 and wanted in first and since < limit
-        if what == "raise":
-            good &= done.err.count(f"a fault of process {rank}") >= 1 and len(errors) == 1
+        last = re.findall(r"^(?:ArithmeticError|RuntimeError): .*", done.err, re.M)
+        good = done.code == 1 and since < limit and wanted in done.err
+        good &= len(errors) == 1 and f"error in process {reporter} of 2" in first
         if not good:
             problems.append(f"{what} {rank}: exit {done.code}, {since:.0f} s\n{done.err[-4000:]}")
-        told = " ".join([first.partition(": Traceback")[0], *last[:1]])
-        found = f"ends after {since:.0f} s, exit {done.code}, first: `{told[:80]}`"
+        report = " ".join([first.partition(": Traceback")[0], *last[:1]])
+        found = f"ends after {since:.0f} s, exit {done.code}, first: `{report[:80]}`"
         rows.append((f"process {rank} of 2: {what}", f"ends within {limit} s, error first", found))
     return rows, problems
 

@@ -76,9 +76,9 @@ def resized_bias(block: Tensor, cross: Tensor, p: int, size: Pair, shape: Pair) 
 def biases(attn: AgentAttention, size: Pair) -> tuple[Tensor, Tensor]:
     p, shape = attn.base_grid, attn.agent_shape
     cross = (attn.ah_bias + attn.aw_bias)[0]
-    gather = resized_bias(attn.an_bias, cross, p, size, shape).transpose(1, 2)
+    b1 = resized_bias(attn.an_bias, cross, p, size, shape).transpose(1, 2)
     cross = (attn.ha_bias + attn.wa_bias)[0].permute(0, 3, 1, 2)
-    return gather, resized_bias(attn.na_bias, cross, p, size, shape)
+    return b1, resized_bias(attn.na_bias, cross, p, size, shape)
 
 
 def definition(
@@ -94,10 +94,10 @@ def definition(
     all_three = x @ weight.T if bias is None else x @ weight.T + bias
     q, k, v = all_three[..., :dim], all_three[..., dim : 2 * dim], all_three[..., 2 * dim :]
 
-    gather, serve = both or biases(attn, size)
+    b1, b2 = both or biases(attn, size)
     agents = average(q.transpose(1, 2).unflatten(2, size), attn.agent_shape)
-    agent_v = attend(agents, k, v, heads, gather)
-    out = attend(q, agents, agent_v, heads, serve)
+    v_a = attend(agents, k, v, heads, b1)
+    out = attend(q, agents, v_a, heads, b2)
     v_map = v.transpose(1, 2).unflatten(2, size)
     out = out + depthwise(v_map, w["dwc.weight"], w["dwc.bias"]).flatten(2).transpose(1, 2)
     return out @ w["proj.weight"].T + w["proj.bias"]
@@ -153,11 +153,11 @@ def test_projections_may_have_no_bias(joint: bool) -> None:
 @pytest.mark.parametrize("p", [3, 4, 7])
 def test_tables_are_used_as_they_are_at_pretraining_size(p: int) -> None:
     attn = agent_attention(base_grid=p, agent_shape=(p, p))
-    gather = (attn.an_bias + attn.ah_bias[0] + attn.aw_bias[0]).flatten(2)
+    b1 = (attn.an_bias + attn.ah_bias[0] + attn.aw_bias[0]).flatten(2)
     cross = (attn.ha_bias + attn.wa_bias)[0].permute(0, 3, 1, 2)
-    serve = (attn.na_bias + cross).flatten(2).transpose(1, 2)
+    b2 = (attn.na_bias + cross).flatten(2).transpose(1, 2)
     x = tokens((7, 7))
-    wanted = definition(attn, x, (7, 7), (gather, serve))
+    wanted = definition(attn, x, (7, 7), (b1, b2))
     close(attn(x, (7, 7)), wanted, rtol=1e-5, atol=1e-5)
 
 

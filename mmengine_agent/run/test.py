@@ -1,0 +1,101 @@
+"""The test of a checkpoint, from the flags of ``tools/test.py`` to its metrics."""
+
+import json
+import time
+from argparse import Namespace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner.checkpoint import CheckpointLoader
+
+from agent_attention.weights.fit import unwrap
+from mmengine_agent.data.user_data import require_data
+from mmengine_agent.errors import UserError
+from mmengine_agent.files import write_whole
+from mmengine_agent.predict.model import require_fit
+from mmengine_agent.preflight.checks import require_sound
+from mmengine_agent.report.record import add_record, write_record
+from mmengine_agent.run.flags import guard_loading
+from mmengine_agent.run.processes import from_rank0, join_processes
+from mmengine_agent.run.setup import build_runner, load_config
+from mmengine_agent.run.tta import set_tta
+from mmengine_agent.task import task_of
+
+
+def test(args: Namespace) -> None:
+    """Test as flags ask, in this process and those that a launcher started with it.
+
+    Raises:
+        UserError: if something is wrong that the user can mend.
+    """
+    cfg = load_config(args)
+    join_processes(cfg)
+    from_rank0(partial(require_testable, cfg, args))
+    guard_loading(cfg)
+    if cfg.model.get("backbone", {}).get("init_cfg"):
+        cfg.model.backbone.init_cfg = None  # the checkpoint brings all weights
+    cfg.load_from, cfg.resume = args.checkpoint, False  # resuming takes training data, too
+    if args.show_dir:
+        set_show_dir(cfg, args.show_dir)
+    if args.tta:
+        set_tta(cfg)
+    if args.out:
+        evaluators = cfg.test_evaluator
+        dump = {"type": task_of(cfg).dump, "out_file_path": args.out}
+        cfg.test_evaluator = [*(evaluators if isinstance(evaluators, list) else [evaluators]), dump]
+
+    started = time.time()
+    runner = build_runner(cfg)
+    require_weights(runner.model, args.checkpoint)
+    record = add_record(runner, cfg)
+    metrics = runner.test()
+    if is_main_process():
+        write_metrics(Path(cfg.work_dir, "metrics.json"), args, metrics, time.time() - started)
+        write_record(record, Path(cfg.work_dir), config=args.config, checkpoint=args.checkpoint)
+
+
+def require_testable(cfg: Config, args: Namespace) -> None:
+    """Raise UserError with what would stop a test later."""
+    if not Path(args.checkpoint).is_file():
+        raise UserError(f"there is no checkpoint {args.checkpoint} (from {Path.cwd()})")
+    if args.out and Path(args.out).suffix not in (".pkl", ".pickle"):
+        raise UserError(f"--out: predictions are pickled, name a .pkl file; got {args.out}")
+    require_data(cfg, "test")
+    require_sound(cfg)
+
+
+def require_weights(model: Any, path: str) -> None:
+    """Raise UserError if the checkpoint lacks any of the model's weights; mmengine only warns."""
+    try:
+        found = unwrap(CheckpointLoader.load_checkpoint(path, "cpu"), backbone=False)
+    except ValueError as error:
+        raise UserError(f"cannot load {path}: {error}") from error
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    require_fit(model, found, path)
+
+
+def set_show_dir(cfg: Config, folder: str) -> None:
+    """Draw every prediction next to its ground truth, into ``folder``."""
+    hook = cfg.get("default_hooks", {}).get("visualization")
+    if hook is None:
+        raise UserError("--show-dir: the config has no default_hooks.visualization to draw with")
+    hook.draw = True
+    hook.interval = 1  # mmseg's hook may skip pictures in testing too
+    task_of(cfg).show_predictions(cfg, folder)
+
+
+def write_metrics(path: Path, args: Namespace, metrics: dict[str, float], seconds: float) -> None:
+    """Write the metrics as JSON."""
+    report = {
+        "config": args.config,
+        "checkpoint": args.checkpoint,
+        "metrics": {key: float(value) for key, value in metrics.items()},
+        "seconds": round(seconds, 1),
+    }
+    write_whole(path, json.dumps(report, indent=2) + "\n")
+    print(f"metrics: {path}")

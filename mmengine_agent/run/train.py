@@ -1,0 +1,113 @@
+"""A training, from the flags of ``tools/train.py`` to its end."""
+
+import socket
+import sys
+from argparse import Namespace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mmengine_agent.data.user_data import require_data
+from mmengine_agent.errors import UserError
+from mmengine_agent.preflight.checks import require_ready
+from mmengine_agent.resume.newest import POINTER, newest_whole
+from mmengine_agent.resume.switch_on import make_resumable
+from mmengine_agent.run.find_lr import find_lr
+from mmengine_agent.run.flags import apply_training_flags, set_guards
+from mmengine_agent.run.lock import lock_work_dir
+from mmengine_agent.run.processes import from_rank0, join_processes, was_restarted
+from mmengine_agent.run.setup import build_runner, load_config
+
+
+def train(args: Namespace) -> None:
+    """Train as flags ask, in this process and those that a launcher started with it.
+
+    Raises:
+        UserError: if something is wrong that the user can mend.
+    """
+    cfg = load_config(args)
+    join_processes(cfg)
+    apply_training_flags(cfg, args)
+    # whoever takes the config of the work directory later does not go on from where this run did
+    own = {"resume": bool(cfg.get("resume")), "load_from": cfg.get("load_from")}
+    cfg.resume, cfg.load_from = from_rank0(partial(prepare, cfg, args, was_restarted()))
+    require_shared(cfg)
+    hooks = cfg.get("custom_hooks", [])
+    if not any(hook.type == "MeanLossHook" for hook in hooks):  # a dumped config has it already
+        cfg.custom_hooks = [*hooks, {"type": "MeanLossHook"}]
+    if args.find_lr is not None:
+        find_lr(cfg, args.find_lr)
+    else:
+        make_resumable(cfg)
+        set_guards(cfg, args)
+        build_runner(cfg, dumped=own).train()
+
+
+def prepare(cfg: Config, args: Namespace, restarted: bool) -> tuple[bool, str | None]:
+    """Look for what would go wrong later, and lock the work directory.
+
+    Returns:
+        (resume, load_from) of the config as they are to be.
+
+    Raises:
+        UserError: with everything that was found.
+    """
+    resuming = partial(set_resume, cfg, args.resume, restarted)
+    if args.no_checks:
+        resuming()
+    else:
+        splits = ["train", *(["val"] if cfg.get("val_cfg") else [])]
+        data, weights = partial(require_data, cfg, *splits), partial(require_weights, cfg.model)
+        require_ready(cfg, resuming, data, weights, options=args.cfg_options)
+    if args.find_lr is None:
+        lock_work_dir(cfg.work_dir)
+    return bool(cfg.get("resume")), cfg.get("load_from")
+
+
+def require_weights(model: Any) -> None:
+    """Raise UserError if a backbone's pre-trained weights are a file that is not there."""
+    init_cfg = model.get("backbone", {}).get("init_cfg")
+    if not isinstance(init_cfg, dict) or "://" in init_cfg.get("checkpoint", "://"):
+        return
+    path = Path(init_cfg["checkpoint"])
+    if not path.is_file():
+        raise UserError(
+            f"no pre-trained weights: looked for {path} (from {Path.cwd()}).\n"
+            "docs/weights.md says where to get them. Other weights: --cfg-options "
+            "model.backbone.init_cfg.checkpoint=PATH; from scratch: --cfg-options "
+            "model.backbone.init_cfg=None"
+        )
+
+
+def set_resume(cfg: Config, resume: str | None, restarted: bool) -> None:
+    """Resume from a file, or from the newest whole checkpoint of the work directory ('auto').
+
+    Without any there, a run begins: a queue can start a job and start it again with one command.
+    What torchrun starts again goes on with its own newest checkpoint, whatever was asked first.
+    """
+    if restarted and Path(cfg.work_dir, POINTER).is_file():
+        resume = "auto"
+    if resume is None:
+        return
+    found: Path | None = Path(resume)
+    if resume == "auto":
+        warn = partial(print, file=sys.stderr)
+        found = newest_whole(cfg, warn)
+        warn(f"--resume: {found or f'nothing in {cfg.work_dir}, so a new run begins'}")
+    elif not Path(resume).is_file():
+        raise UserError(f"--resume: there is no checkpoint {resume} (from {Path.cwd()})")
+    cfg.resume = found is not None
+    if found is not None:
+        cfg.load_from = str(found)
+
+
+def require_shared(cfg: Config) -> None:
+    """Raise UserError if this machine does not see what the first one resumes from."""
+    path = cfg.load_from if cfg.resume else None
+    if path and "://" not in path and not Path(path).is_file():
+        raise UserError(
+            f"--resume: {socket.gethostname()} does not see {path} (from {Path.cwd()}); the work "
+            "directory must be on a disk that all machines share"
+        )
