@@ -91,8 +91,6 @@ def lacking(arguments: list[str]) -> str | None:
     text = " ".join(arguments)
     if "--amp" in arguments or "cuda" in text:
         return "a GPU"
-    if re.search(r"prepare_data\.py (coco|ade20k)", text):
-        return "the network"
     reads_data = re.search(r"/(dist_|slurm_)?(train|test)\.(py|sh)", text) and RECIPES.search(text)
     return "COCO or ADE20K" if reads_data and "--data-root" not in arguments else None
 
@@ -132,10 +130,9 @@ def driven(script: str) -> str:
 
 @cache
 def texts() -> list[str]:
-    """The other tests, and the runs that they share."""
-    here = Path(__file__)
-    others = [*here.parent.glob("test_*.py"), here.with_name("tool_runs.py")]
-    return [path.read_text() for path in others if path != here]
+    """The other tests and their helpers."""
+    others = (path for path in Path(__file__).parent.glob("*.py") if path != Path(__file__))
+    return [path.read_text() for path in others]
 
 
 def parse(script: str, arguments: list[str]) -> argparse.Namespace:

@@ -3,6 +3,7 @@
 import copy
 import gc
 import json
+import os
 import random
 import shutil
 import struct
@@ -16,17 +17,19 @@ import annotations as bench
 import make_demo_data
 import numpy as np
 import pytest
+from data_faults import COCO_ENTRIES, plant_coco
 from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 
-from mmdet_agent.data import coco
-from mmdet_agent.data import preflight as checks
+from mmdet_agent.data import coco, preflight
+from mmdet_agent.data.read import forget_files, read_categories, read_coco
+from mmengine_agent.data.faults import KINDS
 from mmengine_agent.data.user_data import DataFlags, point_at
 from mmengine_agent.errors import BadSample
 from mmengine_agent.hooks.samples import BadSamplesHook
 from mmengine_agent.run.flags import guard_loading
 
-KINDS = ("coco", "ade")
+FORMATS = ("coco", "ade")
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +56,45 @@ def test_annotations_that_look_plain_have_no_faults(
     """The quick look passes over nothing that the thorough one finds."""
     content = json.loads((scenes / "coco/annotations/instances_train2017.json").read_text())
     files = list(mutants(content, 150))
-    quick = [list(checks.faults_of(each, True, True)) for each in files]
-    plain = sum(checks.is_plain(note, coco.Context.of(content)) for note in content["annotations"])
+    quick = [list(preflight.stopping_faults(each, True, True)) for each in files]
+    plain = sum(
+        preflight.is_plain(note, coco.Context.of(content)) for note in content["annotations"]
+    )
     assert plain > len(content["annotations"]) / 2
-    monkeypatch.setattr(checks, "is_plain", lambda *_: False)
-    assert quick == [list(checks.faults_of(each, True, True)) for each in files]
+    monkeypatch.setattr(preflight, "is_plain", lambda *_: False)
+    assert quick == [list(preflight.stopping_faults(each, True, True)) for each in files]
     assert sum(map(bool, quick)) > len(files) / 4
+
+
+def test_a_training_is_stopped_by_the_faults_that_the_table_says(tmp_path: Path) -> None:
+    depend = {"iscrowd", "polygon-length", "polygon-outside"}  # on what else the annotation has
+    in_files = {f"image-{word}" for word in ("missing", "unreadable", "truncated", "size")}
+    for name, (kind, _) in COCO_ENTRIES.items():
+        if kind not in depend | in_files:
+            plant_coco(name, tmp_path / name)
+            content, _ = read_coco(tmp_path / name / "all.json")
+            assert content is not None
+            found = {fault.kind for fault in preflight.stopping_faults(content, True, True)}
+            assert found == ({kind} if KINDS[kind].stops_training else set()), name
+
+
+def test_annotations_are_read_again_only_when_they_change(
+    scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = scenes / "coco/annotations/instances_val2017.json"
+    reads = []
+    load = json.load
+    monkeypatch.setattr(json, "load", lambda file: reads.append(file.name) or load(file))
+    forget_files()
+    first, _ = read_coco(path)
+    assert first is not None
+    assert list(read_categories(path).values()) == [each["id"] for each in first["categories"]]
+    assert read_coco(path)[0] is first and len(reads) == 1
+    os.utime(path, ns=(0, 0))
+    assert read_coco(path) == (first, []) and len(reads) == 2
+    forget_files()
+    read_coco(path)
+    assert len(reads) == 3
 
 
 @pytest.mark.parametrize(
@@ -88,9 +124,9 @@ def test_what_is_unusual_is_looked_at_thoroughly(key: str, value: Any) -> None:
     context = coco.Context({1: (9, 9)}, {1}, {2})
     note = {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": 4}
     note |= {"bbox": [1, 1, 2, 2], "segmentation": [[1, 1, 3, 1, 3, 3]]}
-    assert checks.is_plain(note, context)
-    assert not checks.is_plain({**note, key: value}, context)
-    assert not checks.is_plain({name: note[name] for name in note if name != key}, context)
+    assert preflight.is_plain(note, context)
+    assert not preflight.is_plain({**note, key: value}, context)
+    assert not preflight.is_plain({name: note[name] for name in note if name != key}, context)
 
 
 def mutants(content: Any, count: int) -> Iterator[Any]:
@@ -192,7 +228,7 @@ def loaded(kind: str, scenes: Path, spoil: Callable[[Path], Any], folder: Path) 
     return path, dataset[0]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("what", SPOILT)
 def test_a_bad_image_ends_a_test_with_its_name(
     what: str, kind: str, scenes: Path, tmp_path: Path
@@ -203,7 +239,7 @@ def test_a_bad_image_ends_a_test_with_its_name(
     assert str(caught.value).startswith(f"cannot load {tmp_path / kind}/")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("what", FINE)
 def test_images_that_can_be_read_are(what: str, kind: str, scenes: Path, tmp_path: Path) -> None:
     path, sample = loaded(kind, scenes, FINE[what], tmp_path)

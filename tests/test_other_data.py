@@ -1,20 +1,21 @@
 """Data and configs of other kinds: neither refused nor taken for something else."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import make_demo_data
 import mmdet
 import pytest
+import torch
 from helpers import SMALL
 from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from tool_runs import ROOT, TOOLS, output, python
 
 from mmengine_agent.preflight.keys import unread_keys
 from mmengine_agent.task import task_of
 
-ROOT = Path(__file__).parents[1]
 STOCK = Path(mmdet.__file__).parent / ".mim/configs"
 # what mmdet's own sets of these kinds have, none of which is COCO's instances JSON
 SETS: dict[str, tuple[str, str]] = {
@@ -55,7 +56,7 @@ def test_sets_of_other_layouts_are_not_taken_for_coco(config: str, tmp_path: Pat
     assert list(task_of(cfg).data_problems(cfg, ("train", "val"))) == []
 
 
-def test_an_option_beside_a_key_of_almost_its_name_is_a_slip() -> None:
+def test_an_option_next_to_a_key_of_almost_its_name_is_a_slip() -> None:
     options = {"model.test_cfg.rcnn.score_threshold": 0.1, "model.test_cfg.rcnn.score_thr": 0.2}
     cfg = Config.fromfile(ROOT / "configs/agent_pvt_maskrcnn.py")
     cfg.merge_from_dict(options)
@@ -63,30 +64,36 @@ def test_an_option_beside_a_key_of_almost_its_name_is_a_slip() -> None:
     assert "model.test_cfg.rcnn.score_threshold" in found and "did you mean score_thr?" in found
 
 
-def test_a_stock_config_finds_the_hooks_of_the_tools() -> None:
+FIND_HOOK = """
+import sys
+from mmengine.config import Config
+from mmengine.registry import HOOKS
+from mmengine_agent.task import task_of
+task_of(Config.fromfile(sys.argv[1]))
+assert HOOKS.get("MeanLossHook")
+"""
+
+
+def test_a_stock_config_finds_the_hooks_of_the_tools(tmp_path: Path) -> None:
     """Such a config imports nothing of ours; looking for its task does."""
-    code = (
-        "from mmengine.config import Config; from mmengine_agent.task import task_of;"
-        f"task_of(Config.fromfile({str(STOCK / 'faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py')!r}));"
-        "from mmengine.registry import HOOKS; assert HOOKS.get('MeanLossHook')"
-    )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+    script = tmp_path / "find_hook.py"
+    script.write_text(FIND_HOOK)
+    config = STOCK / "faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"
+    output(python(script, str(config), cwd=tmp_path))
 
 
-BLOCKED = """
+WITHOUT_MMDET = """
 import runpy, sys
-for name in ("mmdet", "pycocotools"):
-    sys.modules[name] = None
+for name in [*sys.modules, "mmdet", "pycocotools"]:
+    if name.partition(".")[0] in ("mmdet", "pycocotools"):
+        sys.modules[name] = None  # an import of it fails
 sys.argv = sys.argv[1:]
+sys.path[0] = sys.argv[0].rpartition("/")[0]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
 def test_a_segmentor_is_tested_and_predicts_without_mmdet(tmp_path: Path) -> None:
-    import make_demo_data
-    import torch
-    from mmengine.registry import MODELS, init_default_scope
-
     data = tmp_path / "data"
     make_demo_data.generate(data, train=1, val=1, size=64)
     config = tmp_path / "small.py"
@@ -104,12 +111,12 @@ def test_a_segmentor_is_tested_and_predicts_without_mmdet(tmp_path: Path) -> Non
     image = next((data / "ade/images/validation").iterdir())
     given = [str(config), str(tmp_path / "a.pth")]
     work, out = str(tmp_path / "w"), str(tmp_path / "p")
+    script = tmp_path / "without_mmdet.py"
+    script.write_text(WITHOUT_MMDET)
     commands = [
-        ["tools/test.py", *given, "--data-root", str(data / "ade"), "--work-dir", work],
-        ["tools/predict.py", *given, str(image), "--out", out, "--device", "cpu"],
+        ["test.py", *given, "--data-root", str(data / "ade"), "--work-dir", work],
+        ["predict.py", *given, str(image), "--out", out, "--device", "cpu"],
     ]
-    for command in commands:
-        run = [sys.executable, "-c", BLOCKED, *command]
-        done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+    for tool, *arguments in commands:
+        output(python(script, str(TOOLS / tool), *arguments, cwd=tmp_path))
     assert (tmp_path / "w/evaluation.json").is_file() and (tmp_path / "p/images.json").is_file()

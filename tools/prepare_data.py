@@ -1,19 +1,19 @@
-"""Get COCO or ADE20K, and check any data set of their kinds before training on it.
+"""Check a data set before training on it, and say how to get COCO and ADE20K.
 
-    python tools/prepare_data.py coco --root data/coco
-    python tools/prepare_data.py ade20k --root data/ade
+    python tools/prepare_data.py download coco
+    python tools/prepare_data.py download ade20k --root data/ade
     python tools/prepare_data.py check --format coco --ann train.json --images photos
     python tools/prepare_data.py check --format ade20k --root /data/streets --classes classes.txt
     python tools/prepare_data.py check --format coco --ann train.json --images photos \\
         --report faults.json --sheet faults.jpg --fix cleaned
 
-Downloads go on where they stopped, nothing that exists is overwritten, and a second call does
-nothing twice. The check exits with 0 if there are no faults, 1 if there are, 2 if the command line
-is wrong; warnings alone are no fault.
+``download`` prints the commands to run. The check exits with 0 if there are no faults, 1 if there
+are, 2 if the command line is wrong; warnings alone are no fault.
 """
 
 import argparse
 import os
+import shlex
 import sys
 import time
 import warnings
@@ -23,13 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from mmengine_agent.data.check import CheckedSet, Place
-from mmengine_agent.data.download import download
 from mmengine_agent.data.findings_text import text, write_json
 from mmengine_agent.data.new_folder import is_free, new_folder
 from mmengine_agent.data.sheet import SUFFIXES, write_sheet
-from mmengine_agent.data.sources import ARCHIVES, Archive, lacking
-from mmengine_agent.data.unpack import staging_of, unpack
-from mmengine_agent.data.user_data import DataFlags
+from mmengine_agent.data.user_data import read_class_names
 from mmengine_agent.errors import UserError
 from mmengine_agent.run.exit import run_tool
 
@@ -40,25 +37,46 @@ CHECKS = {
     "ade20k": ("mmseg_agent.data.check", "check_ade"),
 }
 
+# by name: the default folder, the root to check within it, and each archive with what it brings
+DOWNLOADS: dict[str, tuple[str, str, dict[str, str]]] = {
+    "coco": (
+        "data/coco",
+        "",
+        {
+            "http://images.cocodataset.org/annotations/annotations_trainval2017.zip": (
+                "0.25 GB: annotations/instances_{train,val}2017.json and others"
+            ),
+            "http://images.cocodataset.org/zips/val2017.zip": "0.8 GB: 5,000 images",
+            "http://images.cocodataset.org/zips/train2017.zip": "19 GB: 118,287 images",
+        },
+    ),
+    "ade20k": (
+        "data/ade",
+        "ADEChallengeData2016",
+        {
+            "http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip": (
+                "0.9 GB: {images,annotations}/{training,validation}, 20,210 and 2,000 pairs"
+            ),
+        },
+    ),
+}
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; the check ends with its exit status."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="coco|ade20k|check")
-    add_fetch(new_command(commands, "coco", "Download COCO 2017."), "data/coco")
-    add_fetch(new_command(commands, "ade20k", "Download ADE20K."), "data/ade")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="download|check")
+    add_download(new_command(commands, "download", "Print commands that get COCO or ADE20K."))
     checker = new_command(commands, "check", "Check a COCO- or ADE20K-like data set.")
     add_check(checker)
     args = parser.parse_args(argv)
+    if args.command == "download":
+        print("\n".join(download_commands(args.name, args.root)))
+        return
     try:
-        if args.command == "check":
-            sys.exit(check(args, checker))
-        fetch(args, parser)
+        sys.exit(check(args, checker))
     except OSError as error:
         raise UserError(str(error)) from error
-    except KeyboardInterrupt:
-        print("interrupted; run it again to go on", file=sys.stderr)
-        sys.exit(130)
 
 
 def new_command(commands: Any, name: str, what: str) -> Parser:
@@ -72,13 +90,9 @@ def new_command(commands: Any, name: str, what: str) -> Parser:
     )
 
 
-def add_fetch(parser: Parser, root: str) -> None:
-    add = parser.add_argument
-    add("--root", type=Path, default=Path(root), metavar="DIR", help="default: %(default)s")
-    add("--dest", type=Path, metavar="DIR", help="keep the archives here (default: --root)")
-    add("--only", nargs="+", metavar="NAME", help="archives to get, such as val2017")
-    add("--url", metavar="ADDRESS", help="a mirror: the folder on the net that has the archives")
-    add("--delete-archives", action="store_true", help="delete each archive once it is unpacked")
+def add_download(parser: Parser) -> None:
+    parser.add_argument("name", choices=list(DOWNLOADS), help="%(choices)s")
+    parser.add_argument("--root", metavar="DIR", help="where to (default: data/coco, data/ade)")
 
 
 def add_check(parser: Parser) -> None:
@@ -102,44 +116,19 @@ def add_check(parser: Parser) -> None:
     add("--fix", type=Path, metavar="DIR", help="write a cleaned copy into this new folder")
 
 
-# ---- coco, ade20k ----
+def download_commands(name: str, root: str | None = None) -> list[str]:
+    """Commands of a shell that download, unpack and check a data set.
 
-
-def fetch(args: argparse.Namespace, parser: Parser) -> None:
-    """Download and unpack the archives that are not there yet."""
-    archives = ARCHIVES[args.command]
-    names = [Path(archive.name).stem for archive in archives]
-    unknown = set(args.only or ()) - set(names)
-    if unknown:
-        parser.error(f"--only: there is no {', '.join(sorted(unknown))}, only {', '.join(names)}")
-    if args.url and not args.url.startswith(("http://", "https://")):
-        parser.error(f"--url takes an address of http or https, got {args.url}")
-    for archive, name in zip(archives, names, strict=True):
-        if name in (args.only or names):
-            fetch_one(mirrored(archive, args.url), args.root, args.dest or args.root)
-            if args.delete_archives:
-                (args.dest or args.root).joinpath(archive.name).unlink(missing_ok=True)
-
-
-def mirrored(archive: Archive, url: str | None) -> Archive:
-    """The archive at another address; it may be an extract, so files are not counted."""
-    if url is None:
-        return archive
-    return Archive(f"{url.rstrip('/')}/{archive.name}", dict.fromkeys(archive.wanted, 1))
-
-
-def fetch_one(archive: Archive, root: Path, dest: Path) -> None:
-    """Bring one archive's files below ``root``, unless they are there."""
-    path = dest / archive.name
-    if not staging_of(path, root).exists() and not lacking(root, archive.wanted):
-        print(f"{archive.name}: already there, in {', '.join(archive.wanted)} of {root}")
-        return
-    download(archive.address, path)
-    new = unpack(path, root)
-    faults = lacking(root, archive.wanted)
-    if faults:
-        raise UserError(f"{path} is not what was expected: {'; '.join(faults)}")
-    print(f"{archive.name}: {new} new files in {root}")
+    Run again they go on where they stopped, and nothing that exists is overwritten.
+    """
+    folder, inner, archives = DOWNLOADS[name]
+    folder = root or folder
+    commands = [f"mkdir -p {shlex.quote(folder)} && cd {shlex.quote(folder)}"]
+    for address, content in archives.items():
+        commands.append(f"curl -f -C - -L -O {address}  # {content}")
+        commands.append(f"unzip -n -q {address.rpartition('/')[2]}")
+    where = shlex.quote(str(Path(folder, inner)))
+    return [*commands, "cd -", f"python tools/prepare_data.py check --format {name} --root {where}"]
 
 
 # ---- check ----
@@ -149,7 +138,7 @@ def check(args: argparse.Namespace, parser: Parser) -> int:
     """Check the sets that the arguments name; the exit status."""
     require_outputs(args, parser)
     places, started = find_places(args, parser), time.time()
-    warnings.filterwarnings("ignore", module="PIL")  # of odd tags, which stop nothing
+    warnings.filterwarnings("ignore", module="PIL")  # of unusual tags, which stop nothing
     module, function = CHECKS[args.format]
     check_set = getattr(import_module(module), function)
     names = () if args.format == "coco" else (class_names(args.classes, parser),)
@@ -210,12 +199,10 @@ def class_names(classes: list[str] | None, parser: Parser) -> list[str]:
     """The names of labels 1, 2, ...: given, in a file, or 'class 1', ... up to a number."""
     if classes is None or (len(classes) == 1 and classes[0].isdigit()):
         return [f"class {number}" for number in range(1, int(classes[0] if classes else 150) + 1)]
-    flags = dict.fromkeys(("data_root", "train_ann", "val_ann", "train_images", "val_images"))
     try:
-        found = DataFlags.of(argparse.Namespace(classes=classes, **flags)).classes
+        return list(read_class_names(classes))
     except UserError as error:
         parser.error(str(error))
-    return list(found or ())
 
 
 def write_outputs(args: argparse.Namespace, sets: Sequence[CheckedSet], seconds: float) -> None:

@@ -1,15 +1,20 @@
 """Boxes: [x, y, width, height] in pixels, as COCO has them."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 TOLERANCE = 1.0  # pixels: annotators' tools round, and COCO itself does
 
 Size = tuple[int, int]  # width, height
 
 
+def is_whole(value: Any) -> TypeGuard[int]:
+    """Whether a JSON value is a whole number; true and false are not."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def is_number(value: Any) -> bool:
-    """Whether a JSON value is a finite number; true and false are none."""
+    """Whether a JSON value is a finite number; true and false are not."""
     # NaN fails the comparison, and so does infinity
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**53
 

@@ -11,11 +11,12 @@ import numpy as np
 from tqdm import tqdm
 
 from mmdet_agent.data import coco
-from mmdet_agent.data.boxes import is_number
+from mmdet_agent.data.boxes import is_number, is_whole
 from mmdet_agent.data.clean import write_coco
+from mmdet_agent.data.read import LISTS, read_coco
 from mmdet_agent.data.sheet import coco_tiles
 from mmengine_agent.data.check import CheckedSet, Figures, Place
-from mmengine_agent.data.images import look_at, probe
+from mmengine_agent.data.images import map_in_threads, probe
 
 
 @dataclass
@@ -35,27 +36,27 @@ class CocoSet(CheckedSet):
 def check_coco(place: Place, workers: int, fast: bool = False) -> CocoSet:
     """Check an annotation file and the images it lists."""
     found = CocoSet(place)
-    found.content, faults = coco.read_json(place.ann)
+    found.content, faults = read_coco(place.ann)
     found.findings.add(faults)
     if found.content is None:
         return found
     found.findings.add(coco.image_faults(found.content["images"]))
     found.findings.add(coco.category_faults(found.content["categories"]))
-    _look_at_annotations(found, found.content)
-    _look_at_pictures(found, found.content["images"], workers, fast)
-    found.figures.entries = {name: len(found.content[name]) for name in coco.LISTS}
+    _check_annotations(found, found.content)
+    _check_pictures(found, found.content["images"], workers, fast)
+    found.figures.entries = {name: len(found.content[name]) for name in LISTS}
     return found
 
 
-def _look_at_annotations(found: CocoSet, content: dict[str, Any]) -> None:
+def _check_annotations(found: CocoSet, content: dict[str, Any]) -> None:
     context = coco.Context.of(content)
     seen: set[tuple[Any, Any]] = set()  # (image, category)
     notes = content["annotations"]
     for index, note in enumerate(tqdm(notes, desc=f"{found.place.name} annotations", unit="")):
         found.findings.add(coco.annotation_faults(index, note, context))
-        if isinstance(note, dict) and coco.is_whole(note.get("category_id")):
+        if isinstance(note, dict) and is_whole(note.get("category_id")):
             image = note.get("image_id")
-            if coco.is_whole(image):
+            if is_whole(image):
                 seen.add((image, note["category_id"]))
             found.figures.amounts[note["category_id"]] += 1
             found.figures.boxes.extend(_side(note.get("bbox")))
@@ -70,7 +71,7 @@ def _name_classes(figures: Figures, categories: list[Any], images: Counter[Any])
     figures.amounts = Counter()
     for entry in categories:
         number = entry.get("id") if isinstance(entry, dict) else None
-        if coco.is_whole(number):
+        if is_whole(number):
             name = str(entry.get("name"))
             figures.amounts[name] += by_id[number]
             figures.images[name] += images[number]
@@ -82,12 +83,12 @@ def _side(box: Any) -> Iterator[float]:
         yield (box[2] * box[3]) ** 0.5
 
 
-def _look_at_pictures(found: CocoSet, entries: list[Any], workers: int, fast: bool) -> None:
+def _check_pictures(found: CocoSet, entries: list[Any], workers: int, fast: bool) -> None:
     """Open every image that an entry names properly, and no file outside the image folder."""
     bad = found.findings.at("image-path", "image-keys", "image-file-twice")
     order = [index for index in range(len(entries)) if index not in bad]
     paths = (found.place.images / entries[index]["file_name"] for index in order)
-    probes = look_at(partial(probe, fast=fast), paths, workers)
+    probes = map_in_threads(partial(probe, fast=fast), paths, workers)
     bar = tqdm(probes, desc=f"{found.place.name} images", total=len(order), unit="image")
     for index, each in zip(order, bar, strict=True):
         found.findings.add(coco.picture_faults(entries, index, each))

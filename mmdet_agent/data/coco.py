@@ -4,25 +4,15 @@ Every check is a generator of ``Fault`` over plain lists and dicts, so that it c
 and run on half a file. ``check.py`` runs them all.
 """
 
-import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
-from mmdet_agent.data.boxes import (
-    Size,
-    area_faults,
-    box_faults,
-    is_number,
-    overlap,
-)
+from mmdet_agent.data.boxes import Size, area_faults, box_faults, is_number, is_whole, overlap
 from mmdet_agent.data.masks import bounds, mask_faults
 from mmengine_agent.data.faults import Fault
 from mmengine_agent.data.images import Probe
-
-LISTS = ("images", "annotations", "categories")
 
 
 @dataclass
@@ -45,27 +35,10 @@ class Context:
     def of(cls, content: dict[str, Any]) -> "Context":
         """The context of a file's annotations; broken entries are known by id, if they have one."""
         found = cls()
-        for entry in filter(_has_id, content["images"]):
+        for entry in filter(has_id, content["images"]):
             found.sizes.setdefault(entry["id"], _size(entry))
-        found.categories = {entry["id"] for entry in content["categories"] if _has_id(entry)}
+        found.categories = {entry["id"] for entry in content["categories"] if has_id(entry)}
         return found
-
-
-def read_json(path: Path) -> tuple[dict[str, Any] | None, list[Fault]]:
-    """The content of an annotation file, or None and what is wrong with it as a whole."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            content = json.load(file)
-    except (ValueError, RecursionError) as error:
-        return None, [Fault("json-syntax", str(path), f"{type(error).__name__}: {error}")]
-    if not isinstance(content, dict):
-        return None, [Fault("json-layout", str(path), f"it is a {type(content).__name__}")]
-    absent = [name for name in LISTS if not isinstance(content.get(name), list)]
-    if absent:
-        return None, [Fault("json-layout", str(path), f"{', '.join(absent)} missing or no list")]
-    if not content["images"]:
-        return content, [Fault("set-empty", str(path), "images is empty")]
-    return content, []
 
 
 def image_faults(entries: list[Any]) -> Iterator[Fault]:
@@ -108,7 +81,7 @@ def category_faults(entries: list[Any]) -> Iterator[Fault]:
 
 
 def annotation_faults(index: int, note: Any, context: Context) -> Iterator[Fault]:
-    """What is wrong with one annotation; the context is told of it."""
+    """What is wrong with one annotation, which is added to the context."""
     place = annotation_place(index, note)
     wrong = _wrong_keys(note, ("id", "image_id", "category_id"), None)
     if not wrong and "bbox" not in note:
@@ -125,11 +98,11 @@ def annotation_faults(index: int, note: Any, context: Context) -> Iterator[Fault
 def unused_faults(content: dict[str, Any], images: set[Any], classes: set[Any]) -> Iterator[Fault]:
     """Images and categories that no annotation is of, given the ids that some are of."""
     for index, entry in enumerate(content["images"]):
-        if _has_id(entry) and entry["id"] not in images:
+        if has_id(entry) and entry["id"] not in images:
             place = image_place(content["images"], index)
             yield Fault("image-bare", place, "no annotations", index)
     for index, entry in enumerate(content["categories"]):
-        if _has_id(entry) and entry["id"] not in classes:
+        if has_id(entry) and entry["id"] not in classes:
             message = f"no annotation of {entry.get('name')}"
             yield Fault("category-unused", f"categories[{index}]", message, index)
 
@@ -137,12 +110,12 @@ def unused_faults(content: dict[str, Any], images: set[Any], classes: set[Any]) 
 def picture_faults(entries: list[Any], index: int, probe: Probe) -> Iterator[Fault]:
     """What is wrong with an image's file, and between it and its entry."""
     place, size = image_place(entries, index), _size(entries[index])
-    if probe.trouble:
-        yield Fault(f"image-{probe.trouble}", place, probe.message, index)
+    if probe.error:
+        yield Fault(f"image-{probe.error}", place, probe.message, index)
     if probe.size and size and probe.size != size:
         turned = f", turned as EXIF asks ({probe.orientation})" if probe.orientation >= 5 else ""
-        said, found = (f"{width} x {height}" for width, height in (size, probe.size))
-        yield Fault("image-size", place, f"{said} in the file, {found} on disk{turned}", index)
+        listed, found = (f"{width} x {height}" for width, height in (size, probe.size))
+        yield Fault("image-size", place, f"{listed} in the file, {found} on disk{turned}", index)
     if probe.size and probe.orientation != 1:
         yield Fault("image-rotated", place, f"EXIF orientation {probe.orientation}", index)
 
@@ -159,11 +132,6 @@ def annotation_place(index: int, note: Any) -> str:
     if not isinstance(note, dict):
         return f"annotations[{index}]"
     return f"annotations[{index}] (id {note.get('id')}, image {note.get('image_id')})"
-
-
-def is_whole(value: Any) -> TypeGuard[int]:
-    """Whether a JSON value is a whole number; true and false are none."""
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _references(note: dict[str, Any], context: Context) -> Iterator[tuple[str, str]]:
@@ -211,7 +179,8 @@ def _wrong_keys(
     return ""
 
 
-def _has_id(entry: Any) -> bool:
+def has_id(entry: Any) -> bool:
+    """Whether an entry of a list is an object with a whole number for its id."""
     return isinstance(entry, dict) and is_whole(entry.get("id"))
 
 

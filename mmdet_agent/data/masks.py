@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mmdet_agent.data.boxes import Size, beyond
+from mmdet_agent.data.boxes import Size, beyond, is_whole
 
 Array = np.ndarray
 
@@ -70,8 +70,7 @@ def runs(counts: Any) -> list[int] | None:
     pycocotools reads beyond the end of broken text, so it is given only what was decoded here.
     """
     if isinstance(counts, list):
-        whole = all(isinstance(run, int) and not isinstance(run, bool) for run in counts)
-        return counts if whole else None
+        return counts if all(map(is_whole, counts)) else None
     return _decode(counts) if isinstance(counts, str) else None
 
 
@@ -90,12 +89,11 @@ def _polygons_faults(mask: list[Any], size: Size | None) -> Iterator[tuple[str, 
 
 
 def _rle_faults(mask: dict[str, Any], size: Size | None) -> Iterator[tuple[str, str]]:
-    height_width = mask.get("size")
-    whole = isinstance(height_width, list) and len(height_width) == 2
-    if not whole or not all(type(side) is int and side > 0 for side in height_width or ()):
+    height_width: Any = mask.get("size")
+    two = isinstance(height_width, list) and len(height_width) == 2
+    if not two or not all(is_whole(side) and side > 0 for side in height_width):
         yield "rle-size", f"size is {str(height_width)[:60]}"
         return
-    assert height_width is not None
     if size and tuple(height_width) != size[::-1]:
         yield "rle-size", f"size is {height_width}, the image's is [{size[1]}, {size[0]}]"
         return

@@ -1,12 +1,12 @@
 """Points a detection config at a user's COCO-like data."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
+from mmdet_agent.data.read import read_categories
 from mmengine_agent.data.user_data import DataFlags, class_names, datasets
 from mmengine_agent.errors import UserError
 
@@ -47,7 +47,7 @@ def _coco_classes(cfg: Config, chosen: tuple[str, ...] | None) -> tuple[str, ...
     for _, dataset in datasets(cfg):
         path = Path(dataset.data_root, dataset.ann_file)
         if path not in orders and path.exists():
-            names = _categories(path)
+            names = tuple(read_categories(path))
             absent = [name for name in chosen or () if name not in names]
             if absent:
                 raise UserError(
@@ -59,15 +59,6 @@ def _coco_classes(cfg: Config, chosen: tuple[str, ...] | None) -> tuple[str, ...
         raise UserError(f"the annotation files number their classes differently ({orders_text})")
     # without any file require_data says what is missing
     return next(iter(orders.values()), chosen or _known_classes(cfg))
-
-
-def _categories(path: Path) -> tuple[str, ...]:
-    try:
-        return tuple(
-            str(category["name"]) for category in json.loads(path.read_text())["categories"]
-        )
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{path} is no COCO annotation file: {error!r}") from error
 
 
 def _known_classes(cfg: Config) -> tuple[str, ...]:

@@ -9,7 +9,8 @@ from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
-from mmdet_agent.data import preflight as annotations
+from mmdet_agent.data.preflight import describe, stopping_faults
+from mmdet_agent.data.read import forget_files, read_coco
 from mmengine_agent.data.user_data import class_names, datasets
 from mmengine_agent.errors import Problem
 
@@ -21,6 +22,7 @@ def data_problems(cfg: Config, splits: Sequence[str]) -> Iterator[Problem]:
     for split, dataset in datasets(cfg):
         if split in splits and reads_coco(dataset):
             yield from _coco_problems(dataset, split)
+    forget_files()
     for split in splits:
         yield from _evaluator_problems(cfg, split)
 
@@ -40,12 +42,12 @@ def _coco_problems(dataset: Any, split: str) -> Iterator[Problem]:
     path = Path(dataset.get("data_root") or "", dataset.get("ann_file") or "")
     if not path.is_file():
         return
-    content, faults = annotations.read(path)
+    content, faults = read_coco(path)
     if content is not None and not faults:
         masks = split == "train" and _with_masks(dataset.get("pipeline") or [])
-        faults = list(annotations.faults_of(content, masks, split != "train"))
+        faults = list(stopping_faults(content, masks, split != "train"))
     if content is None or faults:
-        yield Problem(annotations.in_words(path, faults))
+        yield Problem(describe(path, faults))
         return
     yield from _name_problems(path, content, class_names(dataset, "mmdet"))
     yield from _unlisted(path, content)

@@ -1,12 +1,11 @@
 """The category ids that a detector's labels stand for."""
 
-import json
 from pathlib import Path
 
 from mmengine.config import Config
 
 from mmdet_agent.data.problems import reads_coco
-from mmengine_agent.errors import UserError
+from mmdet_agent.data.read import forget_files, read_categories
 from mmengine_agent.predict.classes import meta_of_type
 from mmengine_agent.predict.model import dataset_of
 
@@ -19,12 +18,8 @@ def category_ids(cfg: Config, names: tuple[str, ...]) -> tuple[int, ...]:
     dataset = dataset_of(cfg)
     path = Path(dataset.get("data_root") or "", dataset.get("ann_file") or "")
     if path.is_file() and reads_coco(dataset):
-        try:
-            listed = {
-                each["name"]: each["id"] for each in json.loads(path.read_text())["categories"]
-            }
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is no COCO annotation file: {error!r}") from error
+        listed = read_categories(path)
+        forget_files()
         if set(names) <= listed.keys():
             return tuple(listed[name] for name in names)
     if names == tuple(meta_of_type(cfg, "mmdet.CocoDataset")["classes"]):

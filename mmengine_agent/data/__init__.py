@@ -1,6 +1,5 @@
-"""Getting data ready: COCO and ADE20K from their servers, and checks of any set before training.
+"""What data sets of both kinds share: checks before and during training, and where data are.
 
-``tools/prepare_data.py`` is the way in. Here: ``sources``, ``download`` and ``unpack`` fetch;
-``faults`` is the table of what can be wrong; ``images``, ``coco``, ``boxes``, ``masks`` and
-``ade`` look for it; ``clean`` writes a copy without it; ``report`` and ``sheet`` show it.
+``faults`` is the table of what can be wrong; ``images`` opens files; ``mmdet_agent.data`` and
+``mmseg_agent.data`` check their own formats. ``tools/prepare_data.py`` is the way in.
 """

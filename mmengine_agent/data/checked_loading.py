@@ -1,18 +1,15 @@
-"""Loading with checks: what decoders fill up, cut off or turn without a word is found here."""
+"""Loading with checks: files that decoders fill up or cut off in silence are found here."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from mmengine_agent.data.images import Trouble, probe
+from mmengine_agent.data.images import ImageError, probe
 from mmengine_agent.errors import BadSample
 
 LabelCheck = Callable[[Path, int], None]
-_TOLD = {"missing": "there is no such file", "truncated": "truncated, {}"}
-_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6  # Pillow's limit: a small file may hold them
 _ROW = 100  # bad samples one after the other: then it is no longer a matter of single files
 
 
@@ -52,14 +49,14 @@ class CheckedLoading:
     """The loading steps of a pipeline, with checks of what they find.
 
     OpenCV fills up the rest of an image that is cut short, and Pillow's labels are cut to 8 bits:
-    both would be trained on without a word.
+    both would be trained on in silence.
 
     Args:
         steps: the transforms that load, as in a pipeline.
         log: file for bad samples, one a line: file, tab, what is wrong; None raises BadSample at
             once, which is for validation, where another sample cannot stand in.
         classes: number of classes of label maps, None if they are not checked.
-        check_labels: looks at the file of a label map, and raises Trouble.
+        check_labels: looks at the file of a label map, and raises ImageError.
         files: whether to look at the files before.
     """
 
@@ -107,7 +104,9 @@ class CheckedLoading:
         return results
 
     def _refuse(self, results: dict[str, Any], error: Exception) -> None:
-        path, why = str(results.get("img_path")), _words(error)
+        named = isinstance(error, ImageError)
+        text = error.args[-1] if named else f"{type(error).__name__}: {error}"
+        path, why = str(results.get("img_path")), " ".join(str(text).split())
         self.in_a_row += 1
         if self.log is None:
             raise BadSample(f"cannot load {path}: {why}") from error
@@ -124,53 +123,45 @@ class CheckedLoading:
 def require_files(
     results: dict[str, Any], classes: int | None, check_labels: LabelCheck | None
 ) -> None:
-    """Raise Trouble if a local image or label map of a sample is missing, cut short or no image."""
+    """Raise ImageError if a local image or label map of a sample is missing or cannot be read."""
     for key in ("img_path", "seg_map_path"):
         path = results.get(key)
         if not isinstance(path, str) or "://" in path:
             continue
         found = probe(Path(path), fast=True)
-        if found.trouble:
+        if found.error:
             which = f"{path}: " * (key == "seg_map_path")  # the image is named anyway
-            told = _TOLD.get(found.trouble, "{}").format(found.message)
-            raise Trouble(found.trouble, which + told)
+            raise ImageError(found.error, which + found.message)
         if key == "seg_map_path" and classes is not None and check_labels is not None:
             check_labels(Path(path), classes)
 
 
 def require_size(results: dict[str, Any]) -> None:
-    """Raise Trouble if a detection image has not the size that its annotations are for."""
+    """Raise ImageError if a detection image has not the size that its annotations are for."""
     if "img" not in results or "instances" not in results:
         return
-    found, said = tuple(results["img"].shape[:2]), (results.get("height"), results.get("width"))
-    if results.get("ori_shape") == found and None not in said and said != found:
-        sizes = f"{said[1]} x {said[0]} in the annotations, {found[1]} x {found[0]} on disk"
-        raise Trouble("image-size", f"{sizes} (EXIF's turn applied)")
+    found, listed = tuple(results["img"].shape[:2]), (results.get("height"), results.get("width"))
+    if results.get("ori_shape") == found and None not in listed and listed != found:
+        sizes = f"{listed[1]} x {listed[0]} in the annotations, {found[1]} x {found[0]} on disk"
+        raise ImageError("image-size", f"{sizes} (EXIF's turn applied)")
 
 
 def require_labels(results: dict[str, Any], classes: int | None) -> None:
-    """Raise Trouble if a label map is not of the image's size, or has numbers of no class."""
+    """Raise ImageError if a label map is not of the image's size, or has numbers of no class."""
     labels = results.get("gt_seg_map")
     if labels is None or classes is None:
         return
     path, image = results.get("seg_map_path"), results["ori_shape"]
     if labels.shape != image:
         sizes = f"{labels.shape[1]} x {labels.shape[0]}, the image {image[1]} x {image[0]}"
-        raise Trouble("label-size", f"{path} is {sizes}")
+        raise ImageError("label-size", f"{path} is {sizes}")
     first = int(bool(results.get("reduce_zero_label")))  # of the first class, in the file
-    odd = [number for number in np.bincount(labels.ravel()).nonzero()[0] if classes <= number < 255]
-    if odd:
-        numbers = ", ".join(str(number + first) for number in odd[:8])
-        raise Trouble(
+    found = np.bincount(labels.ravel()).nonzero()[0]
+    unknown = [number + first for number in found if classes <= number < 255]
+    if unknown:
+        numbers = ", ".join(map(str, unknown[:8]))
+        raise ImageError(
             "label-range",
             f"{path} has {numbers}, but classes are {first}..{classes - 1 + first} and 255 is "
             "ignored" + (", as is 0" if first else ""),
         )
-
-
-def _words(error: Exception) -> str:
-    kind = type(error).__name__
-    text = str(error.args[-1]) if isinstance(error, Trouble) else f"{kind}: {error}"
-    if "DecompressionBomb" in text:
-        text = f"more than {_PIXELS} million pixels: cut it into tiles"
-    return " ".join(text.replace("UnidentifiedImageError: ", "").split())

@@ -1,4 +1,4 @@
-"""What was found, for people (text) and for programs (JSON)."""
+"""What was found, for programs (JSON) and for people (text)."""
 
 import json
 import textwrap
@@ -15,33 +15,6 @@ from mmengine_agent.files import write_file
 _CLASSES, _PLACES = 30, 3  # lines of text, for classes and for the places of a kind
 
 
-def text(found: CheckedSet) -> str:
-    """The figures of a set, then its faults by kind, then its warnings."""
-    lines = [f"{found.place.name}: {found.place.ann} with {found.place.images}"]
-    lines += [f"  {line}" for line in _figures(found.figures, found.counts_boxes)]
-    for fails, word in ((FAULT, "fault"), (WARNING, "warning")):
-        kinds = found.findings.kinds(fails)
-        total = sum(found.findings.counts[kind] for kind in kinds)
-        lines.append(f"  {total} {word}{'' if total == 1 else 's'}{':' if total else ''}")
-        for kind in kinds:
-            lines += [f"    {line}" for line in _kind(found.findings, kind)]
-    return "\n".join(lines)
-
-
-def as_json(found: CheckedSet) -> dict[str, Any]:
-    """The same as plain data; of each kind the first 1000 places."""
-    findings = found.findings
-    return {
-        "name": found.place.name,
-        "annotations": str(found.place.ann),
-        "images": str(found.place.images),
-        "clean": findings.clean,
-        "figures": _figures_json(found.figures, found.counts_boxes),
-        "faults": [_kind_json(findings, kind) for kind in findings.kinds(FAULT)],
-        "warnings": [_kind_json(findings, kind) for kind in findings.kinds(WARNING)],
-    }
-
-
 def write_json(path: Path, sets: Sequence[CheckedSet], form: str, seconds: float) -> None:
     """Write the report as one file."""
     content = {
@@ -53,65 +26,56 @@ def write_json(path: Path, sets: Sequence[CheckedSet], form: str, seconds: float
     write_file(path, json.dumps(content, indent=2) + "\n")
 
 
-def _kind(findings: Findings, kind: str) -> Iterator[str]:
-    yield f"{kind} ({findings.counts[kind]}): {KINDS[kind].what}"
-    for fault in findings.first[kind][:_PLACES]:
-        line = f"{fault.place}: {fault.message}"
-        yield "  " + textwrap.shorten(line, 200, placeholder=" ...")
-    more = findings.counts[kind] - _PLACES
-    if more > 0:
-        yield f"  and {more} more"
-    yield f"  -> {KINDS[kind].hint}"
-
-
-def _kind_json(findings: Findings, kind: str) -> dict[str, Any]:
+def as_json(found: CheckedSet) -> dict[str, Any]:
+    """Figures, faults and warnings of a set as plain data; of each kind the first 1000 places."""
     return {
-        "kind": kind,
-        "what": KINDS[kind].what,
-        "hint": KINDS[kind].hint,
-        "total": findings.counts[kind],
-        "places": [{"place": f.place, "message": f.message} for f in findings.first[kind]],
+        "name": found.place.name,
+        "annotations": str(found.place.ann),
+        "images": str(found.place.images),
+        "clean": found.findings.clean,
+        "figures": _figures(found.figures, found.counts_boxes),
+        "faults": _kinds(found.findings, FAULT),
+        "warnings": _kinds(found.findings, WARNING),
     }
 
 
-def _figures(figures: Figures, boxes: bool) -> Iterator[str]:
-    if figures.entries:
-        yield ", ".join(f"{count} {name}" for name, count in figures.entries.items())
-    if figures.sizes:
-        (width, height), count = figures.sizes.most_common(1)[0]
-        (narrow, low), (wide, high) = _ranges(figures)
-        yield (
-            f"image sizes: width {narrow}..{wide}, height {low}..{high}, "
-            f"most often {width} x {height} ({count})"
-        )
-    if figures.boxes:
-        small, middle, large = _box_sizes(figures)
-        least, median, most = np.percentile(figures.boxes, (0, 50, 100))
-        yield (
-            f"boxes: {small} small (below 32 x 32), {middle} medium, {large} large (96 x 96 and "
-            f"more); square root of area {least:.0f}..{most:.0f}, median {median:.0f}"
-        )
-    yield from _classes(figures, boxes)
+def text(found: CheckedSet) -> str:
+    """The figures of a set, then its faults by kind, then its warnings."""
+    report = as_json(found)
+    lines = [f"{report['name']}: {report['annotations']} with {report['images']}"]
+    lines += [f"  {line}" for line in _figure_lines(found, report["figures"])]
+    for word in ("fault", "warning"):
+        kinds = report[f"{word}s"]
+        total = sum(kind["total"] for kind in kinds)
+        lines.append(f"  {total} {word}{'' if total == 1 else 's'}{':' if total else ''}")
+        lines += [f"    {line}" for kind in kinds for line in _kind_lines(kind)]
+    return "\n".join(lines)
 
 
-def _classes(figures: Figures, boxes: bool) -> Iterator[str]:
-    total = sum(figures.amounts.values()) or 1
-    names = [name for name, _ in figures.amounts.most_common()]
-    width = max(map(len, names[:_CLASSES]), default=0)
-    for name in names[:_CLASSES]:
-        amount = figures.amounts[name]
-        much = f"{amount:8} instances" if boxes else f"{amount / total:8.3%} of pixels"
-        yield f"  {name:{width}} {much} in {figures.images[name]} images"
-    if len(names) > _CLASSES:
-        yield f"  and {len(names) - _CLASSES} more classes; --report has all"
+def _kinds(findings: Findings, level: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "kind": kind,
+            "what": KINDS[kind].what,
+            "hint": KINDS[kind].hint,
+            "total": findings.counts[kind],
+            "places": [{"place": f.place, "message": f.message} for f in findings.first[kind]],
+        }
+        for kind in findings.kinds(level)
+    ]
 
 
-def _figures_json(figures: Figures, boxes: bool) -> dict[str, Any]:
+def _figures(figures: Figures, boxes: bool) -> dict[str, Any]:
     found: dict[str, Any] = dict(figures.entries)
     if figures.sizes:
-        found["image_sizes"] = dict(zip(("smallest", "largest"), _ranges(figures), strict=True))
-    if figures.boxes:
-        found["boxes"] = dict(zip(("small", "medium", "large"), _box_sizes(figures), strict=True))
+        sizes = np.array(list(figures.sizes))
+        found["image_sizes"] = {
+            "smallest": sizes.min(0).tolist(),  # least width and least height
+            "largest": sizes.max(0).tolist(),
+        }
+    if figures.boxes:  # as COCO has them, by area: 32² and 96²
+        counts = np.histogram(figures.boxes, (0, 32, 96, np.inf))[0].tolist()
+        found["boxes"] = dict(zip(("small", "medium", "large"), counts, strict=True))
         least_to_most = np.percentile(figures.boxes, (0, 50, 100)).tolist()
         found["box_sides"] = [round(side, 1) for side in least_to_most]
     word = "instances" if boxes else "pixels"
@@ -122,14 +86,40 @@ def _figures_json(figures: Figures, boxes: bool) -> dict[str, Any]:
     return found
 
 
-def _ranges(figures: Figures) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Least width and height, greatest width and height."""
-    sizes = np.array(list(figures.sizes))
-    low, high = sizes.min(0).tolist(), sizes.max(0).tolist()
-    return (low[0], low[1]), (high[0], high[1])
+def _kind_lines(kind: dict[str, Any]) -> Iterator[str]:
+    yield f"{kind['kind']} ({kind['total']}): {kind['what']}"
+    for fault in kind["places"][:_PLACES]:
+        line = f"{fault['place']}: {fault['message']}"
+        yield "  " + textwrap.shorten(line, 200, placeholder=" ...")
+    more = kind["total"] - _PLACES
+    if more > 0:
+        yield f"  and {more} more"
+    yield f"  -> {kind['hint']}"
 
 
-def _box_sizes(figures: Figures) -> tuple[int, int, int]:
-    """Boxes that COCO calls small, medium and large; it goes by area, 32² and 96²."""
-    small, middle, large = np.histogram(figures.boxes, (0, 32, 96, np.inf))[0].tolist()
-    return small, middle, large
+def _figure_lines(found: CheckedSet, report: dict[str, Any]) -> Iterator[str]:
+    figures = found.figures
+    if figures.entries:
+        yield ", ".join(f"{count} {name}" for name, count in figures.entries.items())
+    if figures.sizes:
+        (width, height), count = figures.sizes.most_common(1)[0]
+        (narrow, low), (wide, high) = report["image_sizes"].values()
+        yield (
+            f"image sizes: width {narrow}..{wide}, height {low}..{high}, "
+            f"most often {width} x {height} ({count})"
+        )
+    if figures.boxes:
+        small, middle, large = report["boxes"].values()
+        least, median, most = report["box_sides"]
+        yield (
+            f"boxes: {small} small (below 32 x 32), {middle} medium, {large} large (96 x 96 and "
+            f"more); square root of area {least:.0f}..{most:.0f}, median {median:.0f}"
+        )
+    total = sum(figures.amounts.values()) or 1
+    classes = figures.amounts.most_common()
+    width = max((len(name) for name, _ in classes[:_CLASSES]), default=0)
+    for name, amount in classes[:_CLASSES]:
+        much = f"{amount:8} instances" if found.counts_boxes else f"{amount / total:8.3%} of pixels"
+        yield f"  {name:{width}} {much} in {figures.images[name]} images"
+    if len(classes) > _CLASSES:
+        yield f"  and {len(classes) - _CLASSES} more classes; --report has all"

@@ -12,12 +12,15 @@ import cv2
 import numpy as np
 from PIL import Image
 
+# endings of image files
+IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _ORIENTATION = 0x0112  # EXIF's tag; 1 is upright, 5..8 lie on their side
+_MILLIONS = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6  # of pixels, from which on Pillow refuses
 _JPEG, _PNG_END = {"JPEG", "MPO"}, b"IEND\xaeB`\x82"
-_MARKS = {"JPEG": b"\xff\xd8", "PNG": b"\x89PNG\r\n\x1a\n"}  # what files start with
+_MARKS = {"JPEG": b"\xff\xd8", "PNG": b"\x89PNG\r\n\x1a\n"}  # first bytes of files
 
 
 @dataclass(frozen=True)
@@ -28,18 +31,18 @@ class Probe:
         size: (width, height) in pixels as training sees them, EXIF's turn applied; None if the
             file cannot be opened.
         orientation: of EXIF, 1..8; 1 is upright.
-        trouble: '', 'missing', 'unreadable', 'truncated' or 'format'.
-        message: what the trouble is.
+        error: '', 'missing', 'unreadable', 'truncated' or 'format'.
+        message: what is wrong.
     """
 
     size: tuple[int, int] | None = None
     orientation: int = 1
-    trouble: str = ""
+    error: str = ""
     message: str = ""
 
 
-class Trouble(Exception):
-    """Ends the look at a file with (trouble, message)."""
+class ImageError(Exception):
+    """What is wrong with an image or label map: (a word for it, a message)."""
 
 
 def probe(path: Path, fast: bool = False) -> Probe:
@@ -52,46 +55,51 @@ def probe(path: Path, fast: bool = False) -> Probe:
     try:
         data = read(path)
         image = open_image(data)
-    except Trouble as trouble:
-        return Probe(None, 1, *trouble.args)
+    except ImageError as error:
+        return Probe(None, 1, *error.args)
     turn = _orientation(image)
     size = image.size[::-1] if turn >= 5 else image.size
     try:
         require_whole(image, data, fast)
         if not fast and image.format not in {*_JPEG, "PNG"}:
             _require_opencv(image, data)
-    except Trouble as trouble:
-        return Probe(size, turn, *trouble.args)
+    except ImageError as error:
+        return Probe(size, turn, *error.args)
     return Probe(size, turn)
 
 
 def read(path: Path) -> bytes:
-    """The bytes of a file; raises what ``probe`` turns into a trouble."""
+    """The bytes of a file; raises ImageError."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise Trouble("missing", f"there is no {path}") from None
+        raise ImageError("missing", "there is no such file") from None
     except OSError as error:
-        raise Trouble("unreadable", str(error.strerror)) from None
+        raise ImageError("unreadable", str(error.strerror)) from None
     if not data:
-        raise Trouble("truncated", "the file is empty")
+        raise ImageError("truncated", "truncated, the file is empty")
     return data
 
 
 def open_image(data: bytes) -> Image.Image:
-    """Pillow's image, not yet decoded; raises what ``probe`` turns into a trouble."""
+    """Pillow's image, not yet decoded; raises ImageError."""
     try:
         return Image.open(BytesIO(data))
+    except Image.DecompressionBombError:  # a small file may hold them
+        message = f"more than {_MILLIONS} million pixels: cut it into tiles"
+        raise ImageError("unreadable", message) from None
     except Exception as error:  # Pillow's readers raise whatever a broken header leads to
         cut = any(data.startswith(_MARKS[name]) and _lacks_end(name, data) for name in _MARKS)
-        word = "truncated" if cut else "unreadable"
-        raise Trouble(word, f"{type(error).__name__}: no image can be opened") from None
+        message = f"no image can be opened ({type(error).__name__})"
+        if cut:
+            raise ImageError("truncated", f"truncated, {message}") from None
+        raise ImageError("unreadable", message) from None
 
 
 def require_whole(image: Image.Image, data: bytes, fast: bool) -> None:
-    """Raise what ``probe`` turns into a trouble unless the image is whole; decodes it."""
+    """Raise ImageError unless the image is whole; decodes it unless ``fast``."""
     if _lacks_end(image.format or "", data):
-        raise Trouble("truncated", f"no end mark in {len(data)} bytes")
+        raise ImageError("truncated", f"truncated, no end mark in {len(data)} bytes")
     if fast:
         return
     try:
@@ -101,10 +109,10 @@ def require_whole(image: Image.Image, data: bytes, fast: bool) -> None:
         image.load()
     except Exception as error:  # as above
         word = "truncated" if "truncated" in str(error) else "unreadable"
-        raise Trouble(word, f"{type(error).__name__}: {error}") from None
+        raise ImageError(word, f"{type(error).__name__}: {error}") from None
 
 
-def look_at(
+def map_in_threads(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int
 ) -> Iterator[Result]:
     """``map`` in threads, in order, with no more than a few hundred items under way.
@@ -131,7 +139,7 @@ def _require_opencv(image: Image.Image, data: bytes) -> None:
     except cv2.error:
         pixels = None
     if pixels is None:
-        raise Trouble("format", f"it is {image.format}")
+        raise ImageError("format", f"it is {image.format}")
 
 
 def _lacks_end(format_: str, data: bytes) -> bool:

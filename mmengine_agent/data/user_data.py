@@ -18,8 +18,6 @@ from mmengine_agent.class_counts import set_class_count
 from mmengine_agent.errors import UserError
 from mmengine_agent.task import task_of
 
-IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
-
 
 @dataclass(frozen=True)
 class DataFlags:
@@ -55,9 +53,7 @@ class DataFlags:
     @classmethod
     def of(cls, args: Namespace) -> "DataFlags":
         """The flags a user gave."""
-        classes = args.classes
-        if classes and len(classes) == 1 and Path(classes[0]).suffix == ".txt":
-            classes = _lines(Path(classes[0]))
+        classes = read_class_names(args.classes)
         return cls(
             args.data_root,
             args.train_ann,
@@ -86,7 +82,13 @@ def point_at(cfg: Config, flags: DataFlags) -> list[str] | None:
     """
     if not flags:
         return None
-    return _rename(cfg, task_of(cfg).point_at(cfg, flags))
+    classes = task_of(cfg).point_at(cfg, flags)
+    if classes is None:
+        return None
+    for _, dataset in datasets(cfg):
+        dataset.metainfo = {"classes": tuple(classes)}
+    set_class_count(cfg.model, len(classes))
+    return list(classes)
 
 
 def require_data(cfg: Config, *splits: str) -> None:
@@ -125,14 +127,15 @@ def datasets(cfg: Config) -> Iterator[tuple[str, Any]]:
                 todo += inner if isinstance(inner, list) else [inner]
 
 
-def _rename(cfg: Config, classes: Sequence[str] | None) -> list[str] | None:
-    """Give datasets and heads the class names; None leaves the config's own."""
-    if classes is None:
-        return None
-    for _, dataset in datasets(cfg):
-        dataset.metainfo = {"classes": tuple(classes)}
-    set_class_count(cfg.model, len(classes))
-    return list(classes)
+def read_class_names(given: Sequence[str] | None) -> Sequence[str]:
+    """Class names as ``--classes`` takes them: as they are, or the lines of the one .txt file.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    if not given or len(given) != 1 or not given[0].endswith(".txt"):
+        return given or ()
+    return _lines(given[0])
 
 
 def class_names(dataset: Any, scope: str) -> tuple[str, ...]:
@@ -142,7 +145,7 @@ def class_names(dataset: Any, scope: str) -> tuple[str, ...]:
         with DATASETS.switch_scope_and_registry(scope) as registry:
             kind = registry.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
         found = getattr(kind, "METAINFO", {}).get("classes")
-    return tuple(_lines(Path(found))) if isinstance(found, str) else tuple(found or ())
+    return tuple(_lines(found) if isinstance(found, str) else found or ())
 
 
 def _paths(dataset: Any) -> Iterator[Path]:
@@ -153,8 +156,8 @@ def _paths(dataset: Any) -> Iterator[Path]:
         yield Path(root, folder)
 
 
-def _lines(path: Path) -> list[str]:
+def _lines(path: str) -> list[str]:
     try:
-        return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        return [line.strip() for line in Path(path).read_text().splitlines() if line.strip()]
     except OSError as error:
         raise UserError(f"--classes: cannot read {path}: {error.strerror}") from error

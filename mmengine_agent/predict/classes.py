@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
 from mmengine_agent.class_counts import class_counts
+from mmengine_agent.data.user_data import read_class_names
 from mmengine_agent.draw import Colour, class_colours
 from mmengine_agent.errors import UserError
 from mmengine_agent.predict.model import dataset_of
@@ -37,7 +37,7 @@ def classes_of(cfg: Config, meta: Mapping[str, Any], given: list[str] | None) ->
         UserError: if no names are known, or their number is not the model's.
     """
     wanted = next((each.number for each in class_counts(cfg.model)), 0)
-    sources = [{"classes": _read(given)}] if given else [*_sources(cfg, meta)]
+    sources = [{"classes": read_class_names(given)}] if given else [*_sources(cfg, meta)]
     known = [each["classes"] for each in sources if each.get("classes")]
     fitting = [names for names in known if len(names) == wanted]
     if not fitting:
@@ -67,12 +67,3 @@ def meta_of_type(cfg: Config, name: str) -> dict[str, Any]:
             return getattr(registry.get(name), "METAINFO", {})
         except RuntimeError:  # a data set that is not installed here is not needed here
             return {}
-
-
-def _read(given: list[str]) -> list[str]:
-    if len(given) != 1 or not given[0].endswith(".txt"):
-        return given
-    try:
-        return [line.strip() for line in Path(given[0]).read_text().splitlines() if line.strip()]
-    except OSError as error:
-        raise UserError(f"--classes: cannot read {given[0]}: {error.strerror}") from error

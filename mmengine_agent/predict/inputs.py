@@ -8,9 +8,9 @@ from pathlib import Path
 import mmcv
 import numpy as np
 
+from mmengine_agent.data.images import IMAGES
 from mmengine_agent.errors import UserError
 
-IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 VIDEOS = {".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg"}
 
 Load = Callable[[str], np.ndarray]  # path -> image (H, W, 3), uint8, BGR

@@ -10,9 +10,10 @@ import numpy as np
 from tqdm import tqdm
 
 from mmengine_agent.data.check import CheckedSet, Place
-from mmengine_agent.data.images import look_at
+from mmengine_agent.data.faults import FAULT
+from mmengine_agent.data.images import map_in_threads
+from mmengine_agent.data.new_folder import require_some
 from mmseg_agent.data import label_maps
-from mmseg_agent.data.clean import link_pairs
 from mmseg_agent.data.sheet import ade_tiles
 
 
@@ -27,7 +28,19 @@ class AdeSet(CheckedSet):
         return ade_tiles(self.pairs, self.findings)
 
     def write_clean(self, folder: Path) -> str:
-        return link_pairs(self.place, self.pairs, self.findings, folder)
+        """Link the good pairs below a folder; what was kept, in one line.
+
+        Links of images get the ending that most images have: OpenCV reads what is in a file,
+        whatever its ending.
+        """
+        name, bad = self.place.name, self.findings.at(*self.findings.kinds(FAULT))
+        good = [pair for pair in self.pairs if pair.name not in bad]
+        require_some(good, name)
+        ending = label_maps.main_suffix([pair.image for pair in self.pairs])
+        for pair in good:
+            _link(folder / "images" / name / f"{pair.name}{ending}", pair.image)
+            _link(folder / "annotations" / name / f"{pair.name}.png", pair.label)
+        return f"{name}: {len(good)} of {len(self.pairs)} pairs"
 
 
 def check_ade(place: Place, names: list[str], workers: int, fast: bool = False) -> AdeSet:
@@ -37,9 +50,9 @@ def check_ade(place: Place, names: list[str], workers: int, fast: bool = False) 
     found.findings.add(faults)
     pixels: Counter[int] = Counter()
     images: Counter[int] = Counter()
-    look = partial(label_maps.look_at_pair, classes=len(names), fast=fast)
-    looked = look_at(look, found.pairs, workers)
-    for each in tqdm(looked, desc=place.name, total=len(found.pairs), unit="pair"):
+    read_pair = partial(label_maps.read_pair, classes=len(names), fast=fast)
+    contents = map_in_threads(read_pair, found.pairs, workers)
+    for each in tqdm(contents, desc=place.name, total=len(found.pairs), unit="pair"):
         found.findings.add(each.faults)
         found.figures.sizes.update([each.size] if each.size else [])
         pixels.update(each.pixels)
@@ -52,3 +65,9 @@ def check_ade(place: Place, names: list[str], workers: int, fast: bool = False) 
         found.figures.images[name] += images[number]
     found.figures.entries = {"pairs": len(found.pairs)}
     return found
+
+
+def _link(link: Path, target: Path) -> None:
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if not link.exists():
+        link.symlink_to(target.resolve())

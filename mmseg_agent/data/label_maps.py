@@ -10,15 +10,15 @@ from PIL import Image
 
 from mmengine_agent.data.faults import Fault
 from mmengine_agent.data.images import (
+    IMAGES,
+    ImageError,
     Probe,
-    Trouble,
     open_image,
     probe,
     read,
     require_whole,
 )
 
-IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 Array = np.ndarray
 
 
@@ -41,7 +41,7 @@ class Label:
 
 
 @dataclass(frozen=True)
-class Looked:
+class PairContent:
     """What a pair holds."""
 
     size: tuple[int, int] | None
@@ -78,13 +78,13 @@ def find_pairs(images: Path, labels: Path) -> tuple[list[Pair], list[Fault]]:
     return [Pair(str(n), images / first[n], labels / f"{n}.png") for n in both], faults
 
 
-def look_at_pair(pair: Pair, classes: int, fast: bool = False) -> Looked:
+def read_pair(pair: Pair, classes: int, fast: bool = False) -> PairContent:
     """Open image and label map, and compare them; labels are decoded even if ``fast``."""
     picture, label = probe(pair.image, fast), read_label(pair.label, classes)
     faults = list(_pair_faults(picture, label))
     places = {"image": pair.image.name, "label": pair.label.name}
-    told = [Fault(k, f"{pair.name} ({places[k[:5]]})", m, pair.name) for k, m in faults]
-    return Looked(picture.size, label.pixels, told)
+    placed = [Fault(k, f"{pair.name} ({places[k[:5]]})", m, pair.name) for k, m in faults]
+    return PairContent(picture.size, label.pixels, placed)
 
 
 def read_label(path: Path, classes: int) -> Label:
@@ -93,8 +93,8 @@ def read_label(path: Path, classes: int) -> Label:
         data = read(path)
         image = open_image(data)
         require_whole(image, data, fast=False)
-    except Trouble as trouble:
-        word, message = trouble.args
+    except ImageError as error:
+        word, message = error.args
         return Label(faults=((f"label-{word}", message),))
     values = np.asarray(image)
     if values.ndim != 2:
@@ -105,13 +105,13 @@ def read_label(path: Path, classes: int) -> Label:
 
 
 def require_plain(path: Path, classes: int) -> None:
-    """Raise Trouble if labels are colours or deeper than 8 bits."""
+    """Raise ImageError if labels are colours or deeper than 8 bits."""
     with Image.open(path) as image:
         if image.mode in {"L", "P", "1"}:
             return
     for kind, message in read_label(path, classes).faults:
         if kind != "label-empty":
-            raise Trouble(kind, f"{path}: {message}")
+            raise ImageError(kind, f"{path}: {message}")
 
 
 def unused_classes(pixels: Counter[int], names: list[str]) -> Iterator[Fault]:
@@ -135,7 +135,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _count(values: Array) -> dict[int, int]:
-    """Pixels of each value; values that are no whole numbers count as what they are cut to."""
+    """Pixels of each value; other values than whole numbers are cut."""
     if values.dtype in (np.uint8, np.bool_):
         counts = np.bincount(values.ravel(), minlength=256)
         return {int(value): int(counts[value]) for value in counts.nonzero()[0]}
@@ -145,19 +145,22 @@ def _count(values: Array) -> dict[int, int]:
 
 def _value_faults(pixels: dict[int, int], classes: int) -> Iterator[tuple[str, str]]:
     deep = [value for value in pixels if not 0 <= value <= 255]
-    odd = [value for value in pixels if classes < value < 255]
+    unknown = [value for value in pixels if classes < value < 255]
     if deep:
         yield "label-depth", f"values up to {max(deep)}"
-    if odd:
-        more = " ..." if len(odd) > 8 else ""
-        yield "label-range", f"{', '.join(map(str, odd[:8]))}{more}; the classes are 1..{classes}"
+    if unknown:
+        more = " ..." if len(unknown) > 8 else ""
+        yield (
+            "label-range",
+            f"{', '.join(map(str, unknown[:8]))}{more}; the classes are 1..{classes}",
+        )
     if not pixels.keys() - {0, 255}:
         yield "label-empty", "every pixel is 0 or 255"
 
 
 def _pair_faults(picture: Probe, label: Label) -> Iterator[tuple[str, str]]:
-    if picture.trouble:
-        yield f"image-{picture.trouble}", picture.message
+    if picture.error:
+        yield f"image-{picture.error}", picture.message
     if picture.size and picture.orientation != 1:
         yield "image-rotated", f"EXIF orientation {picture.orientation}"
     if picture.size and label.size and picture.size != label.size:

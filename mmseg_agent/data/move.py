@@ -6,7 +6,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmengine_agent.data.user_data import IMAGES, DataFlags, datasets
+from mmengine_agent.data.images import IMAGES
+from mmengine_agent.data.user_data import DataFlags, datasets
 
 
 def point_at(cfg: Config, flags: DataFlags) -> Sequence[str] | None:
