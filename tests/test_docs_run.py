@@ -14,9 +14,10 @@ from demo_scenes import CLASSES, THINGS
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
-from pages import COMMANDS, ROOT, Block, Command, blocks, load, run
+from pages import COMMANDS, ROOT, Block, Command, blocks, run
 
 from agent_attention import AgentPVT
+from mmengine_agent.run import train
 
 DEMO = "configs/demo/agent_pvt_maskrcnn_demo.py"
 TRAINED = "work_dirs/agent_pvt_maskrcnn_demo/epoch_4.pth"
@@ -99,9 +100,8 @@ def test_training_on_own_data_begins(
     words = [re.sub("^/data/", f"{own}/", word) for word in command.words[2:]]
     found: list[Any] = []
     monkeypatch.chdir(own)
-    monkeypatch.setattr(
-        load("tools/train.py"), "build_runner", lambda cfg, **_: found.append(cfg) or mock.Mock()
-    )
+    runner = mock.Mock(side_effect=lambda cfg, **_: found.append(cfg) or mock.Mock())
+    monkeypatch.setattr(train, "build_runner", runner)
     run("tools/train.py", words, monkeypatch)
     (cfg,) = found
     with DefaultScope.overwrite_default_scope(cfg.default_scope):

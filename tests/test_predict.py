@@ -155,9 +155,8 @@ def test_category_ids_are_those_of_the_annotation_file(
 ) -> None:
     photo = write(tmp_path / "photo.png", noise(96, 96))
     listed = [{"id": 3 * i + 5, "name": name} for i, name in enumerate(reversed(SHAPES))]
-    (tmp_path / "ann.json").write_text(
-        json.dumps({"categories": [*listed, {"id": 1, "name": "x"}]})
-    )
+    content = {"images": [], "annotations": [], "categories": [*listed, {"id": 1, "name": "x"}]}
+    (tmp_path / "ann.json").write_text(json.dumps(content))
     setting = f"test_dataloader.dataset.ann_file={tmp_path / 'ann.json'}"
     out = predict(detector, photo, "--score-thr", 0, "--cfg-options", setting)
     assert json.loads((out / "images.json").read_text())["categories"] == listed[::-1]

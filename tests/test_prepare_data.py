@@ -239,6 +239,16 @@ def test_download_prints_the_commands_of_the_docs(
     assert block in (Path(prepare_data.__file__).parents[1] / "docs/tools.md").read_text()
 
 
+@pytest.mark.parametrize("name", ["coco", "ade20k"])
+def test_the_command_of_earlier_versions_prints_them_too(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare_data.main([name, "--root", "here"])
+    before = capsys.readouterr().out
+    prepare_data.main(["download", name, "--root", "here"])
+    assert before == capsys.readouterr().out != ""
+
+
 def test_download_quotes_the_folder(capsys: pytest.CaptureFixture[str]) -> None:
     prepare_data.main(["download", "ade20k", "--root", "my data"])
     printed = capsys.readouterr().out

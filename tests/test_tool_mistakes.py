@@ -110,15 +110,3 @@ def test_too_few_arguments_show_how_it_is_called(tool: str, tmp_path: Path) -> N
     done = bash(tool, str(CONFIGS / ADE_DEMO), cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert f"bash tools/{tool} CONFIG" in done.stderr
-
-
-def test_a_run_that_does_not_begin_leaves_the_place_of_the_one_before(
-    data: Path, tmp_path: Path
-) -> None:
-    pointer = tmp_path / "run/last_checkpoint"
-    pointer.parent.mkdir()
-    pointer.write_text("epoch_3.pth")
-    config, work_dir = str(CONFIGS / COCO_DEMO), ["--work-dir", str(pointer.parent)]
-    flags = ["--data-root", str(data / "coco"), *work_dir, "--cfg-options", "model.type=NoSuch"]
-    assert "NoSuch" in refusal(python("train.py", config, *flags, cwd=tmp_path))
-    assert pointer.read_text() == "epoch_3.pth"

@@ -66,7 +66,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; the check ends with its exit status."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True, metavar="download|check")
-    add_download(new_command(commands, "download", "Print commands that get COCO or ADE20K."))
+    download = new_command(commands, "download", "Print commands that get COCO or ADE20K.")
+    download.add_argument("name", choices=list(DOWNLOADS), help="%(choices)s")
+    add_root(download)
+    for name in DOWNLOADS:  # commands of earlier versions
+        add_root(commands.add_parser(name)).set_defaults(command="download", name=name)
     checker = new_command(commands, "check", "Check a COCO- or ADE20K-like data set.")
     add_check(checker)
     args = parser.parse_args(argv)
@@ -90,9 +94,9 @@ def new_command(commands: Any, name: str, what: str) -> Parser:
     )
 
 
-def add_download(parser: Parser) -> None:
-    parser.add_argument("name", choices=list(DOWNLOADS), help="%(choices)s")
+def add_root(parser: Parser) -> Parser:
     parser.add_argument("--root", metavar="DIR", help="where to (default: data/coco, data/ade)")
+    return parser
 
 
 def add_check(parser: Parser) -> None:

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine_agent.data.user_data import require_data
 from mmengine_agent.errors import UserError
 from mmengine_agent.preflight.checks import require_ready
-from mmengine_agent.resume.newest import POINTER, newest_whole
+from mmengine_agent.resume.newest import POINTER, newest_whole, point_at
 from mmengine_agent.resume.switch_on import make_resumable
 from mmengine_agent.run.find_lr import find_lr
 from mmengine_agent.run.flags import apply_training_flags, set_guards
@@ -62,9 +62,12 @@ def prepare(cfg: Config, args: Namespace, restarted: bool) -> tuple[bool, str | 
         data, weights = partial(require_data, cfg, *splits), partial(require_weights, cfg.model)
         schedules = partial(require_schedules, cfg)
         require_ready(cfg, resuming, data, weights, schedules, options=args.cfg_options)
+    resume, start = bool(cfg.get("resume")), cfg.get("load_from")
     if args.find_lr is None:
         lock_work_dir(cfg.work_dir)
-    return bool(cfg.get("resume")), cfg.get("load_from")
+        if not resume or start:  # what is started again must not go on with another run's pointer
+            point_at(cfg.work_dir, start if resume else None)
+    return resume, start
 
 
 def require_weights(model: Any) -> None:
