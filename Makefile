@@ -53,7 +53,7 @@ clients: install
 	@.venv-clients/bin/pip install -q --no-deps 'grad-cam>=1.5.5'
 	@PYTHONPATH=.:tests .venv-clients/bin/python -W ignore tests/clients/run.py
 
-# everything is read again (-E), since a warning is told only when its page is read
+# everything is read again (-E), since a warning is printed only when its page is read
 docs: install
 	@$(VENV)/bin/python -m sphinx -E -W --keep-going -q docs site
 	@echo "built: site/index.html"

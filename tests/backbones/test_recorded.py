@@ -40,6 +40,23 @@ def test_exported_models_give_the_same_maps_and_leave_the_model_alone(name: str)
 
 
 @torch.no_grad()
+@models
+def test_a_backbone_compiles_as_one_graph(name: str) -> None:
+    model, x = MODELS[name]().eval(), normal(1, (2, 3, 64, 96))
+    compiled = torch.compile(model, fullgraph=True, dynamic=False, backend="eager")
+    close(compiled(x), model(x), **CLOSE)
+
+
+@torch.no_grad()
+def test_a_backbone_compiles_for_open_sizes() -> None:
+    model = small_pvt(arch={**SMALL_ARCHS["pvt"], "depths": (1, 1, 1, 1)}, attn_types="AABA").eval()
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="eager")
+    for shape in [(2, 3, 64, 96), (3, 3, 100, 160)]:
+        x = normal(1, shape)
+        close(compiled(x), model(x), **CLOSE)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("name", SMALL_BACKBONES)
 def test_a_compiled_model_takes_a_second_size(name: str) -> None:
     """The first compilation is for one size, the second for any (torch's default)."""

@@ -1,10 +1,8 @@
-"""Graphs of open sizes: the parts that differ there, and backbones as one graph."""
-
-from collections.abc import Callable
+"""Graphs of open sizes: the parts that differ there."""
 
 import pytest
 import torch
-from helpers import SMALL, normal, small_pvt, small_swin
+from helpers import normal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,11 +15,6 @@ from agent_attention.compute.window_cut import (
 )
 
 close = torch.testing.assert_close
-
-BACKBONES: dict[str, Callable[[], nn.Module]] = {
-    "pvt": lambda: small_pvt(attn_types="ABAB"),
-    "swin": small_swin,
-}
 
 
 @pytest.mark.parametrize("cells", [1, 2, 3, 7, 12])
@@ -70,20 +63,3 @@ def test_sizes_that_are_no_whole_strides_are_refused_where_they_are_recorded() -
 
 
 # --- backbones
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("name", BACKBONES)
-def test_a_backbone_compiles_as_one_graph(name: str) -> None:
-    model, x = BACKBONES[name]().eval(), normal(1, (2, 3, 64, 96))
-    compiled = torch.compile(model, fullgraph=True, dynamic=False, backend="eager")
-    close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
-
-
-@torch.no_grad()
-def test_a_backbone_compiles_for_open_sizes() -> None:
-    model = small_pvt(arch={**SMALL, "depths": (1, 1, 1, 1)}, attn_types="AABA").eval()
-    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="eager")
-    for shape in [(2, 3, 64, 96), (3, 3, 100, 160)]:
-        x = normal(1, shape)
-        close(compiled(x), model(x), rtol=1e-4, atol=1e-5)

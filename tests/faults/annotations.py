@@ -153,7 +153,7 @@ def _replace(path: Path, rng: random.Random) -> None:
 
 
 def outcome(kind: str, cfg: Config, step: bool) -> str:
-    """'error' if the user is told, 'trained' if samples are as they should be; else it raises."""
+    """'error' if it is reported, 'trained' if samples are as they should be; else it raises."""
     flags = DataFlags(root=next(datasets(cfg))[1].data_root)
     told: list[str] = []
     try:
