@@ -121,11 +121,12 @@ def test_early_stopping_counts_on(tmp_path: Path) -> None:
     assert lengths[0] == lengths[1] < 9
 
 
-def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmengine_agent.hooks.interrupt._PATIENCE", 0.0)
+def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
     cfg = add_hook(toy(tmp_path), "SendSignal", number=signal.SIGINT, iteration=2)
+    add_hook(cfg, "SendSignal", number=signal.SIGINT, iteration=2)
+    next(hook for hook in cfg.custom_hooks if hook["type"] == "InterruptHook")["patience"] = 0.0
     with pytest.raises(KeyboardInterrupt):
-        train(add_hook(cfg, "SendSignal", number=signal.SIGINT, iteration=2), 1)
+        train(cfg, 1)
 
 
 def in_two_processes(folder: Path, **arguments: Any) -> list[int]:

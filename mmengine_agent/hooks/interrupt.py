@@ -18,7 +18,6 @@ from mmengine_agent.run.exit import RESUME_ME
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _HANGS = 20.0  # seconds of an iteration or a save, from a signal on
-_PATIENCE = 1.0  # seconds: launchers pass on a Ctrl-C that the terminal has sent already
 
 
 @HOOKS.register_module(force=True)
@@ -27,12 +26,14 @@ class InterruptHook(Hook):
 
     All processes stop after the same iteration, whichever of them got the signal. A validation is
     broken off, and done again by the run that resumes; with several processes it is finished
-    first. A second Ctrl-C, a second or more after the first, stops at once and saves nothing.
+    first. A second Ctrl-C, more than ``patience`` seconds after the first, stops at once and saves
+    nothing: one that comes sooner may be the first, which launchers pass on.
     """
 
     priority = "LOWEST"  # the iteration is complete, and its checkpoint saved if it was due
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = 1.0) -> None:
+        self.patience = patience
         self.asked: signal.Signals | None = None
         self.since = 0.0
         self.before: dict[signal.Signals, Any] = {}
@@ -71,7 +72,7 @@ class InterruptHook(Hook):
             self._stop(runner, self.asked, {"epoch": runner.epoch, "iter": runner.iter})
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        again = self.asked is not None and time.monotonic() - self.since > _PATIENCE
+        again = self.asked is not None and time.monotonic() - self.since > self.patience
         if again and number == signal.SIGINT:
             raise KeyboardInterrupt
         if self.asked is None:
