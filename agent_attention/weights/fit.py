@@ -1,4 +1,4 @@
-"""From a checkpoint's dict to the weights of a backbone, loudly.
+"""From a checkpoint to the weights of a backbone, loudly.
 
 Published files come in several wrappings and for several image sizes. What fits is taken, tables of
 another size are resized, and whatever is then missing or left over is an error, never a warning:
@@ -7,13 +7,17 @@ training from noise looks just like training from weights.
 
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from agent_attention.backbones import Backbone
+from agent_attention.compute.symbolic import resize
+from agent_attention.weights.read import CheckpointError, load_file
 from agent_attention.weights.recognise import looks_like
-from agent_attention.weights.resize import resize_table
 
 _WRAPPINGS = ("state_dict", "model")  # mmengine and mmdet 2 files; the authors' ImageNet files
 # What agent attention has and softmax attention lacks, and the other way round.
@@ -21,6 +25,8 @@ _AGENT = re.compile(r"\.attn\.(?:(?:an|na|ah|aw|ha|wa)_bias|dwc\.(?:weight|bias)
 _SOFTMAX = re.compile(
     r"\.attn\.(?:(?:sr|norm)\.\w+|relative_position_\w+)$|^cls_token$|^norm\.\w+$"
 )
+# The axes of a map in the bias tables of agent attention.
+_AXES = {"ah_bias": (3, 4), "aw_bias": (3, 4), "ha_bias": (2, 3), "wa_bias": (2, 3)}
 
 
 class Fit(NamedTuple):
@@ -33,10 +39,32 @@ class Fit(NamedTuple):
     new: list[str]  # of the model, kept as they were initialised
 
     def __str__(self) -> str:
-        return (
-            f"{len(self.matched)} tensors matched, {_count('resized', self.resized)}, "
-            f"{_count('dropped', self.dropped)}, {_count('new', self.new)}"
-        )
+        rest = (_listing(name, getattr(self, name)) for name in ("resized", "dropped", "new"))
+        return f"{len(self.matched)} tensors matched, {', '.join(rest)}"
+
+
+def load_backbone(model: Backbone, path: str | Path, new_attention: bool = False) -> Fit:
+    """Load all weights of a backbone from a file, running nothing that is in it.
+
+    Args:
+        model: the backbone; weights that do not fit leave it as it was.
+        path: a file of ImageNet weights, of a training by mmdet or mmseg, or of plain weights.
+        new_attention: accept weights of plain PVT or Swin, see ``backbone_weights``.
+
+    Returns:
+        The report; printed it counts the tensors that matched, were resized, dropped or are new.
+
+    Raises:
+        CheckpointError: (a ValueError) if the file is missing, cannot be read safely or does not
+            fit; the message names file and reason.
+    """
+    checkpoint = load_file(path)
+    try:
+        fit = backbone_weights(checkpoint, model, new_attention)
+    except ValueError as error:
+        raise CheckpointError(f"cannot load the backbone from {path}: {error}") from error
+    model.load_state_dict(fit.weights)
+    return fit
 
 
 def backbone_weights(
@@ -58,38 +86,38 @@ def backbone_weights(
         ValueError: if a key is missing or left over or a shape does not fit; the message names
             keys and the architecture the file looks like.
     """
-    found = unwrap(checkpoint)
-    wanted = model.state_dict()
-    used = {key: value for key, value in found.items() if key in wanted and not _is_index(key)}
-    rest = [key for key in found if key not in used]
-    dropped = [key for key in rest if _droppable(key, model, new_attention)]
-    new = [key for key in wanted if key not in used and _may_be_new(key, model, new_attention)]
-    resized = {
-        key: table
-        for key, value in used.items()
-        if value.shape != wanted[key].shape
-        and (table := resize_table(key, value, wanted[key].shape)) is not None
-    }
-    misfits = [
-        f"{key} {tuple(value.shape)} instead of {tuple(wanted[key].shape)}"
-        for key, value in used.items()
-        if key not in resized and value.shape != wanted[key].shape
-    ]
-    faults = [
-        _listing("missing", wanted.keys() - used.keys() - set(new)),
-        _listing("left over", set(rest) - set(dropped)),
-        _listing("of another shape", misfits),
-    ]
-    if any(faults):
+    found, wanted = unwrap(checkpoint), model.state_dict()
+    fit = Fit(dict(wanted), [], [], [], [])
+    left: list[str] = []
+    misfits: list[str] = []
+    for key, value in found.items():
+        if key not in wanted:
+            soft = new_attention and _SOFTMAX.search(key)
+            unused = key.startswith("head.") or _is_index(key) or model.is_unused_key(key) or soft
+            (fit.dropped if unused else left).append(key)
+        elif _is_index(key):
+            continue  # both compute it
+        elif value.shape == wanted[key].shape:
+            fit.matched.append(key)
+            fit.weights[key] = value
+        elif (table := resize_table(key, value, wanted[key].shape)) is not None:
+            fit.resized.append(key)
+            fit.weights[key] = table
+        else:
+            misfits.append(f"{key} {tuple(value.shape)} instead of {tuple(wanted[key].shape)}")
+    missing: list[str] = []
+    for key in wanted:
+        if key not in found and not _is_index(key):
+            optional = model.is_optional_key(key) or (new_attention and _AGENT.search(key))
+            (fit.new if optional else missing).append(key)
+    faults = {"missing": missing, "left over": left, "of another shape": misfits}
+    if any(faults.values()):
+        listed = "; ".join(_listing(title, names) for title, names in faults.items() if names)
         raise ValueError(
-            f"these weights do not fit this {type(model).__name__}: "
-            f"{'; '.join(filter(None, faults))}. The file looks like {looks_like(found)}."
+            f"these weights do not fit this {type(model).__name__}: {listed}. "
+            f"The file looks like {looks_like(found)}."
         )
-    weights = {key: resized.get(key, used.get(key, wanted[key])) for key in wanted}
-    matched = [key for key in used if key not in resized]
-    # buffers that both compute are not worth reporting
-    dropped = [key for key in dropped if key not in wanted]
-    return Fit(weights, matched, list(resized), dropped, [k for k in new if not _is_index(k)])
+    return fit
 
 
 def unwrap(checkpoint: Any, backbone: bool = True) -> dict[str, Tensor]:
@@ -104,10 +132,9 @@ def unwrap(checkpoint: Any, backbone: bool = True) -> dict[str, Tensor]:
     """
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f"a checkpoint is a dict of tensors, not a {type(checkpoint).__name__}")
-    seen: set[int] = set()  # a pickle may hold itself
-    while (inner := _wrapped(checkpoint)) is not None and id(inner) not in seen:
-        seen.add(id(inner))
-        checkpoint = inner
+    for key in _WRAPPINGS * 2:  # one may be in the other
+        if isinstance(checkpoint.get(key), Mapping):
+            checkpoint = checkpoint[key]
     found = {
         str(key).removeprefix("module."): value
         for key, value in checkpoint.items()
@@ -115,17 +142,45 @@ def unwrap(checkpoint: Any, backbone: bool = True) -> dict[str, Tensor]:
     }
     if not found:
         raise ValueError("a checkpoint is a dict of tensors, and there is none in this one")
-    parts = {
-        key.removeprefix("backbone."): value
-        for key, value in found.items()
-        if key.startswith("backbone.")
-    }
-    return parts if parts and backbone else found
+    prefix = "backbone."
+    part = {key[len(prefix) :]: found[key] for key in found if key.startswith(prefix)}
+    return part if part and backbone else found
 
 
-def _wrapped(checkpoint: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    found = (checkpoint.get(key) for key in _WRAPPINGS)
-    return next((inner for inner in found if isinstance(inner, Mapping)), None)
+def resize_table(key: str, table: Tensor, shape: torch.Size) -> Tensor | None:
+    """A position or bias table for another image size, or None if the key is of no such table."""
+    name = key.rpartition(".")[2]
+    if table.dim() != len(shape) or not table.numel() or table.layout is not torch.strided:
+        return None
+    if name.startswith("pos_embed") and table.shape[::2] == shape[::2]:
+        # PVT's own last stage has a class token in front
+        tokens = table[:, 1:] if _side(table.shape[1]) is None else table
+        return _resize_square(tokens[0], "bilinear", shape)
+    if name == "relative_position_bias_table" and table.shape[1] == shape[1] and len(table) % 2:
+        return _resize_square(table, "bicubic", shape)
+    axes = _AXES.get(name, ())
+    if not axes or any(table.shape[i] != shape[i] for i in range(len(shape)) if i not in axes):
+        return None
+    # The run-time resize is separable, so a row table may be resized alone along its rows.
+    maps = table.float().movedim(axes, (3, 4))
+    size = (shape[axes[0]], shape[axes[1]])
+    out = resize(maps.flatten(0, 1), size).unflatten(0, maps.shape[:2])
+    return out.movedim((3, 4), axes).to(table.dtype)
+
+
+def _resize_square(table: Tensor, mode: str, shape: torch.Size) -> Tensor | None:
+    """(S*S, C) resized to the positions of a table of that shape."""
+    old, new = _side(len(table)), _side(shape.numel() // table.shape[1])
+    if old is None or new is None:
+        return None
+    square = table.float().t().unflatten(1, (old, old))[None]
+    out = F.interpolate(square, size=(new, new), mode=mode, align_corners=False)[0]
+    return out.permute(1, 2, 0).reshape(shape).to(table.dtype)
+
+
+def _side(count: int) -> int | None:
+    side = round(count**0.5)
+    return side if side * side == count else None
 
 
 def _is_index(key: str) -> bool:
@@ -133,21 +188,8 @@ def _is_index(key: str) -> bool:
     return key.endswith(("relative_position_index", "attn_mask"))
 
 
-def _droppable(key: str, model: Backbone, new_attention: bool) -> bool:
-    softmax = new_attention and _SOFTMAX.search(key) is not None
-    return key.startswith("head.") or _is_index(key) or model.is_unused_key(key) or softmax
-
-
-def _may_be_new(key: str, model: Backbone, new_attention: bool) -> bool:
-    agent = new_attention and _AGENT.search(key) is not None
-    return _is_index(key) or model.is_optional_key(key) or agent
-
-
-def _count(title: str, names: list[str], most: int = 4) -> str:
-    return _listing(title, names, most) or f"0 {title}"
-
-
-def _listing(title: str, names: Iterable[str], most: int = 5) -> str:
+def _listing(title: str, names: Iterable[str], most: int = 4) -> str:
+    """'6 new (a, b, c, d and 2 more)'."""
     found = sorted(names)
     more = f" and {len(found) - most} more" if len(found) > most else ""
-    return f"{len(found)} {title} ({', '.join(found[:most])}{more})" if found else ""
+    return f"{len(found)} {title}" + (f" ({', '.join(found[:most])}{more})" if found else "")
