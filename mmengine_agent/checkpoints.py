@@ -5,6 +5,7 @@ cannot read back its own runs' state. Both read files through ``CheckpointLoader
 registered there serves ``init_cfg``, ``load_from``, ``--resume``, testing and the Inferencers.
 """
 
+import ast
 import datetime
 import functools
 import hashlib
@@ -23,7 +24,6 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from agent_attention.weights.read import CheckpointError, RefusedError, StandIn, load_file
-from mmengine_agent.config_text import drop_code
 
 
 def install_safe_loader() -> None:
@@ -50,10 +50,49 @@ def load_local(filename: str, map_location: Any = None) -> Any:
         CheckpointError: if the file cannot be read safely; the message names it.
     """
     content = load_file(Path(filename).expanduser(), _RUN_STATE)
-    drop_code(content)
+    for *parts, key in (
+        ("meta", "config"),
+        ("meta", "cfg"),
+        ("message_hub", "runtime_info", "cfg"),
+    ):
+        holder = content
+        for part in parts:
+            holder = holder.get(part) if isinstance(holder, dict) else None
+        if isinstance(holder, dict) and key in holder and not _is_data(holder[key]):
+            del holder[key]
     if isinstance(content, dict) and "param_schedulers" in content:
         content["param_schedulers"] = without_functions(content["param_schedulers"])
     return content
+
+
+def _is_data(text: Any) -> bool:
+    """Whether a config is what mmengine writes: values, and types named as registries name them."""
+    try:
+        return all(map(_is_harmless, ast.walk(ast.parse(text))))
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        return False
+
+
+def _is_harmless(node: ast.AST) -> bool:
+    match node:
+        case ast.Call(func=ast.Name(id="dict"), args=[]):
+            return True
+        case ast.keyword(arg=str(key), value=value):
+            return key != "type" or _is_type(value)
+        case ast.Dict(keys=keys, values=values):
+            return all(
+                isinstance(key, ast.Constant) and (key.value != "type" or _is_type(value))
+                for key, value in zip(keys, values, strict=True)
+            )
+        case ast.Constant(value=value):  # {{ }} is replaced before it is run
+            return "{{" not in str(value)
+    return isinstance(node, _HARMLESS)
+
+
+def _is_type(node: ast.expr) -> bool:
+    """A type with dots is looked up in any package, unless the first part is a registry's scope."""
+    named = node.value if isinstance(node, ast.Constant) else "."
+    return re.fullmatch(r"((mm\w+|agent_attention)\.)?\w+", str(named)) is not None
 
 
 def without_functions(state: Any) -> Any:
@@ -159,6 +198,10 @@ class _Array(np.ndarray, metaclass=StandIn):
         return np.asarray(self).__reduce__()
 
 
+_HARMLESS = (
+    *(ast.Module, ast.Assign, ast.Name, ast.Store, ast.Load),
+    *(ast.List, ast.Tuple, ast.Set, ast.UnaryOp, ast.USub),
+)
 # mmengine's lists of models, by the scheme of their names
 _LISTS = {
     "modelzoo": "get_torchvision_models",

@@ -73,31 +73,30 @@ def convert(checkpoint: Any, source: str, pretrain_img_size: int | None) -> dict
 
 
 def check_output(out: Path, force: bool) -> None:
-    """Raise UserError if OUT has another ending, is there already or lies in no folder."""
-    if out.suffix not in (".pth", ".safetensors"):
-        raise UserError(f"OUT must end in .pth or .safetensors, got {out}")
-    if out.is_dir():
-        raise UserError(f"OUT must be a file, and {out} is a folder")
+    """Raise UserError if OUT has another ending or is there already."""
+    if out.suffix not in (".pth", ".safetensors") or out.is_dir():
+        raise UserError(f"OUT must be a file that ends in .pth or .safetensors, got {out}")
     if out.exists() and not force:
         raise UserError(f"{out} exists; --force replaces it")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder of {out}: {error.strerror}") from error
 
 
 def save(weights: dict[str, Tensor], out: Path) -> None:
-    """Write weights."""
+    """Write weights.
+
+    Raises:
+        UserError: if OUT cannot be written.
+    """
     weights = {key: value.detach().clone().contiguous() for key, value in weights.items()}
-    with atomic_write(out) as part:
-        if out.suffix != ".safetensors":
-            torch.save({"state_dict": weights}, part)
-            return
-        try:
-            from safetensors.torch import save_file
-        except ImportError as error:
-            raise UserError(f"writing {out} needs: pip install safetensors") from error
-        save_file(weights, part)
+    try:
+        with atomic_write(out) as part:
+            if out.suffix == ".safetensors":
+                from safetensors.torch import save_file
+
+                save_file(weights, part)
+            else:
+                torch.save({"state_dict": weights}, part)
+    except (ImportError, OSError) as error:  # without safetensors, or on a full disk
+        raise UserError(f"cannot write {out}: {error}") from error
 
 
 if __name__ == "__main__":
