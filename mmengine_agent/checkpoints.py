@@ -169,9 +169,7 @@ class _History(HistoryBuffer, metaclass=StandIn):
     """
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        methods = ("statistics_methods", "_statistics_methods")
-        self._set_default_statistics()
-        self.__dict__.update({key: value for key, value in state.items() if key not in methods})
+        self.__init__(state["_log_history"], state["_count_history"], state["max_length"])  # type: ignore[misc]
         self.__class__ = HistoryBuffer  # what is saved again must be as mmengine's own
 
 
