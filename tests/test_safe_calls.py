@@ -189,3 +189,12 @@ def test_the_statistics_of_a_run_cannot_be_changed_by_a_file(tmp_path: Path) -> 
     finally:
         HistoryBuffer._statistics_methods.clear()
         HistoryBuffer._statistics_methods.update(before)
+
+
+def test_what_other_packages_declare_safe_is_not_called(marker: Path, tmp_path: Path) -> None:
+    """They declare it for the whole process, and find it again afterwards."""
+    declared = [(list, "commands.Popen"), shutil.rmtree]
+    path = save([touching(marker)["commands.Popen"]], tmp_path / "a.pth")
+    with torch.serialization.safe_globals(declared):
+        assert "it calls commands.Popen" in error_of(path)
+        assert {*torch.serialization.get_safe_globals()} >= {*declared}
