@@ -13,9 +13,8 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mmengine.fileio import load
 
@@ -31,15 +30,6 @@ METRICS = {
     "mIoU": ("mIoU", 1),
     "mAcc": ("mAcc", 1),
 }
-
-
-class Row(NamedTuple):
-    """One model of the zoo and its reported scores, in per cent."""
-
-    name: str
-    config: Path
-    dataset: str
-    scores: dict[str, float]
 
 
 def parse_args() -> argparse.Namespace:
@@ -58,29 +48,29 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    if not Path(args.weights).is_dir():
-        raise UserError(f"--weights: there is no folder {args.weights} (from {Path.cwd()})")
-    chosen = [row for row in rows() if args.only in row.name]
+    chosen = [model for model in zoo() if args.only in model["Name"]]
     if not chosen:
         raise UserError(f"--only: no row of docs/model_zoo.md has {args.only!r} in its name")
     off, failed = [], []
-    for row in chosen:
-        paths = (Path(args.weights, f"{row.name}.pth"), Path(args.data, DATA[row.dataset]))
-        absent = [path for path in paths if not path.exists()]
+    for model in chosen:
+        name, results = model["Name"], model["Results"]
+        data = Path(args.data, DATA[results[0]["Dataset"]])
+        weights = Path(args.weights, f"{name}.pth")
+        absent = [path for path in (weights, data) if not path.exists()]
         if absent:
-            print(f"{row.name:<52} not evaluated: no {absent[0]}", flush=True)
+            print(f"{name:<52} not evaluated: no {absent[0]}", flush=True)
             continue
         try:
-            found = evaluate(row, *paths, Path(args.work_dir, row.name))
+            found = evaluate(ROOT / model["Config"], weights, data, Path(args.work_dir, name))
         except UserError as error:
-            failed.append(row.name)
+            failed.append(name)
             print(error, flush=True)
             continue
-        for score, reported in row.scores.items():
+        for score, reported in (each for part in results for each in part["Metrics"].items()):
             change = found[score] - reported
             off.append(math.inf if math.isnan(change) else abs(change))  # nan passes no comparison
             line = f"{score:<8} {found[score]:6.2f}  reported {reported:6.2f}  {change:+.2f}"
-            print(f"{row.name:<52} {line}", flush=True)
+            print(f"{name:<52} {line}", flush=True)
     if failed:
         raise UserError(f"{len(failed)} rows failed: {', '.join(failed)}")
     if not off:
@@ -89,31 +79,28 @@ def main() -> None:
         raise UserError(f"a score is {max(off):.2f} points off, more than {args.tolerance}")
 
 
-def rows() -> Iterator[Row]:
+def zoo() -> list[dict[str, Any]]:
     """The models of the metafiles that ``model-index.yml`` imports."""
-    for metafile in load(ROOT / "model-index.yml")["Import"]:
-        for model in load(ROOT / metafile)["Models"]:
-            results = model["Results"]
-            scores = {key: value for part in results for key, value in part["Metrics"].items()}
-            yield Row(model["Name"], ROOT / model["Config"], results[0]["Dataset"], scores)
+    metafiles = load(ROOT / "model-index.yml")["Import"]
+    return [model for metafile in metafiles for model in load(ROOT / metafile)["Models"]]
 
 
-def evaluate(row: Row, weights: Path, data: Path, folder: Path) -> dict[str, float]:
-    """Test a row's weights with ``tools/test.py``, which writes into a folder; scores in per cent.
+def evaluate(config: Path, weights: Path, data: Path, folder: Path) -> dict[str, float]:
+    """Test weights with ``tools/test.py``, which writes into a folder; scores in per cent.
 
     Raises:
         UserError: if testing fails.
     """
-    command: list[str | Path] = [sys.executable, ROOT / "tools/test.py", row.config, weights]
+    command: list[str | Path] = [sys.executable, ROOT / "tools/test.py", config, weights]
     command += ["--data-root", data, "--work-dir", folder]
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "test.log"
-    print(f"{row.name:<52} testing, log: {log}", flush=True)
+    print(f"{weights.stem:<52} testing, log: {log}", flush=True)
     with log.open("w") as file:
         ran = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT)
     if ran.returncode:
         end = "\n".join(log.read_text().splitlines()[-10:])
-        raise UserError(f"testing {row.name} failed; the end of {log}:\n{end}")
+        raise UserError(f"testing {weights.stem} failed; the end of {log}:\n{end}")
     metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text())["metrics"]
     return {
         name: metrics[key] * factor for name, (key, factor) in METRICS.items() if key in metrics
