@@ -4,15 +4,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmdet.evaluation import CocoMetric
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
 from torch import nn
 
 from mmdet_agent import export, flops, tta
 from mmdet_agent.data import move, problems
-from mmdet_agent.evaluation.record import DetectionRecord, record_of
+from mmdet_agent.evaluation.record import DetectionRecord
 from mmdet_agent.no_detections import NoDetectionsHook
 from mmdet_agent.predict.classes import category_ids
 from mmdet_agent.predict.writer import DetectionWriter
@@ -49,8 +49,9 @@ class Detection(Task):
     def hooks(self) -> list[Hook]:
         return [NoDetectionsHook()]
 
-    def record(self, metric: BaseMetric, runner: Runner, cfg: Config) -> DetectionRecord | None:
-        return record_of(metric, runner, cfg)
+    def record(self, metric: BaseMetric) -> type[DetectionRecord] | None:
+        # subclasses of CocoMetric score in ways of their own
+        return DetectionRecord if type(metric) is CocoMetric and "bbox" in metric.metrics else None
 
     def show_predictions(self, cfg: Config, folder: str) -> None:
         # mmdet joins work_dir, a timestamp and test_out_dir: an absolute path wins the join

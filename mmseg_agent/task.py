@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
-from mmengine.runner import Runner
+from mmseg.evaluation import IoUMetric
 from torch import nn
 
 from mmengine_agent.errors import Problem
@@ -16,7 +16,7 @@ from mmengine_agent.predict.classes import Classes
 from mmengine_agent.task import Task
 from mmseg_agent import export
 from mmseg_agent.data import label_maps, move, problems
-from mmseg_agent.evaluation.record import SegmentationRecord, record_of
+from mmseg_agent.evaluation.record import SegmentationRecord
 from mmseg_agent.predict.writer import SegmentationWriter, map_numbers
 
 
@@ -46,8 +46,8 @@ class Segmentation(Task):
     def label_check(self) -> Callable[[Path, int], None]:
         return label_maps.require_plain
 
-    def record(self, metric: BaseMetric, runner: Runner, cfg: Config) -> SegmentationRecord | None:
-        return record_of(metric)
+    def record(self, metric: BaseMetric) -> type[SegmentationRecord] | None:
+        return SegmentationRecord if isinstance(metric, IoUMetric) else None
 
     def show_predictions(self, cfg: Config, folder: str) -> None:
         cfg.visualizer.save_dir = folder
