@@ -1,19 +1,18 @@
 """Boxes and masks of a detector, as one file of COCO results."""
 
 import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmdet_agent.predict.instances import Instance, coco_results, decode, instances_of
+from mmdet_agent.predict.instances import Instance, coco_result, instances_of
 from mmdet_agent.predict.merge import merge
 from mmengine_agent.draw import paint_box, paint_mask
-from mmengine_agent.files import atomic_write
+from mmengine_agent.files import write_file
 from mmengine_agent.predict.sliding_window import Tile
-from mmengine_agent.predict.writer import Save, Writer
+from mmengine_agent.predict.writer import Writer
 
 
 class DetectionWriter(Writer):
@@ -21,37 +20,29 @@ class DetectionWriter(Writer):
 
     needs_legend = False
 
-    def categories(self) -> list[dict[str, Any]]:
-        pairs = zip(self.classes.ids, self.classes.names, strict=True)
-        return [{"id": number, "name": name} for number, name in pairs]
-
     def merge(self, shape: tuple[int, int], parts: Iterable[tuple[Tile, Any]]) -> list[Instance]:
+        """The objects of an image, the surest first."""
         found: list[Instance] = []
         for tile, sample in parts:
             found += instances_of(sample, tile, self.threshold)
             del sample  # before the next one is computed
-        return merge(found)
+        return sorted(merge(found, shape), key=lambda each: -each.score)
 
-    @contextmanager
-    def saving(self, folder: Path) -> Iterator[Save]:
-        with atomic_write(folder / "predictions.json") as part, part.open("w") as file:
-            begin = "[\n"
+    def save(
+        self, folder: Path, name: str, image_id: int, shape: tuple[int, int], result: Any
+    ) -> None:
+        self.saved += [coco_result(each, shape, image_id, self.classes.ids) for each in result]
 
-            def save(image_id: int, name: str, shape: tuple[int, int], found: Any) -> None:
-                nonlocal begin
-                for result in coco_results(found, shape, image_id, self.classes.ids):
-                    file.write(begin + json.dumps(result))
-                    begin = ",\n"
-
-            yield save
-            file.write("[]\n" if begin == "[\n" else "\n]\n")
+    def finish(self, folder: Path) -> None:
+        lines = ",\n".join(json.dumps(each) for each in self.saved)
+        write_file(folder / "predictions.json", f"[\n{lines}\n]\n")
 
     def draw(self, image: np.ndarray, result: list[Instance]) -> None:
         """Draw masks, boxes, names and scores in per cent, the surest last."""
-        for each in sorted(result, key=lambda each: each.score):
+        for each in reversed(result):
             colour = self.classes.colours[each.label]
             if each.mask is not None:
-                rows, columns, mask = decode(each.mask, each.tile)
-                paint_mask(image[rows, columns], mask, colour)
+                area, mask = each.mask.decode()
+                paint_mask(image[area], mask, colour)
             name = f"{self.classes.names[each.label]}: {100 * each.score:.1f}"
             paint_box(image, each.box, colour, name)

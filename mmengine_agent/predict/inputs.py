@@ -55,22 +55,12 @@ def _media(paths: Iterable[Path]) -> list[Path]:
     return sorted(path for path in paths if path.suffix.lower() in kinds and path.is_file())
 
 
-def count(paths: list[Path]) -> int:
-    """How many images and video frames there are; containers of videos only estimate theirs."""
-    return sum(
-        max(0, mmcv.VideoReader(str(path)).frame_cnt) if is_video(path) else 1 for path in paths
-    )
-
-
-def is_video(path: Path) -> bool:
-    return path.suffix.lower() in VIDEOS
-
-
-def read(paths: list[Path], load: Load, faults: list[str]) -> Iterator[Frame]:
+def read(paths: Iterable[Path], load: Load, faults: list[str]) -> Iterator[Frame]:
     """The images and frames of files; a file that cannot be read adds a line to ``faults``."""
     for path in paths:
         try:
-            yield from _frames(path) if is_video(path) else [Frame(path, read_image(path, load))]
+            video = path.suffix.lower() in VIDEOS
+            yield from _frames(path) if video else [Frame(path, read_image(path, load))]
         except UserError as error:
             faults.append(str(error))
 

@@ -1,5 +1,6 @@
 """A model with the weights of a checkpoint, and its predictions on images in memory."""
 
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def require_fit(model: nn.Module, found: dict[str, torch.Tensor], path: str) -> 
 class Predictor:
     """Runs a model on images in memory, each as the config's test pipeline prepares it.
 
-    Images of one size after the pipeline go through the model together; others never do, since
+    Neighbours of one size after the pipeline go through the model together; others never do, since
     padding to a neighbour's size changes predictions.
     """
 
@@ -110,13 +111,8 @@ class Predictor:
             UserError: if memory runs out.
         """
         packed = [self.prepare({"img": image, "img_id": 0}) for image in images]
-        groups: dict[torch.Size, list[int]] = {}
-        for index, each in enumerate(packed):
-            groups.setdefault(each["inputs"].shape, []).append(index)
-        found: dict[int, Any] = {}
-        for indices in groups.values():
-            found.update(zip(indices, self._run([packed[i] for i in indices]), strict=True))
-        return [found[index] for index in range(len(images))]
+        alike = groupby(packed, key=lambda each: each["inputs"].shape)
+        return [sample for _, some in alike for sample in self._run(list(some))]
 
     def _run(self, packed: list[Any]) -> list[Any]:
         try:
