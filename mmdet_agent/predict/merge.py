@@ -1,9 +1,9 @@
 """Objects of an image from what was found in its overlapping tiles.
 
-Tiles that overlap show some objects twice, and cut some. Two detections are of one object if their
-boxes agree within the rectangle that their tiles share. An object smaller than the overlap is whole
-in some tile, and comes from there. A larger one is joined from its pieces. What one tile shows, and
-tiles that do not overlap, is left as it is.
+Tiles that overlap show some objects twice, and cut some. An object smaller than the overlap is
+whole in some tile, and comes from there. A larger one is joined from its pieces, if their boxes
+agree within the rectangle that two tiles share. What one tile shows, and tiles that do not overlap,
+is left as it is.
 """
 
 import numpy as np
@@ -13,7 +13,8 @@ from torch import Tensor
 
 from mmdet_agent.predict.instances import Instance, Mask, crop
 
-_SAME = 0.5  # intersection over union from which boxes agree
+_SAME = 0.5  # overlap from which boxes are of one object
+_MODES = ("iof", "iou")  # intersection over a piece, and over the union
 _NEAR = 0.01  # of a tile's side: how far from the border a box may end that the border cut
 
 
@@ -27,25 +28,27 @@ def merge(found: list[Instance], shape: tuple[int, int]) -> list[Instance]:
     tiles = torch.tensor(corners).reshape(-1, 4)
     near = (_NEAR * (tiles[:, 2:] - tiles[:, :2])).clamp(min=2).repeat(1, 2)
     inside = tiles != torch.tensor([0, 0, shape[1], shape[0]])  # borders beyond which it goes on
-    cut = (inside & ((boxes - tiles).abs() < near)).any(1).tolist()
+    cut = (inside & ((boxes - tiles).abs() < near)).any(1)
 
     labels = torch.tensor([each.label for each in found])
     free = torch.ones(len(found), dtype=torch.bool)  # not yet part of an object
     objects = []
     # whole ones first, the surest first
-    for i in sorted(range(len(found)), key=lambda i: (cut[i], -found[i].score)):
+    for i in sorted(range(len(found)), key=lambda i: (bool(cut[i]), -found[i].score)):
         if not free[i]:
             continue
         free[i] = False
         group = [i]
         for j in group:  # which grows
             rivals = (free & (labels == labels[j]) & (tiles != tiles[j]).any(1)).nonzero()[:, 0]
-            same = rivals[_agree(boxes[j], tiles[j], boxes[rivals], tiles[rivals])]
+            if cut[i]:
+                same = rivals[_agree(boxes[j], tiles[j], boxes[rivals], tiles[rivals])]
+                group += same.tolist()
+            else:  # it stands for those in its place, and for pieces within it
+                places = [bbox_overlaps(boxes[rivals], boxes[i : i + 1], m)[:, 0] for m in _MODES]
+                same = rivals[torch.where(cut[rivals], *places) > _SAME]
             free[same] = False
-            group += same.tolist()
-            if not cut[i]:
-                break  # it stands for all that agree with it
-        objects.append(_join([found[j] for j in group]) if cut[i] else found[i])
+        objects.append(_join([found[j] for j in group]))
     return objects
 
 
