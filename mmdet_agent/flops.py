@@ -15,7 +15,7 @@ def run_detector(model: Any, shape: tuple[int, int]) -> None:
     roi = getattr(model, "roi_head", None)
     if roi is None:
         sizes = dict.fromkeys(("img_shape", "ori_shape", "pad_shape", "batch_input_shape"), shape)
-        model(image, [DetDataSample(metainfo=sizes)], mode="tensor")
+        model._forward(image, [DetDataSample(metainfo=sizes)])
         return
     model.rpn_head(model.extract_feat(image))
     for head in as_list(roi.bbox_head):

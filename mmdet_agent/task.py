@@ -69,8 +69,8 @@ class Detection(Task):
     def writer(self, classes: Classes, model: nn.Module, threshold: float) -> DetectionWriter:
         return DetectionWriter(classes, threshold)
 
-    def exported(self, model: nn.Module, normalise: nn.Module, labels: bool) -> Exported:
-        return export.exported(model, normalise, labels)
+    def exported(self, model: nn.Module, prepare: nn.Module, labels: bool) -> Exported:
+        return export.exported(model, prepare, labels)
 
     def run_for_flops(self, model: Any, shape: tuple[int, int]) -> None:
         flops.run_detector(model, shape)

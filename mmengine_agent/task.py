@@ -112,7 +112,7 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def exported(self, model: nn.Module, normalise: nn.Module, labels: bool) -> Any:
+    def exported(self, model: nn.Module, prepare: nn.Module, labels: bool) -> Any:
         """The part of a model that can be exported (``export.modules.Exported``).
 
         Raises:

@@ -2,11 +2,12 @@
 
 from typing import Any
 
+from mmseg.models.utils import Upsample
 from torch import Tensor, nn
 
 from agent_attention.compute.symbolic import crop
 from mmengine_agent.errors import UserError
-from mmengine_agent.export.modules import STRIDE, Exported
+from mmengine_agent.export.modules import STRIDE, Exported, replace_layers
 
 
 class Segmentor(Exported):
@@ -14,9 +15,10 @@ class Segmentor(Exported):
 
     least = STRIDE + 1
 
-    def __init__(self, model: Any, normalise: nn.Module, labels: bool = False) -> None:
-        super().__init__(model, normalise)
+    def __init__(self, model: Any, prepare: nn.Module, labels: bool = False) -> None:
+        super().__init__(model, prepare)
         self.labels = labels
+        replace_layers(model, Upsample, torch_upsample)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) to logits (B, classes, H, W), or to labels (B, H, W) of int64."""
@@ -30,15 +32,17 @@ class Segmentor(Exported):
         return {"labels": (logits[:, 0].sigmoid() > self.model.decode_head.threshold).long()}
 
 
-def exported(model: nn.Module, normalise: nn.Module, labels: bool) -> Exported:
+def torch_upsample(plain: Upsample) -> nn.Upsample:
+    """torch's own for mmseg's, which makes a number of an open size."""
+    return nn.Upsample(plain.size, plain.scale_factor, plain.mode, plain.align_corners)
+
+
+def exported(model: nn.Module, prepare: nn.Module, labels: bool) -> Exported:
     """A segmentor that can be exported.
 
     Raises:
         UserError: if it is no encoder and decoder.
     """
     if not hasattr(model, "encode_decode"):
-        raise UserError(
-            f"cannot export a {type(model).__name__}: segmentors with an encode_decode can be "
-            "exported"
-        )
-    return Segmentor(model, normalise, labels)
+        raise UserError(f"cannot export a {type(model).__name__}: it has no encode_decode")
+    return Segmentor(model, prepare, labels)

@@ -60,11 +60,11 @@ class Segmentation(Task):
         head = head if hasattr(head, "num_classes") else head[-1]
         return SegmentationWriter(classes, getattr(head, "threshold", None) or 0.5)
 
-    def exported(self, model: nn.Module, normalise: nn.Module, labels: bool) -> Exported:
-        return export.exported(model, normalise, labels)
+    def exported(self, model: nn.Module, prepare: nn.Module, labels: bool) -> Exported:
+        return export.exported(model, prepare, labels)
 
     def run_for_flops(self, model: Any, shape: tuple[int, int]) -> None:
-        model(torch.empty(1, 3, *shape, device="meta"), mode="tensor")  # no auxiliary head
+        model._forward(torch.empty(1, 3, *shape, device="meta"))  # no auxiliary head
 
 
 TASK = Segmentation()

@@ -25,8 +25,9 @@ from torch.torch_version import TorchVersion
 from agent_attention.weights.read import CheckpointError
 from mmengine_agent.errors import UserError
 from mmengine_agent.export import formats as export_formats
-from mmengine_agent.export.modules import Normalise, replace_layers
+from mmengine_agent.export.modules import Pool, Prepare, replace_layers
 from mmengine_agent.task import task_of
+from mmseg_agent.export import torch_upsample
 from mmseg_agent.task import TASK as SEGMENTATION
 
 # batch, height, width: none is the recorded one; smaller than a stride, multiples of it, larger
@@ -52,8 +53,11 @@ class Layers(nn.Module):
 
 def test_onnx_takes_layers_of_other_packages_for_open_sizes(tmp_path: Path) -> None:
     height, width = (torch.export.Dim(name, min=2) for name in ("height", "width"))
+    layers = Layers()
+    replace_layers(layers, nn.AdaptiveAvgPool2d, lambda plain: Pool(plain.output_size))
+    replace_layers(layers, Upsample, torch_upsample)
     program = torch.export.export(
-        replace_layers(Layers()),
+        layers,
         (torch.zeros(1, 4, 5, 7),),
         dynamic_shapes={"image": {2: height, 3: width}},
     )
@@ -146,7 +150,7 @@ def test_other_models_in_another_order_of_channels(name: str, tmp_path: Path) ->
     wanted = predict(made.model, image)
     cfg = Config.fromfile(made.config)
     settings = cfg.model.data_preprocessor
-    model = task_of(cfg).exported(made.model, Normalise(settings, "bgr"), labels=False)
+    model = task_of(cfg).exported(made.model, Prepare(settings, "bgr"), labels=False)
     close(model(image.flip(1)), wanted, **CLOSE)
 
 

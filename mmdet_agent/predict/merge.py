@@ -45,8 +45,9 @@ def merge(found: list[Instance], shape: tuple[int, int]) -> list[Instance]:
                 same = rivals[_agree(boxes[j], tiles[j], boxes[rivals], tiles[rivals])]
                 group += same.tolist()
             else:  # it stands for those in its place, and for pieces within it
-                places = [bbox_overlaps(boxes[rivals], boxes[i : i + 1], m)[:, 0] for m in _MODES]
-                same = rivals[torch.where(cut[rivals], *places) > _SAME]
+                whole = boxes[i : i + 1]
+                iof, iou = (bbox_overlaps(boxes[rivals], whole, mode)[:, 0] for mode in _MODES)
+                same = rivals[torch.where(cut[rivals], iof, iou) > _SAME]
             free[same] = False
         objects.append(_join([found[j] for j in group]))
     return objects

@@ -75,16 +75,16 @@ def difference(model: Run, run: Run, image: Tensor) -> float:
     """
     wanted, found = model(image), run(image)
     assert wanted.keys() == found.keys()
-    # torch's max, since Python's loses a NaN that is not the first
-    return float(torch.stack([_apart(wanted[name], found[name]) for name in wanted]).max())
-
-
-def _apart(wanted: Tensor, found: Tensor) -> Tensor:
-    if wanted.shape != found.shape:
-        return torch.tensor(torch.inf)
-    if not wanted.is_floating_point():
-        return (wanted != found).float().mean()
-    return (wanted - found).abs().max() / wanted.abs().max().clamp(min=1)
+    most = torch.zeros(())
+    for name, value in wanted.items():
+        if value.shape != found[name].shape:
+            return torch.inf
+        if value.is_floating_point():
+            apart = (value - found[name]).abs().max() / value.abs().max().clamp(min=1)
+        else:
+            apart = (value != found[name]).float().mean()
+        most = torch.maximum(most, apart)  # which keeps a NaN
+    return float(most)
 
 
 def write_onnx(program: ExportedProgram, path: Path, facts: Facts, opset: int | None) -> None:
@@ -147,25 +147,23 @@ def load_pt2(path: Path) -> Run:
 
 
 class Format(NamedTuple):
-    """A kind of file: how it is written and run, and what each needs besides torch."""
+    """A kind of file: how it is written and run, and what it needs besides torch."""
 
     write: Callable[[ExportedProgram, Path, Facts, int | None], None]
     load: Callable[[Path], Run]
-    to_write: tuple[str, ...] = ()
-    to_run: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
 
     def require(self, run: bool) -> None:
         """Raise UserError if packages are missing, for writing and for running if it is wanted."""
         if torch.__version__ < _TORCH:
             raise UserError(f"exporting needs torch {_TORCH} or newer, this is {torch.__version__}")
-        needed = self.to_write + (self.to_run if run else ())
-        missing = [name for name in needed if find_spec(name) is None]
-        if missing:
-            every = " ".join(self.to_write + self.to_run)
-            raise UserError(f"ONNX needs {' and '.join(missing)}: pip install {every}")
+        needed = [name for name in self.packages if run or name != "onnxruntime"]
+        if missing := [name for name in needed if find_spec(name) is None]:
+            install = f"pip install {' '.join(self.packages)}"
+            raise UserError(f"ONNX needs {' and '.join(missing)}: {install}")
 
 
 FORMATS = {
-    ".onnx": Format(write_onnx, load_onnx, ("onnx", "onnxscript"), ("onnxruntime",)),
+    ".onnx": Format(write_onnx, load_onnx, ("onnx", "onnxscript", "onnxruntime")),
     ".pt2": Format(write_pt2, load_pt2),
 }
