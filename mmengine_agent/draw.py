@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 from matplotlib import colormaps, font_manager
-from PIL import ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 from mmengine_agent.errors import UserError
 from mmengine_agent.files import write_file
@@ -25,7 +25,6 @@ WHITE: Colour = (255, 255, 255)
 _FAR = 100_000  # pixels; OpenCV's numbers end a little beyond
 _ROWS = 256  # of a label map that are drawn at once
 _TEXT = 12  # size of text in pixels
-_PAD = 2  # pixels around text
 
 
 def class_colours(count: int, palettes: Iterable[Any] = ()) -> tuple[Colour, ...]:
@@ -84,16 +83,13 @@ def paint_polygon(image: Array, points: Array, colour: Colour) -> None:
 
 def write_text(image: Array, text: str, left: int, top: int, colour: Colour) -> None:
     """Write on a ground of some colour, within the image as far as it has room."""
-    glyphs = _font().getmask(text, "L")
-    width, height = (side + 2 * _PAD for side in glyphs.size)
-    y = max(0, min(top, image.shape[0] - height))
-    x = max(0, min(left, image.shape[1] - width))
-    ground = image[y : y + height, x : x + width]
-    ground[:] = colour[::-1]
-    place = ground[_PAD : height - _PAD, _PAD : width - _PAD]
-    ink = np.array(glyphs, float).reshape(glyphs.size[::-1])[: place.shape[0], : place.shape[1]]
     black = np.dot(colour, (0.3, 0.6, 0.1)) > 140  # on a light ground
-    place[:] = place + (255 * (not black) - place.astype(float)) * ink[..., None] / 255
+    label = Image.new("RGB", (round(_font().getlength(text)) + 4, _TEXT + 4), colour)
+    ImageDraw.Draw(label).text((2, 0), text, (0, 0, 0) if black else WHITE, _font())
+    y = max(0, min(top, image.shape[0] - label.height))
+    x = max(0, min(left, image.shape[1] - label.width))
+    ground = image[y : y + label.height, x : x + label.width]
+    ground[:] = np.asarray(label)[: ground.shape[0], : ground.shape[1], ::-1]
 
 
 @cache
