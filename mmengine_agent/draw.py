@@ -112,28 +112,23 @@ def fit(image: Array, width: int, height: int) -> Array:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
 
 
-def encode(image: Array, suffix: str, *options: int) -> bytes:
-    """An image as a file of the kind that ``suffix`` says, with OpenCV's options.
+def encode(image: Array, name: str, *options: int) -> bytes:
+    """An image as a file of the kind that the ending of its name says, with OpenCV's options.
 
     Raises:
         UserError: if such a file cannot hold it.
     """
-    done, data = cv2.imencode(suffix, image, options)
+    done, data = cv2.imencode(Path(name).suffix.lower(), image, options)
     if not done:
-        raise UserError(f"cannot write {image.shape[1]} x {image.shape[0]} pixels as {suffix}")
+        raise UserError(
+            f"{name}: no file of this kind has {image.shape[1]} x {image.shape[0]} pixels"
+        )
     return data.tobytes()
 
 
 def write_image(path: Path, image: Array) -> None:
-    """Write an image, atomically, encoded as the path's ending says.
-
-    Raises:
-        UserError: if such a file cannot hold it.
-    """
-    try:
-        write_file(path, encode(image, path.suffix.lower()))
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+    """Write an image, atomically, by ``encode``."""
+    write_file(path, encode(image, str(path)))
 
 
 def write_legend(path: Path, names: Sequence[str], colours: Sequence[Colour]) -> None:

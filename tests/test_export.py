@@ -1,10 +1,8 @@
 """Exported models: the numbers of the eager ones, at sizes that were not recorded."""
 
 import json
-import logging
 import math
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -294,12 +292,3 @@ def test_no_difference_is_lost() -> None:
     assert compare(a=torch.full((2, 3), 101.0)) == pytest.approx(0.01)
     x["a"] = torch.arange(4)
     assert compare(a=torch.tensor([0, 1, 2, 0])) == 0.25
-
-
-def test_other_packages_are_quiet_for_a_while(caplog: pytest.LogCaptureFixture) -> None:
-    with warnings.catch_warnings(record=True) as shown, export_formats.quiet():
-        warnings.warn("of others", stacklevel=1)
-        logging.getLogger("onnxscript").warning("of others")
-    assert not shown and not caplog.records
-    logging.getLogger("onnxscript").warning("mine")
-    assert [record.message for record in caplog.records] == ["mine"]

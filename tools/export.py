@@ -18,7 +18,9 @@ exit code 1 if they differ. ONNX needs: pip install onnx onnxscript onnxruntime
 
 import argparse
 import json
+import logging
 import sys
+import warnings
 from pathlib import Path
 
 import torch
@@ -61,7 +63,11 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    form = format_of(args.out)
+    if args.out.suffix not in FORMATS:
+        raise UserError(f"--out: name a file that ends in {' or '.join(FORMATS)}; got {args.out}")
+    if not args.out.parent.is_dir():
+        raise UserError(f"--out: there is no folder {args.out.parent} (from {Path.cwd()})")
+    form = FORMATS[args.out.suffix]
     form.require(run=not args.no_verify)
     model, facts = prepare(read_config(args.config, args.cfg_options), args)
     with atomic_write(args.out) as part:
@@ -70,19 +76,6 @@ def main() -> None:
         if not args.no_verify:
             verify(model, form, part, args.tolerance)
     print(f"wrote {args.out} ({args.out.stat().st_size / 2**20:.0f} MiB)")
-
-
-def format_of(out: Path) -> Format:
-    """The kind of a file by its name.
-
-    Raises:
-        UserError: if there is no such kind, or no such folder.
-    """
-    if out.suffix not in FORMATS:
-        raise UserError(f"--out: name a file that ends in {' or '.join(FORMATS)}; got {out}")
-    if not out.parent.is_dir():
-        raise UserError(f"--out: there is no folder {out.parent} (from {Path.cwd()})")
-    return FORMATS[out.suffix]
 
 
 def prepare(cfg: Config, args: argparse.Namespace) -> tuple[Exported, Facts]:
@@ -120,4 +113,7 @@ def verify(model: Exported, form: Format, path: Path, tolerance: float) -> None:
 
 
 if __name__ == "__main__":
+    # what other packages say about their own insides
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
     run_tool(main)

@@ -23,11 +23,10 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("work_dir", type=Path, help="work directory of a training or a test")
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE.html", help="default: report.html in the work directory"
-    )
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="test this one first")
+    add = parser.add_argument
+    add("work_dir", type=Path, help="work directory of a training or a test")
+    add("--out", type=Path, metavar="FILE.html", help="default: report.html in the work directory")
+    add("--checkpoint", type=Path, metavar="FILE", help="test this one first")
     return parser.parse_args()
 
 

@@ -1,10 +1,7 @@
 """Recording a model as a graph with open sizes, and the files such a graph is kept in."""
 
 import json
-import logging
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -34,7 +31,7 @@ def record(model: Exported) -> ExportedProgram:
     least = {0: 1, 2: model.least, 3: model.least}
     shapes = {"image": {axis: Dim(name, min=least[axis]) for axis, name in AXES.items()}}
     try:
-        with torch.no_grad(), quiet():
+        with torch.no_grad():
             return torch.export.export(
                 model,
                 (torch.zeros(_EXAMPLE),),
@@ -44,19 +41,6 @@ def record(model: Exported) -> ExportedProgram:
             )
     except Exception as error:  # of many kinds: other packages' layers meet many parts of torch
         raise UserError(f"torch.export cannot record this model: {cause(error)}") from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep back what other packages log and warn about their own insides."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 def cause(error: BaseException) -> str:
@@ -97,17 +81,16 @@ def write_onnx(program: ExportedProgram, path: Path, facts: Facts, opset: int | 
     assert spec is not None
     names = spec.unflatten(range(spec.num_leaves))  # the graph itself knows the order alone
     try:
-        with quiet():
-            made = torch.onnx.export(
-                program,
-                input_names=["image"],
-                output_names=list(names),
-                dynamic_shapes={"image": AXES},  # names alone: the graph itself knows the sizes
-                opset_version=opset,
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
+        made = torch.onnx.export(
+            program,
+            input_names=["image"],
+            output_names=list(names),
+            dynamic_shapes={"image": AXES},  # names alone: the graph itself knows the sizes
+            opset_version=opset,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
     except torch.onnx.OnnxExporterError as error:
         raise UserError(f"ONNX cannot take this model: {cause(error)}") from error
     assert made is not None

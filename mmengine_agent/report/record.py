@@ -91,7 +91,7 @@ class Record(BaseMetric):
     def _draw(self, image: Array, content: Any, side: str) -> str:
         picture = fit(image, SIDE, SIDE)
         self.paint(picture, np.array(picture.shape[1::-1]) / image.shape[1::-1], content, side)
-        return base64.b64encode(encode(picture, ".jpg", cv2.IMWRITE_JPEG_QUALITY, 80)).decode()
+        return base64.b64encode(encode(picture, "x.jpg", cv2.IMWRITE_JPEG_QUALITY, 80)).decode()
 
 
 def best_and_worst(candidates: Iterable[Candidate]) -> list[tuple[str, Candidate]]:
