@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 
 from mmdet_agent.data.problems import reads_coco
 from mmdet_agent.data.read import forget_files, read_categories
-from mmengine_agent.predict.classes import meta_of_type
 from mmengine_agent.predict.model import dataset_of
 
 # COCO numbers its 80 classes from 1 to 90 and leaves these out (instances_val2017.json)
@@ -22,6 +22,6 @@ def category_ids(cfg: Config, names: tuple[str, ...]) -> tuple[int, ...]:
         forget_files()
         if set(names) <= listed.keys():
             return tuple(listed[name] for name in names)
-    if names == tuple(meta_of_type(cfg, "mmdet.CocoDataset")["classes"]):
+    if names == CocoDataset.METAINFO["classes"]:
         return tuple(number for number in range(1, 91) if number not in _COCO_GAPS)
     return tuple(range(1, len(names) + 1))

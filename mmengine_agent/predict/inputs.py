@@ -36,23 +36,13 @@ def find(names: list[str]) -> tuple[list[Path], list[str]]:
     faults = []
     for name in names:
         path = Path(name)
-        if path.is_dir():
-            matches, fault = _media(path.iterdir()), f"{path}: no images or videos in the folder"
-        elif path.is_file():
-            matches, fault = [path], ""
-        elif any(sign in name for sign in "*?["):
-            matches = _media(map(Path, glob(name, recursive=True)))
-            fault = f"{name}: the pattern matches no image or video"
-        else:
-            matches, fault = [], f"{path}: there is no such file or folder"
+        inside = path.iterdir() if path.is_dir() else map(Path, glob(name, recursive=True))
+        media = (each for each in inside if each.suffix.lower() in IMAGES | VIDEOS)
+        matches = [path] if path.is_file() else sorted(each for each in media if each.is_file())
         found.update(dict.fromkeys(matches))
-        faults += [] if matches else [fault]
+        if not matches:
+            faults.append(f"{name}: no such file, or no image or video in the folder or pattern")
     return list(found), faults
-
-
-def _media(paths: Iterable[Path]) -> list[Path]:
-    kinds = IMAGES | VIDEOS
-    return sorted(path for path in paths if path.suffix.lower() in kinds and path.is_file())
 
 
 def read(paths: Iterable[Path], load: Load, faults: list[str]) -> Iterator[Frame]:

@@ -14,21 +14,18 @@ from matplotlib.ticker import MaxNLocator
 
 from mmengine_agent.report.workdir import Line
 
-COLORS = ("#1d4ed8", "#c2410c", "#047857", "#7c3aed", "#b91c1c", "#0e7490", "#a16207", "#be185d")
 _STYLE: Any = {
     "svg.fonttype": "none",  # text stays text
     "text.parse_math": False,  # names with $ are names
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.edgecolor": "#64748b",
     "axes.grid": True,
     "grid.color": "#e2e8f0",
     "legend.frameon": False,
-    "legend.fontsize": 8,
 }
+_NAMED = 10  # curves; matplotlib has as many colours
 _NO_METRICS = ("data_time", "time", "step")
-_NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 Curves = dict[str, Sequence[Sequence[float]]]  # x and y by name
 
@@ -89,12 +86,12 @@ def draw(title: str, x_label: str, shown: Curves, y_label: str = "", thick: str 
 
     With more curves than there are colours only the thick one is named.
     """
-    many = len(shown) > len(COLORS) + 1
+    many = len(shown) > _NAMED
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4.4, 3.0), layout="constrained")
         axes = figure.add_subplot(xlabel=x_label, ylabel=y_label)
-        for i, (name, (x, y)) in enumerate(shown.items()):
-            style: dict[str, Any] = {"color": COLORS[i % len(COLORS)], "linewidth": 1.3}
+        for name, (x, y) in shown.items():
+            style: dict[str, Any] = {"linewidth": 1.3}
             if name == thick:
                 style = {"color": "#111827", "linewidth": 2}
             elif many:
@@ -110,6 +107,5 @@ def draw(title: str, x_label: str, shown: Curves, y_label: str = "", thick: str 
         file = io.BytesIO()
         with warnings.catch_warnings():  # glyphs that matplotlib's font lacks, the browser's has
             warnings.filterwarnings("ignore", "Glyph", UserWarning)
-            figure.savefig(file, format="svg", metadata=_NO_METADATA)
-    source = b"<svg" + file.getvalue().partition(b"<svg")[2]  # no DOCTYPE with its address
-    return Chart(title, "data:image/svg+xml;base64," + base64.b64encode(source).decode())
+            figure.savefig(file, format="svg")
+    return Chart(title, "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode())

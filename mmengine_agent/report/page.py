@@ -9,7 +9,7 @@ import hashlib
 import shlex
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -25,15 +25,6 @@ _HERE = Path(__file__).parent
 _TOP = 10  # confusions that are named
 
 
-class Mistake(NamedTuple):
-    """A cell off the diagonal of a confusion matrix."""
-
-    truth: str
-    found: str
-    times: int
-    share: float  # of the truth
-
-
 def render(work: WorkDir) -> str:
     """The page (HTML) of a work directory."""
     style, script = (Markup((_HERE / name).read_text()) for name in ("page.css", "page.js"))
@@ -44,7 +35,7 @@ def render(work: WorkDir) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, zip=zip, quote=lambda path: shlex.quote(str(path)))
+    environment.filters.update(zip=zip, quote=lambda path: shlex.quote(str(path)))
     return environment.get_template("page.html").render(
         work=work,
         made=datetime.now().strftime("%Y-%m-%d %H:%M"),
@@ -72,20 +63,13 @@ def write_report(work_dir: Path, out: Path) -> None:
     print(f"report: {out} ({len(page.encode()) / 1e6:.1f} MB)")
 
 
-def number(value: float | None, digits: int = 4) -> str:
-    """A number as the page shows it; a dash for none, and for what is not a number."""
-    if value is None or value != value:
-        return "\u2013"
-    return str(value) if isinstance(value, int) else f"{value:.{digits}f}"
-
-
-def mistakes(confusion: dict[str, Any]) -> list[Mistake]:
-    """The most frequent confusions."""
+def mistakes(confusion: dict[str, Any]) -> list[tuple[str, str, int, float]]:
+    """The most frequent confusions: truth, prediction, how often, and the share of the truth."""
     labels, counts = confusion["labels"], np.array(confusion["counts"])
     wrong = counts * (1 - np.eye(len(counts), dtype=int))
     order = np.argsort(-wrong, axis=None, kind="stable")[:_TOP]
     rows, columns = np.unravel_index(order[wrong.ravel()[order] > 0], counts.shape)
     return [
-        Mistake(labels[i], labels[j], int(counts[i, j]), counts[i, j] / counts[i].sum())
+        (labels[i], labels[j], int(counts[i, j]), counts[i, j] / counts[i].sum())
         for i, j in zip(rows, columns, strict=True)
     ]
