@@ -19,7 +19,7 @@ from agent_attention.maps import AttentionMaps, recorded_maps
 from mmengine_agent.errors import UserError
 from mmengine_agent.files import atomic_write
 from mmengine_agent.predict.inputs import read_image
-from mmengine_agent.predict.model import Predictor, build_model, choose_device, load_model
+from mmengine_agent.predict.model import Predictor, choose_device, load_model
 from mmengine_agent.run.setup import read_config
 
 COLUMNS = 4  # panels a row
@@ -45,11 +45,8 @@ def write_picture(flags: Namespace) -> None:
         UserError: if there is no such image, pixel, stage, block or head, or it cannot be written.
     """
     cfg = read_config(flags.config, flags.cfg_options)
-    device = choose_device(flags.device)
-    if flags.checkpoint == "none":
-        model = build_model(cfg).to(device).eval()
-    else:
-        model = load_model(cfg, flags.checkpoint, device)[0]
+    checkpoint = None if flags.checkpoint == "none" else flags.checkpoint
+    model = load_model(cfg, checkpoint, choose_device(flags.device))[0]
     attn = _choose("--block", flags.block, agent_modules(model.backbone, flags.stage))
     predictor = Predictor(model, cfg)
     file = read_image(Path(flags.image), predictor.load)

@@ -182,7 +182,6 @@ def refusal(*arguments: Any) -> str:
 
 MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "another kind of file": (["{segmentor}", "--out", "{tmp}/model.trt"], [".onnx", ".pt2"]),
-    "no folder": (["{segmentor}", "--out", "{tmp}/none/model.pt2"], ["{tmp}/none"]),
     "no checkpoint": (["{segmentor}", "{tmp}/none.pth", "--out", "{tmp}/m.pt2"], ["none.pth"]),
     "weights of another model": (
         ["{detector}", "{weights}", "--out", "{tmp}/m.pt2"],

@@ -309,7 +309,7 @@ def test_a_mistake_is_one_message(tool: Any, tmp_path: Path, capsys: Any) -> Non
     cases: list[tuple[list[Any], list[str]]] = [
         ([tmp_path / "nowhere"], ["nowhere", "no work directory"]),
         ([tmp_path / "parent"], ["no config", "--work-dir"]),
-        ([inner, "--out", tmp_path], ["--out", "folder"]),
+        ([inner, "--out", tmp_path], ["--out", "directory"]),
         ([broken], [FILE, "test again"]),
         ([inner, "--checkpoint", tmp_path / "no.pth"], ["--checkpoint", "no.pth"]),
     ]

@@ -30,9 +30,9 @@ from mmengine_agent.errors import UserError
 from mmengine_agent.export.formats import FORMATS, Facts, Format, cause, difference, record
 from mmengine_agent.export.modules import STRIDE, Exported, Prepare
 from mmengine_agent.files import atomic_write
-from mmengine_agent.predict.model import build_model, load_model
+from mmengine_agent.predict.model import load_model
 from mmengine_agent.run.exit import run_tool
-from mmengine_agent.run.setup import KeyValues, read_config
+from mmengine_agent.run.setup import KeyValues, make_parser, read_config
 from mmengine_agent.task import task_of
 
 VERIFIED = (1, 3, 150, 230)  # another shape than the recorded one, and padded too
@@ -43,10 +43,8 @@ INPUTS = {
 }
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main() -> None:
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add("config", help="config file, for example configs/agent_pvt_maskrcnn.py")
     add("checkpoint", nargs="?", help="checkpoint file; without it random weights")
@@ -58,15 +56,9 @@ def parse_args() -> argparse.Namespace:
     tolerance = "of verifying (%(default)s)"
     add("--tolerance", type=float, default=1e-4, metavar="X", help=tolerance)
     add("--cfg-options", nargs="+", action=KeyValues, metavar="KEY=VALUE")
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
+    args = parser.parse_args()
     if args.out.suffix not in FORMATS:
         raise UserError(f"--out: name a file that ends in {' or '.join(FORMATS)}; got {args.out}")
-    if not args.out.parent.is_dir():
-        raise UserError(f"--out: there is no folder {args.out.parent} (from {Path.cwd()})")
     form = FORMATS[args.out.suffix]
     form.require(run=not args.no_verify)
     model, facts = prepare(read_config(args.config, args.cfg_options), args)
@@ -80,11 +72,9 @@ def main() -> None:
 
 def prepare(cfg: Config, args: argparse.Namespace) -> tuple[Exported, Facts]:
     """The model of a config as it will be recorded, and what its users have to know."""
-    if args.checkpoint:
-        model, meta = load_model(cfg, args.checkpoint, torch.device("cpu"))
-    else:
+    if args.checkpoint is None:
         print("no checkpoint: the weights are random", file=sys.stderr)
-        model, meta = build_model(cfg), {}
+    model, meta = load_model(cfg, args.checkpoint, torch.device("cpu"))
     classes = (meta.get("dataset_meta") or {}).get("classes", ())
     facts = {"config": args.config, "input": INPUTS[args.input], "padded_to": str(STRIDE)}
     settings = cfg.model.get("data_preprocessor") or {}

@@ -11,7 +11,6 @@ alone: resizing them does not count for an image. Heads that ask for the values 
 they run (DINO, Mask2Former) cannot be counted so.
 """
 
-import argparse
 import functools
 import json
 from pathlib import Path
@@ -25,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmengine_agent.errors import UserError
 from mmengine_agent.run.exit import one_line, run_tool
-from mmengine_agent.run.setup import KeyValues, read_config
+from mmengine_agent.run.setup import KeyValues, make_parser, read_config
 from mmengine_agent.task import task_of
 
 STRIDE = 32  # the smallest image side
@@ -38,20 +37,14 @@ class Count(NamedTuple):
     multiply_adds: int
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main() -> None:
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add("config", help="config file, for example configs/agent_pvt_maskrcnn.py")
     add("--shape", type=int, nargs=2, metavar=("H", "W"), help="image size in pixels")
     add("--json", metavar="FILE", help="write the counts to this file too")
     add("--cfg-options", nargs="+", action=KeyValues, metavar="KEY=VALUE")
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
+    args = parser.parse_args()
     cfg = read_config(args.config, args.cfg_options)
     shape = tuple(args.shape or task_of(cfg).flops_shape)
     if min(shape) < STRIDE:

@@ -33,12 +33,16 @@ def choose_device(name: str) -> torch.device:
         raise UserError(f"--device {name}: torch cannot use it here") from error
 
 
-def load_model(cfg: Config, checkpoint: str, device: torch.device) -> tuple[Any, dict[str, Any]]:
-    """A model in evaluation mode, and the meta data of its checkpoint.
+def load_model(
+    cfg: Config, checkpoint: str | None, device: torch.device
+) -> tuple[Any, dict[str, Any]]:
+    """A model in evaluation mode, and the meta data of its checkpoint; without one, random weights.
 
     Raises:
         UserError: if the model cannot be built, or the checkpoint cannot be read or does not fit.
     """
+    if checkpoint is None:
+        return build_model(cfg).to(device).eval(), {}
     if not Path(checkpoint).is_file():
         raise UserError(f"there is no checkpoint {checkpoint} (from {Path.cwd()})")
     try:
