@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmengine_agent.errors import UserError
 from mmengine_agent.export.modules import Exported
 
 _KINDS = ("cls_score", "bbox_pred", "output2", "output3")  # of what a dense head returns
@@ -32,16 +31,3 @@ def by_level(outputs: Iterable[Iterable[Tensor]], prefix: str = "") -> dict[str,
         for kind, levels in zip(_KINDS, outputs, strict=False)
         for level, each in enumerate(levels)
     }
-
-
-def exported(model: nn.Module, prepare: nn.Module, labels: bool) -> Exported:
-    """The part of a detector that can be exported.
-
-    Raises:
-        UserError: if it is no one- or two-stage detector, or labels are asked for.
-    """
-    if labels:
-        raise UserError("--labels is for segmentors; the config is of a detector")
-    if not hasattr(model, "rpn_head") and not hasattr(model, "bbox_head"):
-        raise UserError(f"cannot export a {type(model).__name__}: it has no rpn_head or bbox_head")
-    return Detector(model, prepare)

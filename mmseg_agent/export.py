@@ -6,7 +6,6 @@ from mmseg.models.utils import Upsample
 from torch import Tensor, nn
 
 from agent_attention.compute.symbolic import crop
-from mmengine_agent.errors import UserError
 from mmengine_agent.export.modules import STRIDE, Exported, replace_layers
 
 
@@ -35,14 +34,3 @@ class Segmentor(Exported):
 def torch_upsample(plain: Upsample) -> nn.Upsample:
     """torch's own for mmseg's, which makes a number of an open size."""
     return nn.Upsample(plain.size, plain.scale_factor, plain.mode, plain.align_corners)
-
-
-def exported(model: nn.Module, prepare: nn.Module, labels: bool) -> Exported:
-    """A segmentor that can be exported.
-
-    Raises:
-        UserError: if it is no encoder and decoder.
-    """
-    if not hasattr(model, "encode_decode"):
-        raise UserError(f"cannot export a {type(model).__name__}: it has no encode_decode")
-    return Segmentor(model, prepare, labels)

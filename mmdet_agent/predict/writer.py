@@ -6,13 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmdet.datasets import CocoDataset
+from mmengine.config import Config
 
+from mmdet_agent.data.problems import reads_coco
+from mmdet_agent.data.read import forget_files, read_categories
 from mmdet_agent.predict.instances import Instance, coco_result, instances_of
 from mmdet_agent.predict.merge import merge
 from mmengine_agent.draw import paint_box, paint_mask
 from mmengine_agent.files import write_file
+from mmengine_agent.predict.model import dataset_of
 from mmengine_agent.predict.sliding_window import Tile
 from mmengine_agent.predict.writer import Writer
+
+# COCO numbers its 80 classes from 1 to 90 and leaves these out (instances_val2017.json)
+_COCO_GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 
 
 class DetectionWriter(Writer):
@@ -46,3 +54,17 @@ class DetectionWriter(Writer):
                 paint_mask(image[area], mask, colour)
             name = f"{self.classes.names[each.label]}: {100 * each.score:.1f}"
             paint_box(image, each.box, colour, name)
+
+
+def category_ids(cfg: Config, names: tuple[str, ...]) -> tuple[int, ...]:
+    """Those of the annotation file that the config names; else COCO's own; else label + 1."""
+    dataset = dataset_of(cfg)
+    path = Path(dataset.get("data_root") or "", dataset.get("ann_file") or "")
+    if path.is_file() and reads_coco(dataset):
+        listed = read_categories(path)
+        forget_files()
+        if set(names) <= listed.keys():
+            return tuple(listed[name] for name in names)
+    if names == CocoDataset.METAINFO["classes"]:
+        return tuple(number for number in range(1, 91) if number not in _COCO_GAPS)
+    return tuple(range(1, len(names) + 1))

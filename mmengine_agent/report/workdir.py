@@ -11,7 +11,6 @@ from mmengine_agent.report.record import FILE, VERSION
 
 Line = dict[str, Any]  # of scalars.json
 _ENVIRONMENT = re.compile(r"System environment:\n(.*?)\n-{20,}", re.DOTALL)
-_HEAD = 1 << 17  # bytes of a log in which its environment is
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def read_work_dir(path: Path) -> WorkDir:
         raise UserError(f"{evaluation} is of another version of this toolkit: test again")
     pointer = path / "last_checkpoint"
     newest = pointer.read_text().strip() if pointer.is_file() else ""
-    found = (_ENVIRONMENT.search(_read_head(log)) for log in reversed(logs))
+    found = (_ENVIRONMENT.search(log.read_text(errors="replace")) for log in reversed(logs))
     environment = next((each[1] for each in found if each), "")
     return WorkDir(path, config, newest, environment, history(path), _read_json(metrics), record)
 
@@ -66,20 +65,15 @@ def history(path: Path) -> list[Line]:
     Lines of training have ``loss``, those of validation have the metrics; ``step`` counts
     iterations, and in the validation of a training by epochs the epochs.
     """
-    lines: list[Line] = []
+    lines: dict[tuple[bool, int], Line] = {}  # of equal ones the newest stays
     for run in sorted(path.glob("*/vis_data/scalars.json"), reverse=True):
         logged = _read_lines(run)
-        if not any("loss" in line for line in logged):
-            continue
-        if lines:  # a resumed training repeats what the stopped one did after its checkpoint
-            first = next(line["step"] for line in lines if "loss" in line)
-            repeated = (i for i, e in enumerate(logged) if "loss" in e and e["step"] >= first)
-            logged = logged[: next(repeated, None)]
-        lines = logged + lines
-        config = run.with_name("config.py")
-        if not (config.is_file() and "resume = True" in config.read_text().splitlines()):
-            break
-    return lines
+        if any("loss" in line for line in logged):
+            lines = {("loss" in line, line["step"]): line for line in logged} | lines
+            config = run.with_name("config.py")
+            if not (config.is_file() and "resume = True" in config.read_text().splitlines()):
+                break
+    return [lines[key] for key in sorted(lines)]
 
 
 def _read_lines(path: Path) -> list[Line]:
@@ -100,8 +94,3 @@ def _read_json(path: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"cannot read {path} ({error}): test again") from error
-
-
-def _read_head(log: Path) -> str:
-    with log.open(encoding="utf-8", errors="replace") as file:
-        return file.read(_HEAD)

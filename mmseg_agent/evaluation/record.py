@@ -73,37 +73,32 @@ class SegmentationRecord(Record):
 
 def _candidate(path: str, maps: dict[str, bytes], counts: np.ndarray) -> Candidate | None:
     """An image with its mean IoU; None if it is ignored as a whole."""
-    true, ious = counts[:-1].sum(), scores(counts)["IoU"]
+    true = counts[:-1].sum()
     if not true:
         return None
-    mean, seen = float(np.nanmean(ious)), int(np.isfinite(ious).sum())
-    share = counts.diagonal()[:-1].sum() / true
+    ious = [row[1] for row in table(counts)["rows"] if row[1] is not None]
+    mean, share = float(np.mean(ious)), counts.diagonal()[:-1].sum() / true
     caption = f"mIoU {mean:.1f} %, {share:.1%} of the pixels right"
-    return Candidate(path, maps, mean, seen, caption)
+    return Candidate(path, maps, mean, len(ious), caption)
 
 
-def scores(counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Share of the pixels, IoU, accuracy and precision (K,) in %, not a number where undefined.
+def table(counts: np.ndarray) -> dict[str, Any]:
+    """Share of the pixels, IoU, accuracy and precision of each class in %, None where undefined.
 
     Args:
         counts: pixels (K + 1, K + 1) of each true (row) and predicted class.
     """
     right, true, guessed = counts.diagonal()[:-1], counts.sum(1)[:-1], counts.sum(0)[:-1]
     with np.errstate(invalid="ignore"):
-        return {
-            "% of pixels": 100 * true / true.sum(),
-            "IoU": 100 * right / (true + guessed - right),
-            "Acc": 100 * right / true,
-            "precision": 100 * right / guessed,
-        }
-
-
-def table(counts: np.ndarray) -> dict[str, Any]:
-    """The scores of each class, None where undefined."""
-    found = scores(counts)
-    rows = np.transpose([*found.values()]).round(6).tolist()
+        shares = [
+            true / true.sum(),
+            right / (true + guessed - right),
+            right / true,
+            right / guessed,
+        ]
+    rows = (100 * np.transpose(shares)).round(6).tolist()
     rows = [[None if value != value else value for value in row] for row in rows]
-    return {"columns": list(found), "rows": rows, "digits": 2}
+    return {"columns": ["% of pixels", "IoU", "Acc", "precision"], "rows": rows, "digits": 2}
 
 
 def _packed(labels: Tensor, ignored: int) -> bytes:
