@@ -1,12 +1,16 @@
 """What is exported of a segmentor: its logits, or its labels."""
 
+from functools import partial
 from typing import Any
 
 from mmseg.models.utils import Upsample
 from torch import Tensor, nn
+from torch.nn import functional
 
 from agent_attention.compute.symbolic import crop
-from mmengine_agent.export.modules import STRIDE, Exported, replace_layers
+from mmengine_agent.export.modules import STRIDE, Exported
+
+_UPSAMPLE = ("size", "scale_factor", "mode", "align_corners")
 
 
 class Segmentor(Exported):
@@ -17,7 +21,10 @@ class Segmentor(Exported):
     def __init__(self, model: Any, prepare: nn.Module, labels: bool = False) -> None:
         super().__init__(model, prepare)
         self.labels = labels
-        replace_layers(model, Upsample, torch_upsample)
+        for each in model.modules():
+            if isinstance(each, Upsample):  # which makes a number of an open size
+                how = {name: getattr(each, name) for name in _UPSAMPLE}
+                each.forward = partial(functional.interpolate, **how)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) to logits (B, classes, H, W), or to labels (B, H, W) of int64."""
@@ -29,8 +36,3 @@ class Segmentor(Exported):
         if logits.shape[1] > 1:
             return {"labels": logits.argmax(1)}
         return {"labels": (logits[:, 0].sigmoid() > self.model.decode_head.threshold).long()}
-
-
-def torch_upsample(plain: Upsample) -> nn.Upsample:
-    """torch's own for mmseg's, which makes a number of an open size."""
-    return nn.Upsample(plain.size, plain.scale_factor, plain.mode, plain.align_corners)

@@ -23,9 +23,9 @@ from torch.torch_version import TorchVersion
 from agent_attention.weights.read import CheckpointError
 from mmengine_agent.errors import UserError
 from mmengine_agent.export import formats as export_formats
-from mmengine_agent.export.modules import Pool, Prepare, replace_layers
+from mmengine_agent.export.modules import Prepare
 from mmengine_agent.task import task_of
-from mmseg_agent.export import torch_upsample
+from mmseg_agent.export import Segmentor
 from mmseg_agent.task import TASK as SEGMENTATION
 
 # batch, height, width: none is the recorded one; smaller than a stride, multiples of it, larger
@@ -51,9 +51,7 @@ class Layers(nn.Module):
 
 def test_onnx_takes_layers_of_other_packages_for_open_sizes(tmp_path: Path) -> None:
     height, width = (torch.export.Dim(name, min=2) for name in ("height", "width"))
-    layers = Layers()
-    replace_layers(layers, nn.AdaptiveAvgPool2d, lambda plain: Pool(plain.output_size))
-    replace_layers(layers, Upsample, torch_upsample)
+    layers = Segmentor(Layers(), nn.Identity()).model
     program = torch.export.export(
         layers,
         (torch.zeros(1, 4, 5, 7),),

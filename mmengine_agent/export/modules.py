@@ -1,6 +1,7 @@
 """What ``tools/export.py`` records of a model: images in, the outputs of its dense heads out."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -48,7 +49,8 @@ class Exported(nn.Module):
     """A model in evaluation mode, from images (B, 3, H, W) of any size to tensors by name.
 
     Args:
-        model: mmdet's or mmseg's; layers of it are replaced (see ``Pool``).
+        model: mmdet's or mmseg's; pooling of it, as in PSPNet's and UPerNet's pyramids, is made fit
+            for open sizes.
         prepare: from images to the batch that the model takes.
     """
 
@@ -58,26 +60,9 @@ class Exported(nn.Module):
     def __init__(self, model: Any, prepare: nn.Module) -> None:
         super().__init__()
         self.prepare, self.model = prepare, model
-        replace_layers(model, nn.AdaptiveAvgPool2d, lambda plain: Pool(plain.output_size))
+        for each in model.modules():
+            if type(each) is nn.AdaptiveAvgPool2d:
+                grid: Any = each.output_size
+                pair = (grid, grid) if isinstance(grid, int) else grid
+                each.forward = partial(pool, grid=pair)  # type: ignore[method-assign]
         self.eval()
-
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """What is recorded; each kind of model has its own."""
-        raise NotImplementedError
-
-
-class Pool(nn.AdaptiveAvgPool2d):
-    """Pooling for open sizes too, as PSPNet's and UPerNet's pyramids need it."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, *grid)."""
-        grid: Any = self.output_size
-        return pool(x, (grid, grid) if isinstance(grid, int) else grid)
-
-
-def replace_layers(model: nn.Module, kind: type[nn.Module], make: Any) -> None:
-    """Replace, in place, layers of a type that would make numbers of open sizes."""
-    for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            if type(child) is kind:
-                setattr(parent, name, make(child))
