@@ -13,8 +13,6 @@ from mmdet.evaluation import CocoMetric
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mmengine_agent.report.record import BACKGROUND
-
 SCORE = 0.3  # what counts as a detection in the confusion matrix, in F1 and in the pictures
 _KINDS = {"bbox": "box", "segm": "mask"}
 
@@ -48,7 +46,7 @@ class Evaluation:
             "classes": self.names,
             "settings": {"score": SCORE, "iou": iou},
             "table": self.table(),
-            "confusion": {"labels": [*self.names, BACKGROUND], "counts": self.confusion()},
+            "confusion": {"labels": [*self.names, "background"], "counts": self.confusion()},
             "curves": self.curves(),
         }
 

@@ -5,7 +5,7 @@ import io
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -27,14 +27,8 @@ _STYLE: Any = {
 _NAMED = 10  # curves; matplotlib has as many colours
 _NO_METRICS = ("data_time", "time", "step")
 
+Chart = tuple[str, str]  # title, address of the picture
 Curves = dict[str, Sequence[Sequence[float]]]  # x and y by name
-
-
-class Chart(NamedTuple):
-    """A chart and what it shows."""
-
-    title: str
-    source: str  # data: address
 
 
 def training_charts(lines: list[Line]) -> list[Chart]:
@@ -108,4 +102,4 @@ def draw(title: str, x_label: str, shown: Curves, y_label: str = "", thick: str 
         with warnings.catch_warnings():  # glyphs that matplotlib's font lacks, the browser's has
             warnings.filterwarnings("ignore", "Glyph", UserWarning)
             figure.savefig(file, format="svg")
-    return Chart(title, "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode())
+    return title, "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()

@@ -18,7 +18,6 @@ from markupsafe import Markup
 from mmengine_agent.errors import UserError
 from mmengine_agent.files import write_file
 from mmengine_agent.report.charts import precision_charts, training_charts
-from mmengine_agent.report.record import BACKGROUND
 from mmengine_agent.report.workdir import WorkDir, read_work_dir
 
 _HERE = Path(__file__).parent
@@ -45,7 +44,6 @@ def render(work: WorkDir) -> str:
         curves=training_charts(work.lines),
         precision=precision_charts(work.evaluation) if "curves" in work.evaluation else [],
         mistakes=mistakes(work.evaluation["confusion"]) if work.evaluation else [],
-        background=BACKGROUND,
     )
 
 

@@ -18,7 +18,6 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.runner import Runner
-from tqdm import tqdm
 
 from mmengine_agent.draw import Array, encode, fit, read_image
 from mmengine_agent.files import write_file
@@ -26,7 +25,6 @@ from mmengine_agent.task import task_of
 
 FILE = "evaluation.json"
 VERSION = 1  # of the file's layout
-BACKGROUND = "background"  # of a confusion matrix: the last label, where no object is
 SHOWN = 6  # best, and as many worst predictions
 SIDE = 400  # pixels of a picture's longer side
 
@@ -79,7 +77,7 @@ class Record(BaseMetric):
     def pictures(self, candidates: Iterable[Candidate]) -> list[dict[str, Any]]:
         """The best and the worst, with both pictures as base64 unless the image is unreadable."""
         found = []
-        for group, each in tqdm(best_and_worst(candidates), desc="pictures", disable=None):
+        for group, each in best_and_worst(candidates):
             entry = {"image": each.path, "group": group, "score": each.score, "told": each.caption}
             image = read_image(Path(each.path))
             if image is not None:
