@@ -18,7 +18,6 @@ from agent_attention.backbones import Backbone
 from agent_attention.maps import AttentionMaps, recorded_maps
 from mmengine_agent.errors import UserError
 from mmengine_agent.files import atomic_write
-from mmengine_agent.predict.inputs import read_image
 from mmengine_agent.predict.model import Predictor, choose_device, load_model
 from mmengine_agent.run.setup import read_config
 
@@ -49,7 +48,7 @@ def write_picture(flags: Namespace) -> None:
     model = load_model(cfg, checkpoint, choose_device(flags.device))[0]
     attn = _choose("--block", flags.block, agent_modules(model.backbone, flags.stage))
     predictor = Predictor(model, cfg)
-    file = read_image(Path(flags.image), predictor.load)
+    file = predictor.load(Path(flags.image))
     packed = predictor.prepare({"img": file, "img_id": 0})
     with torch.no_grad(), recorded_maps(attn) as found:
         model.backbone(model.data_preprocessor(pseudo_collate([packed]))["inputs"])

@@ -185,7 +185,7 @@ def test_label_maps_have_the_numbers_of_the_data_set(
 
     model = load_model(segmentor.cfg, str(segmentor.checkpoint), torch.device("cpu"))[0]
     predictor = Predictor(model, segmentor.cfg)
-    (sample,) = predictor([predictor.load(str(tmp_path / "photo.jpg"))])
+    (sample,) = predictor([predictor.load(tmp_path / "photo.jpg")])
     np.testing.assert_array_equal(labels, sample.pred_sem_seg.data[0].numpy() + 1)
     assert (cv2.imread(str(out / "drawn/photo.jpg")) != image).any()
     assert cv2.imread(str(out / "legend.png")) is not None

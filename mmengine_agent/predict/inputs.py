@@ -12,8 +12,7 @@ from mmengine_agent.data.images import IMAGES
 from mmengine_agent.errors import UserError
 
 VIDEOS = {".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg"}
-
-Load = Callable[[str], np.ndarray]  # path -> image (H, W, 3), uint8, BGR
+Load = Callable[[Path], np.ndarray]  # path -> image (H, W, 3), uint8, BGR
 
 
 @dataclass(eq=False)
@@ -50,21 +49,9 @@ def read(paths: Iterable[Path], load: Load, faults: list[str]) -> Iterator[Frame
     for path in paths:
         try:
             video = path.suffix.lower() in VIDEOS
-            yield from _frames(path) if video else [Frame(path, read_image(path, load))]
+            yield from _frames(path) if video else [Frame(path, load(path))]
         except UserError as error:
             faults.append(str(error))
-
-
-def read_image(path: Path, load: Load) -> np.ndarray:
-    """An image.
-
-    Raises:
-        UserError: if it cannot be read.
-    """
-    try:
-        return load(str(path))
-    except Exception as error:  # decoders raise whatever they like
-        raise UserError(f"{path}: cannot be read as an image") from error
 
 
 def _frames(path: Path) -> Iterator[Frame]:

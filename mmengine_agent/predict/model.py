@@ -104,9 +104,16 @@ class Predictor:
         file = {"type": "LoadImageFromFile", **loader, "to_float32": False}
         self.read_file = TRANSFORMS.build(file)
 
-    def load(self, path: str) -> np.ndarray:
-        """An image (H, W, 3) uint8 BGR, read as the config does."""
-        return self.read_file({"img_path": path})["img"]
+    def load(self, path: Path) -> np.ndarray:
+        """An image (H, W, 3) uint8 BGR, read as the config does.
+
+        Raises:
+            UserError: if it cannot be read.
+        """
+        try:
+            return self.read_file({"img_path": str(path)})["img"]
+        except Exception as error:  # decoders raise whatever they like
+            raise UserError(f"{path}: cannot be read as an image") from error
 
     def __call__(self, images: list[np.ndarray]) -> list[Any]:
         """A data sample for each image (H, W, 3) uint8 BGR, with predictions at its own size.

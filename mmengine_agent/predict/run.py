@@ -15,7 +15,6 @@ from mmengine_agent.predict.inputs import Frame, find, read
 from mmengine_agent.predict.model import Predictor, choose_device, load_model
 from mmengine_agent.predict.output import write_listing, write_predictions
 from mmengine_agent.predict.sliding_window import Tile, cover
-from mmengine_agent.predict.writer import Writer
 from mmengine_agent.run.setup import read_config
 from mmengine_agent.task import task_of
 
@@ -37,7 +36,11 @@ def predict(flags: Namespace) -> None:
     predictor, out = Predictor(model, cfg), Path(flags.out)
     draw, save = not flags.no_draw, not flags.no_results
     with tqdm(paths, unit="file") as bar:
-        results = predict_frames(read(bar, predictor.load, faults), predictor, writer, flags)
+        tiles = _predict_tiles(bar, predictor, flags, faults)
+        results = (
+            (frame, writer.merge(frame.image.shape[:2], map(itemgetter(1, 2), some)))
+            for frame, some in groupby(tiles, key=itemgetter(0))
+        )
         try:
             images = write_predictions(results, out, writer, draw, save)
         except (FileExistsError, NotADirectoryError, PermissionError) as error:
@@ -64,25 +67,19 @@ def _require_sense(flags: Namespace) -> None:
         raise UserError("--no-draw and --no-results together leave nothing to write")
 
 
-def predict_frames(
-    frames: Iterator[Frame], predictor: Predictor, writer: Writer, flags: Namespace
-) -> Iterator[tuple[Frame, Any]]:
-    """Each frame with its result, as ``writer.merge`` makes it."""
-    for frame, parts in groupby(_predict_tiles(frames, predictor, flags), key=itemgetter(0)):
-        yield frame, writer.merge(frame.image.shape[:2], map(itemgetter(1, 2), parts))
-
-
 def _predict_tiles(
-    frames: Iterator[Frame], predictor: Predictor, flags: Namespace
+    bar: tqdm, predictor: Predictor, flags: Namespace, faults: list[str]
 ) -> Iterator[tuple[Frame, Tile, Any]]:
-    """Each tile of each frame, with the model's data sample of it."""
+    """Each tile of each frame of the files of a bar, with the model's data sample of it."""
     overlap = flags.overlap if flags.overlap is not None else (flags.tile or 0) // 8
     waiting = (
         (frame, tile)
-        for frame in frames
+        for frame in read(bar, predictor.load, faults)
         for tile in cover(frame.image.shape[0], frame.image.shape[1], flags.tile, overlap)
     )
     while batch := list(islice(waiting, flags.batch_size)):
         samples = predictor([frame.image[tile.area] for frame, tile in batch])
         while batch:  # dropped one by one, so that nothing is kept of what is done
-            yield *batch.pop(0), samples.pop(0)
+            frame, tile = batch.pop(0)
+            bar.set_postfix(frame=frame.number or 0, row=tile.rows.end)
+            yield frame, tile, samples.pop(0)
