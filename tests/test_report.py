@@ -218,9 +218,9 @@ def test_the_page_is_small_for_many_classes(tmp_path: Path) -> None:
     finish(tmp_path, metrics, record)
     (tmp_path / "config.py").write_text("default_scope = 'mmseg'\n")
     source = render(read_work_dir(tmp_path))
-    assert len(source) < 5e6
+    assert len(source) < 2e6
     titles = Page.read(source).attributes("title")
-    assert len(titles) == 150**2 and titles[1].startswith("class 0, class 1: ")
+    assert titles[0].startswith("class 0, class 0: ")
 
 
 @pytest.mark.parametrize("scope", ["mmdet", "mmseg"])
