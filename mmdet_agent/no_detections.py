@@ -11,7 +11,6 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 _AVERAGE_PRECISION = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
-_AVERAGE_RECALL = ("AR@100", "AR@300", "AR@1000", "AR_s@1000", "AR_m@1000", "AR_l@1000")
 
 
 @HOOKS.register_module(force=True)
@@ -21,20 +20,16 @@ class NoDetectionsHook(Hook):
     priority = "HIGHEST"  # before RuntimeInfoHook hands the scores to the log
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
-        """Complete the scores in place, and take those that stay away out of the log."""
+        """Complete the scores in place."""
         self._complete(runner, runner.val_loop.evaluator, metrics)
-        logged = runner.message_hub.log_scalars
-        for key in [key for key in logged if key.startswith("val/")]:
-            if metrics is not None and key.removeprefix("val/") not in (*metrics, *_TIMES):
-                del logged[key]
 
     def after_test_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """Complete the scores in place."""
         self._complete(runner, runner.test_loop.evaluator, metrics)
 
     def _complete(self, runner: Any, evaluator: Any, metrics: dict[str, float] | None) -> None:
-        wanted = [key for each in evaluator.metrics for key in score_names(each)]
-        missing = {key: 0.0 for key in wanted if metrics is not None and key not in metrics}
+        wanted = [name for each in evaluator.metrics for name in score_names(each)]
+        missing = {name: 0.0 for name in wanted if metrics is not None and name not in metrics}
         if metrics is not None and missing:
             metrics.update(missing)
             runner.logger.warning(
@@ -42,17 +37,10 @@ class NoDetectionsHook(Hook):
             )
 
 
-_TIMES = ("time", "data_time")  # mmengine's own, which no metric gives
-
-
 def score_names(metric: Any) -> list[str]:
-    """The names under which a ``CocoMetric`` gives its scores; of any other metric, none."""
+    """The names under which a ``CocoMetric`` gives its average precisions; none of any other."""
     if type(metric) is not CocoMetric or metric.format_only:
         return []
-    names: list[str] = []
-    for kind in metric.metrics:
-        if kind == "proposal":
-            names += metric.metric_items or _AVERAGE_RECALL
-        elif kind != "proposal_fast":  # which needs no detections
-            names += [f"{kind}_{item}" for item in metric.metric_items or _AVERAGE_PRECISION]
-    return [f"{metric.prefix}/{name}" if metric.prefix else name for name in names]
+    kinds = [kind for kind in metric.metrics if kind in ("bbox", "segm")]
+    items = metric.metric_items or _AVERAGE_PRECISION
+    return [f"{metric.prefix}/{kind}_{item}" for kind in kinds for item in items]

@@ -4,22 +4,34 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from mmdet.evaluation import CocoMetric
+from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
 from torch import nn
 
-from mmdet_agent import export, flops, tta
 from mmdet_agent.data import move, problems
-from mmdet_agent.evaluation.record import DetectionRecord, record_of
+from mmdet_agent.evaluation.record import DetectionRecord
+from mmdet_agent.export import Detector
 from mmdet_agent.no_detections import NoDetectionsHook
-from mmdet_agent.predict.classes import category_ids
-from mmdet_agent.predict.writer import DetectionWriter
-from mmengine_agent.errors import Problem
-from mmengine_agent.export.modules import Exported
+from mmdet_agent.predict.writer import DetectionWriter, category_ids
+from mmengine_agent.errors import Problem, UserError
 from mmengine_agent.predict.classes import Classes
 from mmengine_agent.task import Task
+
+# what a view of an image must say of itself
+_TTA_META = (
+    "img_id",
+    "img_path",
+    "ori_shape",
+    "img_shape",
+    "scale_factor",
+    "flip",
+    "flip_direction",
+)
+_PROPOSALS, _MASKS = 1000, 100  # of an image in the published counts
 
 
 class Detection(Task):
@@ -49,30 +61,68 @@ class Detection(Task):
     def hooks(self) -> list[Hook]:
         return [NoDetectionsHook()]
 
-    def record(self, metric: BaseMetric, runner: Runner, cfg: Config) -> DetectionRecord | None:
-        return record_of(metric, runner, cfg)
+    def record(self, metric: BaseMetric) -> type[DetectionRecord] | None:
+        # subclasses of CocoMetric score in ways of their own
+        return DetectionRecord if type(metric) is CocoMetric and "bbox" in metric.metrics else None
 
     def show_predictions(self, cfg: Config, folder: str) -> None:
         # mmdet joins work_dir, a timestamp and test_out_dir: an absolute path wins the join
         cfg.default_hooks.visualization.test_out_dir = str(Path(folder).resolve())
 
     def tta_model(self, cfg: Config) -> dict[str, Any]:
-        return tta.tta_model(cfg)
+        test = cfg.model.get("test_cfg", {})
+        most = test.get("rcnn", test).get("max_per_img", 100)
+        nms = {"type": "nms", "iou_threshold": 0.5}
+        return {"type": "DetTTAModel", "tta_cfg": {"nms": nms, "max_per_img": most}}
 
     def tta_step(self, step: Any) -> Any:
-        return tta.with_flip(step)
+        # what packs the views must say how each was flipped
+        return {**step, "meta_keys": _TTA_META} if step["type"] == "PackDetInputs" else step
 
     def before_tta(self, cfg: Config) -> None:
-        tta.drop_masks(cfg)
+        # no mask head and no mask AP: mmdet's wrapper refuses predictions with masks
+        for part in ("mask_head", "mask_roi_extractor"):
+            cfg.model.module.get("roi_head", {}).pop(part, None)
+        evaluators = cfg.test_evaluator
+        for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
+            metric = evaluator.get("metric")
+            if isinstance(metric, list | tuple) and "segm" in metric:
+                evaluator.metric = [name for name in metric if name != "segm"]
+                print("--tta: masks are not merged, boxes alone are evaluated")
 
     def writer(self, classes: Classes, model: nn.Module, threshold: float) -> DetectionWriter:
         return DetectionWriter(classes, threshold)
 
-    def exported(self, model: nn.Module, normalise: nn.Module, labels: bool) -> Exported:
-        return export.exported(model, normalise, labels)
+    def exported(self, model: nn.Module, prepare: nn.Module, labels: bool) -> Detector:
+        if labels:
+            raise UserError("--labels is for segmentors; the config is of a detector")
+        if not hasattr(model, "rpn_head") and not hasattr(model, "bbox_head"):
+            name = type(model).__name__
+            raise UserError(f"cannot export a {name}: it has no rpn_head or bbox_head")
+        return Detector(model, prepare)
 
     def run_for_flops(self, model: Any, shape: tuple[int, int]) -> None:
-        flops.run_detector(model, shape)
+        image = torch.empty(1, 3, *shape, device="meta")
+        roi = getattr(model, "roi_head", None)
+        if roi is None:
+            sizes = dict.fromkeys(
+                ("img_shape", "ori_shape", "pad_shape", "batch_input_shape"), shape
+            )
+            model._forward(image, [DetDataSample(metainfo=sizes)])
+            return
+        model.rpn_head(model.extract_feat(image))
+        for head in _as_list(roi.bbox_head):
+            head(torch.empty(_PROPOSALS, head.in_channels, *head.roi_feat_size, device="meta"))
+        if roi.with_mask:
+            # in testing a cascade uses the mask heads of all its stages
+            extractors = _as_list(roi.mask_roi_extractor)
+            for head, extractor in zip(_as_list(roi.mask_head), extractors, strict=True):
+                size = extractor.roi_layers[0].output_size
+                head(torch.empty(_MASKS, head.in_channels, *size, device="meta"))
+
+
+def _as_list(heads: Any) -> list[Any]:
+    return list(heads) if isinstance(heads, nn.ModuleList) else [heads]
 
 
 TASK = Detection()

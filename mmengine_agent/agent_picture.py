@@ -18,8 +18,7 @@ from agent_attention.backbones import Backbone
 from agent_attention.maps import AttentionMaps, recorded_maps
 from mmengine_agent.errors import UserError
 from mmengine_agent.files import atomic_write
-from mmengine_agent.predict.inputs import read_image
-from mmengine_agent.predict.model import Predictor, build_model, choose_device, load_model
+from mmengine_agent.predict.model import Predictor, choose_device, load_model
 from mmengine_agent.run.setup import read_config
 
 COLUMNS = 4  # panels a row
@@ -45,14 +44,11 @@ def write_picture(flags: Namespace) -> None:
         UserError: if there is no such image, pixel, stage, block or head, or it cannot be written.
     """
     cfg = read_config(flags.config, flags.cfg_options)
-    device = choose_device(flags.device)
-    if flags.checkpoint == "none":
-        model = build_model(cfg).to(device).eval()
-    else:
-        model = load_model(cfg, flags.checkpoint, device)[0]
+    checkpoint = None if flags.checkpoint == "none" else flags.checkpoint
+    model = load_model(cfg, checkpoint, choose_device(flags.device))[0]
     attn = _choose("--block", flags.block, agent_modules(model.backbone, flags.stage))
     predictor = Predictor(model, cfg)
-    file = read_image(Path(flags.image), predictor.load)
+    file = predictor.load(Path(flags.image))
     packed = predictor.prepare({"img": file, "img_id": 0})
     with torch.no_grad(), recorded_maps(attn) as found:
         model.backbone(model.data_preprocessor(pseudo_collate([packed]))["inputs"])
@@ -87,11 +83,12 @@ def agent_modules(backbone: nn.Module, stage: int) -> list[AgentAttention]:
         raise UserError(f"the backbone {type(backbone).__name__} has no agents to draw")
     found: dict[int, list[AgentAttention]] = {}
     for number in range(1, backbone.num_stages + 1):
-        parts = (p for p in backbone.stage_modules(number) if isinstance(p, nn.Module))
-        modules = (module for part in parts for module in part.modules())
-        found[number] = [each for each in modules if isinstance(each, AgentAttention)]
-    if not found.get(stage):
-        having = ", ".join(str(number) for number, modules in found.items() if modules)
+        parts = nn.ModuleList(p for p in backbone.stage_modules(number) if isinstance(p, nn.Module))
+        agents = [each for each in parts.modules() if isinstance(each, AgentAttention)]
+        if agents:
+            found[number] = agents
+    if stage not in found:
+        having = ", ".join(map(str, found))
         raise UserError(f"--stage {stage}: no agents there in this model; stages with: {having}")
     return found[stage]
 
@@ -129,37 +126,30 @@ def draw(view: View, agents: int) -> Figure:
         view: what to draw.
         agents: number of agents drawn, at most as many as there are.
     """
-    order = np.argsort(-view.serve, axis=None)[:agents]
-    rows = 1 + -(-len(order) // COLUMNS)
+    strongest = np.argsort(-view.serve, axis=None)[:agents]
+    cells = [cell(view, row, column) for row, column in np.ndindex(*view.serve.shape)]
+    panels: list[tuple[str, np.ndarray | None, list[Rectangle]]] = [
+        ("image, and the agents' cells", None, cells),
+        ("which agents serve the pixel", view.serve, []),
+        ("what reaches it through them", view.reach, []),
+        ("where all agents gather", view.gather.mean((0, 1)), []),
+    ]
+    for row, column in zip(*np.unravel_index(strongest, view.serve.shape), strict=True):
+        title = f"agent ({row}, {column}) serves {view.serve[row, column]:.1%}"
+        panels.append((title, view.gather[row, column], [cell(view, row, column)]))
+    rows = -(-len(panels) // COLUMNS)
     height, width = view.image.shape[:2]
     size = (COLUMNS * _PANEL, rows * (_PANEL * height / width + _TITLE))
     figure = Figure(figsize=size, dpi=120, layout="constrained")
-    axes = figure.subplots(rows, COLUMNS, squeeze=False)
-    _draw_pixel(axes[0], view)
-    for ax, agent in zip(axes[1:].flat, order, strict=False):
-        row, column = np.unravel_index(agent, view.serve.shape)
-        _overlay(ax, view, view.gather[row, column])
-        ax.add_patch(cell(view, int(row), int(column)))
-        ax.set_title(f"agent ({row}, {column}) serves {view.serve[row, column]:.1%}", fontsize=9)
-    for ax in axes.flat:
-        ax.set_axis_off()
-    return figure
-
-
-def _draw_pixel(axes: np.ndarray, view: View) -> None:
-    panels = {
-        "image, and the agents' cells": None,
-        "which agents serve the pixel": view.serve,
-        "what reaches it through them": view.reach,
-        "where all agents gather": view.gather.mean((0, 1)),
-    }
-    for ax, (title, weights) in zip(axes, panels.items(), strict=True):
+    for number, (title, weights, marked) in enumerate(panels, 1):
+        ax = figure.add_subplot(rows, COLUMNS, number)
         ax.set_title(title, fontsize=9)
         _overlay(ax, view, weights)
-        if title != "where all agents gather":
-            ax.plot(*view.pixel, "+", color="cyan", markersize=12, markeredgewidth=2)
-    for row, column in np.ndindex(view.serve.shape):
-        axes[0].add_patch(cell(view, row, column, linewidth=0.3, edgecolor="white"))
+        for each in marked:
+            ax.add_patch(each)
+        ax.plot(*view.pixel, "+", color="lime", markersize=12, markeredgewidth=2)
+        ax.set_axis_off()
+    return figure
 
 
 def _overlay(ax: Axes, view: View, weights: np.ndarray | None) -> None:
@@ -167,30 +157,20 @@ def _overlay(ax: Axes, view: View, weights: np.ndarray | None) -> None:
     height, width = view.image.shape[:2]
     if weights is None:
         ax.imshow(view.image.astype(np.uint8), extent=(0, width, height, 0))
-    else:
-        grey = view.image.mean(-1) / 255
-        ax.imshow(grey, cmap="gray", vmin=0, vmax=1.3, extent=(0, width, height, 0))
-        strength = weights / weights.max()
-        bottom, right = (side * view.stride for side in view.reach.shape)
-        ax.imshow(
-            strength,
-            cmap="inferno",
-            vmin=0,
-            alpha=0.2 + 0.65 * np.sqrt(strength),
-            extent=(0, right, bottom, 0),
-        )
-    ax.set_xlim(0, width)
-    ax.set_ylim(height, 0)
+        return
+    grey = view.image.mean(-1) / 255
+    ax.imshow(grey, cmap="gray", vmin=0, vmax=1.3, extent=(0, width, height, 0))
+    strength = weights / weights.max()
+    alpha = 0.2 + 0.65 * np.sqrt(strength)
+    bottom, right = (side * view.stride for side in view.reach.shape)
+    ax.imshow(strength, cmap="inferno", vmin=0, alpha=alpha, extent=(0, right, bottom, 0))
+    ax.set(xlim=(0, width), ylim=(height, 0))
 
 
-def cell(
-    view: View, row: int, column: int, linewidth: float = 1.5, edgecolor: str = "cyan"
-) -> Rectangle:
+def cell(view: View, row: int, column: int) -> Rectangle:
     """The part of the image that an agent is pooled from: a cell of adaptive average pooling."""
     (top, bottom), (left, right) = (
         (i * side // count * view.stride, -(-(i + 1) * side // count) * view.stride)
         for i, side, count in zip((row, column), view.reach.shape, view.serve.shape, strict=True)
     )
-    return Rectangle(
-        (left, top), right - left, bottom - top, fill=False, lw=linewidth, ec=edgecolor
-    )
+    return Rectangle((left, top), right - left, bottom - top, fill=False, lw=0.8, ec="cyan")

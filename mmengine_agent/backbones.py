@@ -10,6 +10,7 @@ from agent_attention.backbones import BACKBONES, Backbone
 from agent_attention.weights.fit import backbone_weights
 from mmengine_agent.errors import UserError
 
+_PRETRAINED = ("Pretrained", "mmengine.Pretrained", PretrainedInit)
 _DOC = """{doc}
     In its registered form it also takes ``init_cfg``, None or a dict such as
     ``dict(type='Pretrained', checkpoint='checkpoints/agent_pvt_t.pth')``; with
@@ -30,15 +31,12 @@ class _Initialised(BaseModule):
         """
         given = self.init_cfg or []
         configs = [given] if isinstance(given, dict) else list(given)
-        others = [config for config in configs if not _is_pretrained(config)]
-        if others:
-            self.init_cfg = others
-            super().init_weights()
-            self.init_cfg = given
-        for config in configs:
-            if _is_pretrained(config):
-                load_backbone(self, config.get("checkpoint"), config.get("new_attention", False))
-        self._is_init = True
+        pretrained = [each for each in configs if each.get("type") in _PRETRAINED]
+        self.init_cfg = [each for each in configs if each not in pretrained]
+        super().init_weights()
+        self.init_cfg = given
+        for each in pretrained:
+            load_backbone(self, each.get("checkpoint"), each.get("new_attention", False))
 
 
 def registered(backbone: type[Backbone]) -> type[Backbone]:
@@ -73,7 +71,3 @@ def load_backbone(model: Any, path: str | None, new_attention: bool = False) -> 
         raise UserError(f"cannot load the backbone from {path}: {error}") from error
     model.load_state_dict(fit.weights)
     print_log(f"backbone from {path}: {fit}", logger="current")
-
-
-def _is_pretrained(config: dict[str, Any]) -> bool:
-    return config.get("type") in ("Pretrained", "mmengine.Pretrained", PretrainedInit)

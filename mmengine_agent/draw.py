@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 from matplotlib import colormaps, font_manager
-from PIL import ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 from mmengine_agent.errors import UserError
 from mmengine_agent.files import write_file
@@ -25,7 +25,6 @@ WHITE: Colour = (255, 255, 255)
 _FAR = 100_000  # pixels; OpenCV's numbers end a little beyond
 _ROWS = 256  # of a label map that are drawn at once
 _TEXT = 12  # size of text in pixels
-_PAD = 2  # pixels around text
 
 
 def class_colours(count: int, palettes: Iterable[Any] = ()) -> tuple[Colour, ...]:
@@ -84,16 +83,13 @@ def paint_polygon(image: Array, points: Array, colour: Colour) -> None:
 
 def write_text(image: Array, text: str, left: int, top: int, colour: Colour) -> None:
     """Write on a ground of some colour, within the image as far as it has room."""
-    glyphs = _font().getmask(text, "L")
-    width, height = (side + 2 * _PAD for side in glyphs.size)
-    y = max(0, min(top, image.shape[0] - height))
-    x = max(0, min(left, image.shape[1] - width))
-    ground = image[y : y + height, x : x + width]
-    ground[:] = colour[::-1]
-    place = ground[_PAD : height - _PAD, _PAD : width - _PAD]
-    ink = np.array(glyphs, float).reshape(glyphs.size[::-1])[: place.shape[0], : place.shape[1]]
     black = np.dot(colour, (0.3, 0.6, 0.1)) > 140  # on a light ground
-    place[:] = place + (255 * (not black) - place.astype(float)) * ink[..., None] / 255
+    label = Image.new("RGB", (round(_font().getlength(text)) + 4, _TEXT + 4), colour)
+    ImageDraw.Draw(label).text((2, 0), text, (0, 0, 0) if black else WHITE, _font())
+    y = max(0, min(top, image.shape[0] - label.height))
+    x = max(0, min(left, image.shape[1] - label.width))
+    ground = image[y : y + label.height, x : x + label.width]
+    ground[:] = np.asarray(label)[: ground.shape[0], : ground.shape[1], ::-1]
 
 
 @cache
@@ -116,28 +112,23 @@ def fit(image: Array, width: int, height: int) -> Array:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
 
 
-def encode(image: Array, suffix: str, *options: int) -> bytes:
-    """An image as a file of the kind that ``suffix`` says, with OpenCV's options.
+def encode(image: Array, name: str, *options: int) -> bytes:
+    """An image as a file of the kind that the ending of its name says, with OpenCV's options.
 
     Raises:
         UserError: if such a file cannot hold it.
     """
-    done, data = cv2.imencode(suffix, image, options)
+    done, data = cv2.imencode(Path(name).suffix.lower(), image, options)
     if not done:
-        raise UserError(f"cannot write {image.shape[1]} x {image.shape[0]} pixels as {suffix}")
+        raise UserError(
+            f"{name}: no file of this kind has {image.shape[1]} x {image.shape[0]} pixels"
+        )
     return data.tobytes()
 
 
 def write_image(path: Path, image: Array) -> None:
-    """Write an image, atomically, encoded as the path's ending says.
-
-    Raises:
-        UserError: if such a file cannot hold it.
-    """
-    try:
-        write_file(path, encode(image, path.suffix.lower()))
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+    """Write an image, atomically, by ``encode``."""
+    write_file(path, encode(image, str(path)))
 
 
 def write_legend(path: Path, names: Sequence[str], colours: Sequence[Colour]) -> None:

@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
 from torch import nn
 
 from mmengine_agent.errors import Problem
@@ -80,8 +79,8 @@ class Task(ABC):
         return []
 
     @abstractmethod
-    def record(self, metric: BaseMetric, runner: Runner, cfg: Config) -> Any:
-        """The ``report.record.Record`` that goes with a metric; None if the metric lacks it."""
+    def record(self, metric: BaseMetric) -> Any:
+        """The kind of ``report.record.Record`` that goes with a metric; None if none does."""
 
     @abstractmethod
     def show_predictions(self, cfg: Config, folder: str) -> None:
@@ -113,7 +112,7 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def exported(self, model: nn.Module, normalise: nn.Module, labels: bool) -> Any:
+    def exported(self, model: nn.Module, prepare: nn.Module, labels: bool) -> Any:
         """The part of a model that can be exported (``export.modules.Exported``).
 
         Raises:

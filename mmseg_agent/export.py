@@ -1,12 +1,16 @@
 """What is exported of a segmentor: its logits, or its labels."""
 
+from functools import partial
 from typing import Any
 
+from mmseg.models.utils import Upsample
 from torch import Tensor, nn
+from torch.nn import functional
 
 from agent_attention.compute.symbolic import crop
-from mmengine_agent.errors import UserError
 from mmengine_agent.export.modules import STRIDE, Exported
+
+_UPSAMPLE = ("size", "scale_factor", "mode", "align_corners")
 
 
 class Segmentor(Exported):
@@ -14,9 +18,13 @@ class Segmentor(Exported):
 
     least = STRIDE + 1
 
-    def __init__(self, model: Any, normalise: nn.Module, labels: bool = False) -> None:
-        super().__init__(model, normalise)
+    def __init__(self, model: Any, prepare: nn.Module, labels: bool = False) -> None:
+        super().__init__(model, prepare)
         self.labels = labels
+        for each in model.modules():
+            if isinstance(each, Upsample):  # which makes a number of an open size
+                how = {name: getattr(each, name) for name in _UPSAMPLE}
+                each.forward = partial(functional.interpolate, **how)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) to logits (B, classes, H, W), or to labels (B, H, W) of int64."""
@@ -28,17 +36,3 @@ class Segmentor(Exported):
         if logits.shape[1] > 1:
             return {"labels": logits.argmax(1)}
         return {"labels": (logits[:, 0].sigmoid() > self.model.decode_head.threshold).long()}
-
-
-def exported(model: nn.Module, normalise: nn.Module, labels: bool) -> Exported:
-    """A segmentor that can be exported.
-
-    Raises:
-        UserError: if it is no encoder and decoder.
-    """
-    if not hasattr(model, "encode_decode"):
-        raise UserError(
-            f"cannot export a {type(model).__name__}: segmentors with an encode_decode can be "
-            "exported"
-        )
-    return Segmentor(model, normalise, labels)

@@ -7,16 +7,15 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
-from mmengine.runner import Runner
+from mmseg.evaluation import IoUMetric
 from torch import nn
 
-from mmengine_agent.errors import Problem
-from mmengine_agent.export.modules import Exported
+from mmengine_agent.errors import Problem, UserError
 from mmengine_agent.predict.classes import Classes
 from mmengine_agent.task import Task
-from mmseg_agent import export
 from mmseg_agent.data import label_maps, move, problems
-from mmseg_agent.evaluation.record import SegmentationRecord, record_of
+from mmseg_agent.evaluation.record import SegmentationRecord
+from mmseg_agent.export import Segmentor
 from mmseg_agent.predict.writer import SegmentationWriter, map_numbers
 
 
@@ -46,8 +45,8 @@ class Segmentation(Task):
     def label_check(self) -> Callable[[Path, int], None]:
         return label_maps.require_plain
 
-    def record(self, metric: BaseMetric, runner: Runner, cfg: Config) -> SegmentationRecord | None:
-        return record_of(metric)
+    def record(self, metric: BaseMetric) -> type[SegmentationRecord] | None:
+        return SegmentationRecord if isinstance(metric, IoUMetric) else None
 
     def show_predictions(self, cfg: Config, folder: str) -> None:
         cfg.visualizer.save_dir = folder
@@ -60,11 +59,13 @@ class Segmentation(Task):
         head = head if hasattr(head, "num_classes") else head[-1]
         return SegmentationWriter(classes, getattr(head, "threshold", None) or 0.5)
 
-    def exported(self, model: nn.Module, normalise: nn.Module, labels: bool) -> Exported:
-        return export.exported(model, normalise, labels)
+    def exported(self, model: nn.Module, prepare: nn.Module, labels: bool) -> Segmentor:
+        if not hasattr(model, "encode_decode"):
+            raise UserError(f"cannot export a {type(model).__name__}: it has no encode_decode")
+        return Segmentor(model, prepare, labels)
 
     def run_for_flops(self, model: Any, shape: tuple[int, int]) -> None:
-        model(torch.empty(1, 3, *shape, device="meta"), mode="tensor")  # no auxiliary head
+        model._forward(torch.empty(1, 3, *shape, device="meta"))  # no auxiliary head
 
 
 TASK = Segmentation()

@@ -8,11 +8,13 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from mmdet.evaluation import CocoMetric
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmseg.evaluation import IoUMetric
 from pycocotools import mask as run_lengths
 
+from mmdet_agent.evaluation.coco import Evaluation
 from mmengine_agent.report.record import add_record
 from mmseg_agent.evaluation.record import SegmentationRecord
 
@@ -58,9 +60,15 @@ def result(image: int, *found: tuple[int, float, list[float]], masks: bool = Fal
     return prediction
 
 
-def settings(*kinds: str) -> SimpleNamespace:
-    thresholds = np.linspace(0.5, 0.95, 10)
-    return SimpleNamespace(metrics=kinds, iou_thrs=thresholds, proposal_nums=[100, 300, 1000])
+def evaluated(
+    ann_file: str, names: Any, results: list[Any], *kinds: str
+) -> tuple[Evaluation, dict[str, float]]:
+    """The evaluation of some predictions, and mmdet's metrics of them."""
+    metric = CocoMetric(ann_file, metric=[*kinds])
+    metric.dataset_meta = {"classes": tuple(names)}
+    metric.results = [({}, each) for each in results]
+    scores = metric.evaluate(len(results))
+    return Evaluation(metric, results), scores
 
 
 def seg_samples(count: int, classes: int, paths: Any = None) -> list[dict[str, Any]]:

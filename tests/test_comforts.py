@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.hooks import EarlyStoppingHook
 from tool_runs import CONFIGS, TASKS, Task, Trained, output, python, train_flags
 
-from mmdet_agent.tta import with_flip
+from mmdet_agent.task import TASK as DETECTION
 from mmengine_agent.errors import UserError
 from mmengine_agent.run import flags as training
 from mmengine_agent.run import tta
@@ -142,7 +142,7 @@ RESIZES = {
 def test_each_scale_is_tested_both_ways(key: str) -> None:
     settings, wanted = RESIZES[key]
     resize = {"type": "Resize", **settings}
-    load, views = tta.augmented([LOAD, resize, PACK], with_flip)
+    load, views = tta.augmented([LOAD, resize, PACK], DETECTION.tta_step)
     assert load == LOAD and views["type"] == "TestTimeAug"
     resizes, flips, pack = views["transforms"]
     assert resizes == [{**resize, key: scale} for scale in wanted]

@@ -1,7 +1,6 @@
 """Colours and drawing, which predictions, reports and contact sheets share."""
 
 import base64
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,20 +8,22 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmdet.datasets import CocoDataset
+from mmdet.evaluation import CocoMetric
+from mmengine.evaluator import Evaluator
 from mmseg.datasets import BaseSegDataset
 from PIL import Image
-from predictions import seg_record, seg_samples, write_images
+from predictions import coco_file, note, seg_record, seg_samples, write_images
 
 from mmdet_agent.data.sheet import coco_tiles
-from mmdet_agent.evaluation.record import paint_objects
+from mmdet_agent.evaluation.record import DetectionRecord
 from mmdet_agent.predict.instances import Instance
 from mmdet_agent.predict.writer import DetectionWriter
 from mmengine_agent.data.faults import Findings
 from mmengine_agent.draw import class_colours, fit, paint_labels, write_text
 from mmengine_agent.predict.classes import Classes
 from mmengine_agent.predict.sliding_window import cover
-from mmengine_agent.report.record import draw_pair
 from mmseg_agent.data.sheet import ade_tiles
 from mmseg_agent.predict.writer import SegmentationWriter
 
@@ -82,12 +83,20 @@ def test_a_class_has_one_colour_everywhere(task: str, photo: Path) -> None:
 
 
 def test_a_report_has_the_same_colours(photo: Path, tmp_path: Path) -> None:
-    objects = {"bboxes": [[10, 10, 80, 80]], "labels": [0]}
-    classes = [*zip(NAMES, class_colours(3), strict=True)]
-    pair = draw_pair(str(photo), objects, objects, partial(paint_objects, classes))
-    reported = decoded(pair["truth"])
-    near = abs(reported.astype(int) - FIRST[::-1]).max(-1) < 40  # it is a JPEG
-    assert near.sum() > 500
+    notes = [note(1, 0, 0, [10, 10, 80, 80])]
+    metric = CocoMetric(coco_file(tmp_path / "truth.json", 1, notes))
+    metric.dataset_meta = {"classes": ("a", "b", "c")}
+    evaluator = Evaluator([metric, DetectionRecord(metric)])
+    evaluator.dataset_meta = metric.dataset_meta
+    boxes = {"bboxes": torch.tensor([[10.0, 10, 80, 80]]), "scores": torch.ones(1)}
+    prediction = {**boxes, "labels": torch.zeros(1, dtype=torch.long)}
+    sample = {"img_id": 0, "img_path": str(photo), "ori_shape": (96, 96)}
+    evaluator.offline_evaluate([{**sample, "pred_instances": prediction}])
+    (picture,) = evaluator.metrics[1].summary()["pictures"]
+    for side in ("truth", "prediction"):
+        reported = decoded(picture[side])
+        near = abs(reported.astype(int) - FIRST[::-1]).max(-1) < 40  # it is a JPEG
+        assert near.sum() > 500
     record, _ = seg_record(seg_samples(2, 3, write_images(tmp_path / "i", 2)), NAMES, palette=None)
     assert record.summary()["legend"][0] == ("first", "#{:02x}{:02x}{:02x}".format(*FIRST))
 

@@ -7,14 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mmdet.evaluation import CocoMetric
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmseg.evaluation import IoUMetric
-from predictions import coco_file, note, result, seg_record, seg_samples, settings, square
+from predictions import coco_file, evaluated, note, result, seg_record, seg_samples, square
 
-from mmdet_agent.evaluation.coco import Evaluation
-from mmengine_agent.report.record import FILE, add_record, best_and_worst, write_record
+from mmengine_agent.report.record import (
+    FILE,
+    Candidate,
+    add_record,
+    best_and_worst,
+    write_record,
+)
 from mmseg_agent.evaluation.record import table
 
 # ---- detection ----
@@ -42,12 +46,8 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[Any]]:
 
 def test_the_means_over_classes_are_the_metrics_of_mmdet(scenes: tuple[str, list[Any]]) -> None:
     ann_file, results = scenes
-    metric = CocoMetric(ann_file, metric=["bbox", "segm"])
-    metric.dataset_meta = {"classes": ("a", "b", "c")}
-    metric.results = [({}, each) for each in results]
-    wanted = metric.evaluate(len(results))
-
-    found = Evaluation(ann_file, "abc", results, settings("bbox", "segm")).table()
+    evaluation, wanted = evaluated(ann_file, "abc", results, "bbox", "segm")
+    found = evaluation.table()
     means = dict(zip(found["columns"], np.mean(found["rows"], axis=0), strict=True))
     for ours, theirs in (("box AP", "bbox_mAP"), ("mask AP", "segm_mAP")):
         for limit in ("", "50", "75"):
@@ -61,7 +61,7 @@ def test_a_class_has_its_own_row_whatever_its_number(tmp_path: Path) -> None:
     notes = [note(1, 0, 0, boxes[0]), note(2, 0, 1, boxes[1]), note(3, 0, 1, boxes[2])]
     ann_file = coco_file(tmp_path / "truth.json", 1, notes)
     results = [result(0, (0, 0.9, boxes[0]), (1, 0.9, boxes[1]))]
-    found = Evaluation(ann_file, "abc", results, settings("bbox"))
+    found = evaluated(ann_file, "abc", results, "bbox")[0]
     assert found.names == ["a", "b", "c"]
     rows = [dict(zip(found.table()["columns"], row, strict=True)) for row in found.table()["rows"]]
     assert [row["objects"] for row in rows] == [1, 2, 0]
@@ -86,18 +86,17 @@ def test_confusions_are_counted_by_hand(tmp_path: Path) -> None:
         (2, 0.9, square(60, 60, 20)),  # c where nothing is, and the c that is there is missed
     )
     crowd = result(1, (1, 0.9, square(10, 10, 30)))  # on the crowd: neither right nor wrong
-    found = Evaluation(ann_file, "abc", [first, crowd], settings("bbox"))
+    found = evaluated(ann_file, "abc", [first, crowd], "bbox")[0]
     assert found.confusion() == [[1, 1, 0, 0], [0, 0, 0, 1], [0, 0, 0, 1], [1, 0, 1, 0]]
-    (row,) = found.by_image()  # the crowd alone says nothing of an image
-    assert (row["found"], row["missed"], row["wrong"]) == (1, 3, 3)
-    assert row["score"] == pytest.approx(2 / (2 + 3 + 3))
+    assert found.count(0) == (1, 3, 3)
+    assert found.count(1) == (0, 0, 0)  # the crowd alone says nothing of an image
 
 
 def test_every_object_and_every_sure_box_is_in_the_confusion_matrix(
     scenes: tuple[str, list[Any]],
 ) -> None:
     ann_file, results = scenes
-    found = Evaluation(ann_file, "abc", results, settings("bbox"))
+    found = evaluated(ann_file, "abc", results, "bbox")[0]
     counts = np.array(found.confusion())
     assert counts.sum(1)[:-1].tolist() == [row[0] for row in found.table()["rows"]]
     outside = [each for each in results if each["img_id"]]  # the crowd of image 0 takes some
@@ -110,14 +109,14 @@ def test_objects_of_other_classes_do_not_count(tmp_path: Path) -> None:
     notes = [note(1, 0, 0, spots[0]), note(2, 0, 2, spots[1])]
     ann_file = coco_file(tmp_path / "truth.json", 1, notes)
     found = [result(0, (0, 0.9, spots[0]), (1, 0.8, spots[1]))]
-    content = Evaluation(ann_file, "ab", found, settings("bbox")).content()  # without c
+    content = evaluated(ann_file, "ab", found, "bbox")[0].content()  # without c
     assert [row[0] for row in content["table"]["rows"]] == [1, 0]
     assert content["confusion"]["counts"] == [[1, 0, 0], [0, 0, 0], [0, 1, 0]]
 
 
 def test_no_prediction_at_all_is_a_result(tmp_path: Path) -> None:
     ann_file = coco_file(tmp_path / "truth.json", 1, [note(1, 0, 1, square(5, 5, 20))])
-    found = Evaluation(ann_file, "abc", [result(0)], settings("bbox", "segm")).content()
+    found = evaluated(ann_file, "abc", [result(0, masks=True)], "bbox", "segm")[0].content()
     assert [row[1] for row in found["table"]["rows"]] == [None, 0, None]
     assert found["confusion"]["counts"][1] == [0, 0, 0, 1]
 
@@ -169,25 +168,26 @@ def test_a_class_that_is_nowhere_has_no_iou() -> None:
 # ---- records ----
 
 
+def candidates(*pairs: tuple[float, int]) -> list[Candidate]:
+    """Candidates of some scores and sizes; the content is their number."""
+    return [Candidate("", i, score, size, "") for i, (score, size) in enumerate(pairs)]
+
+
 def test_best_and_worst_are_at_the_ends_and_none_is_both() -> None:
     scores = np.random.RandomState(0).permutation(40) / 40
-    chosen = best_and_worst(range(40), scores, [1] * 40)
-    groups = {
-        name: [scores[i] for group, i in chosen if group == name] for name in ("best", "worst")
-    }
-    assert groups == {
-        "best": sorted(scores)[:-7:-1],
-        "worst": sorted(scores)[:6],
-    }
+    chosen = best_and_worst(candidates(*((score, 1) for score in scores)))
+    groups = {name: [e.score for group, e in chosen if group == name] for name in ("best", "worst")}
+    assert groups == {"best": sorted(scores)[:-7:-1], "worst": sorted(scores)[:6]}
     for few in range(5):
-        assert sorted(i for _, i in best_and_worst(range(few), [0] * few, [1] * few)) == [
-            *range(few)
-        ]
+        shown = best_and_worst(candidates(*[(0, 1)] * few))
+        assert sorted(each.content for _, each in shown) == [*range(few)]
 
 
 def test_of_equal_images_those_with_most_in_them_are_shown() -> None:
-    chosen = best_and_worst(range(20), [1.0] * 10 + [0.0] * 10, [*range(10), *range(10)])
-    assert [i for _, i in chosen] == [9, 8, 7, 6, 5, 4, 19, 18, 17, 16, 15, 14]
+    sizes = range(10)
+    chosen = best_and_worst(candidates(*((1, n) for n in sizes), *((0, n) for n in sizes)))
+    wanted = [9, 8, 7, 6, 5, 4, 19, 18, 17, 16, 15, 14]
+    assert [each.content for _, each in chosen] == wanted
 
 
 def test_a_config_that_only_formats_results_leaves_no_record(tmp_path: Path) -> None:

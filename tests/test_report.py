@@ -20,14 +20,13 @@ import pytest
 import report as report_tool
 import torch
 from html_page import Page
-from mmdet.datasets import CocoDataset
 from mmdet.evaluation import CocoMetric
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from predictions import coco_file, note, result, seg_record, seg_samples, square, write_images
 
 from mmengine_agent.predict.model import build_model
-from mmengine_agent.report.page import metric_rows, render
+from mmengine_agent.report.page import render
 from mmengine_agent.report.record import FILE, add_record, write_record
 from mmengine_agent.report.workdir import history, read_work_dir
 from mmengine_agent.run.exit import run_tool
@@ -68,17 +67,15 @@ def detection_test(work_dir: Path) -> None:
     ann_file = coco_file(work_dir / "data/truth.json", 4, notes, names)
     evaluator = Evaluator(CocoMetric(ann_file, metric=["bbox", "segm"]))
     evaluator.dataset_meta = {"classes": names}
-    where = {"data_prefix": {"img": str(work_dir / "data/photos")}, "test_mode": True}
-    dataset = CocoDataset(ann_file=ann_file, metainfo={"classes": names}, pipeline=[], **where)
-    loop = SimpleNamespace(evaluator=evaluator, dataloader=SimpleNamespace(dataset=dataset))
-    cfg = Config({"default_scope": "mmdet", "test_evaluator": {"ann_file": ann_file}})
-    record = add_record(SimpleNamespace(test_loop=loop), cfg)
+    loop = SimpleNamespace(evaluator=evaluator)
+    record = add_record(SimpleNamespace(test_loop=loop), Config({"default_scope": "mmdet"}))
     first = result(0, (0, 0.9, square(6, 6, 30)), (2, 0.8, square(50, 6, 30)), masks=True)
     samples = []
     for image, found in enumerate((first, *(result(i, masks=True) for i in (1, 2, 3)))):
         tensors = {key: torch.from_numpy(found[key]) for key in ("bboxes", "labels", "scores")}
         prediction = {**tensors, "masks": found["masks"]}
-        samples.append({"img_id": image, "ori_shape": (96, 96), "pred_instances": prediction})
+        where = {"img_path": str(work_dir / f"data/photos/{image}.jpg"), "ori_shape": (96, 96)}
+        samples.append({"img_id": image, **where, "pred_instances": prediction})
     finish(work_dir, evaluator.offline_evaluate(samples), record)
 
 
@@ -149,7 +146,7 @@ def test_names_are_escaped_and_one_script_may_run(page: Page) -> None:
     shown = page.inside("th") + page.inside("span") + page.inside("td")
     assert EVIL in shown
     assert f"name = '</pre>{EVIL}'" in page.inside("pre")[0]
-    assert f"3.11 {EVIL}" in shown
+    assert f"3.11 {EVIL}" in page.inside("pre")[1]
     assert not [name for _, attrs in page.seen for name in attrs if name.startswith("on")]
 
 
@@ -210,7 +207,7 @@ def test_charts_have_axes_and_names(page: Page, task: str) -> None:
     assert "loss_cls" in charts["Training loss"]
     assert "coco/bbox_mAP_l" not in charts["Validation: coco/bbox"]  # -1 is no number
     for source in charts.values():
-        assert "<text" in source and source.startswith("<svg")
+        assert "<svg" in source and "<text" in source
     if task == "detection":
         assert MATH in charts["Box, IoU 0.5"] and EVIL not in charts["Box, IoU 0.5"]
 
@@ -221,8 +218,9 @@ def test_the_page_is_small_for_many_classes(tmp_path: Path) -> None:
     finish(tmp_path, metrics, record)
     (tmp_path / "config.py").write_text("default_scope = 'mmseg'\n")
     source = render(read_work_dir(tmp_path))
-    assert len(source) < 5e6
-    assert "Confusion matrix" in Page.read(source).attributes("alt")
+    assert len(source) < 2e6
+    titles = Page.read(source).attributes("title")
+    assert titles[0].startswith("class 0, class 0: ")
 
 
 @pytest.mark.parametrize("scope", ["mmdet", "mmseg"])
@@ -230,7 +228,7 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(
     tmp_path: Path, scope: str
 ) -> None:
     (tmp_path / "my config.py").write_text(f"default_scope = '{scope}'\n")
-    (tmp_path / "epoch_1.pth").touch()
+    (tmp_path / "last_checkpoint").write_text(f"{tmp_path}/epoch_1.pth")
     page = Page.read(render(read_work_dir(tmp_path)))
     assert [attrs["id"] for tag, attrs in page.seen if tag == "section"] == SECTIONS
     commands = [text for text in page.inside("code") if text.startswith("python tools/")]
@@ -250,11 +248,6 @@ def test_metrics_without_their_record_are_named(work_dir: Path, tmp_path: Path) 
     assert "of another test: first.pth" in Page.read(render(read_work_dir(tmp_path))).text()
     (tmp_path / FILE).unlink()
     assert "left no record of the pictures" in Page.read(render(read_work_dir(tmp_path))).text()
-
-
-def test_metrics_keep_four_digits() -> None:
-    rows = metric_rows({"a": 70.93000030517578, "b": 0.346, "c": -1.0, "d": float("nan"), "e": 0.0})
-    assert dict(rows) == {"a": "70.93", "b": "0.346", "c": "\u2013", "d": "\u2013", "e": "0"}
 
 
 # ---- curves ----
@@ -315,8 +308,8 @@ def test_a_mistake_is_one_message(tool: Any, tmp_path: Path, capsys: Any) -> Non
     (broken / FILE).write_text('{"version"')
     cases: list[tuple[list[Any], list[str]]] = [
         ([tmp_path / "nowhere"], ["nowhere", "no work directory"]),
-        ([tmp_path / "parent"], ["no config", f"did you mean {inner}?", "--work-dir"]),
-        ([inner, "--out", tmp_path], ["--out", "folder"]),
+        ([tmp_path / "parent"], ["no config", "--work-dir"]),
+        ([inner, "--out", tmp_path], ["--out", "directory"]),
         ([broken], [FILE, "test again"]),
         ([inner, "--checkpoint", tmp_path / "no.pth"], ["--checkpoint", "no.pth"]),
     ]

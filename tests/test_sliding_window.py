@@ -10,10 +10,10 @@ import torch
 from helpers import Largest
 from mmengine.structures import InstanceData, PixelData
 
-from mmdet_agent.predict.instances import coco_results, encode, instances_of, place
+from mmdet_agent.predict.instances import coco_result, code_of_image, crop, encode, instances_of
 from mmdet_agent.predict.merge import merge
 from mmengine_agent.predict.classes import Classes
-from mmengine_agent.predict.sliding_window import Span, Tile, cover
+from mmengine_agent.predict.sliding_window import Tile, cover
 from mmseg_agent.predict.writer import SegmentationWriter
 
 # ---- tiles ----
@@ -37,7 +37,6 @@ def test_tiles_of_one_size_cover_a_side_and_share_it_out(
     assert {end - start for start, end, *_ in spans} == {min(size, length)}
     for one, other in pairwise(spans):
         assert one.start < other.start <= one.end - overlap
-        assert one.shared[1] == other.shared[0] == (other.start < one.end)
     shares = [range(*span.share) for span in spans]
     assert [pixel for share in shares for pixel in share] == [*range(length)]
     assert all(span.start <= low < high <= span.end for span in spans for low, high in [span.share])
@@ -106,7 +105,8 @@ def results(tiles: list[Tile], *samples: Any) -> list[dict[str, Any]]:
     pairs = zip(tiles, samples, strict=True)
     found = [each for tile, sample in pairs for each in instances_of(sample, tile, 0.3)]
     shape = tiles[-1].rows.end, tiles[-1].columns.end
-    return coco_results(merge(found), shape, 1, (7, 9))
+    objects = sorted(merge(found, shape), key=lambda each: -each.score)
+    return [coco_result(each, shape, 1, (7, 9)) for each in objects]
 
 
 @pytest.mark.parametrize(("tile", "overlap"), [(64, 32), (64, 48), (100, 30), (200, 25), (300, 20)])
@@ -184,8 +184,7 @@ def test_a_mask_in_its_place_has_the_code_of_the_whole_mask(seed: int) -> None:
     small = (random.rand(tile_height, tile_width) < (1, 0.7, 0.1, 0)[seed // 2]).astype(np.uint8)
     whole = np.zeros((height, width), np.uint8)
     whole[y : y + tile_height, x : x + tile_width] = small
-    tile = Tile(Span(y, y + tile_height), Span(x, x + tile_width))
-    assert place(encode(small), tile, (height, width)) == encode(whole)
+    assert code_of_image(crop(small, y, x), (height, width)) == encode(whole)
 
 
 # ---- segmentation in tiles ----

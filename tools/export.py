@@ -4,7 +4,7 @@
     python tools/export.py configs/agent_pvt_semantic_fpn.py iter_40000.pth --out fpn.pt2 --labels
 
 The input is `image`, float32 (B, 3, H, W), of any batch and size, RGB of 0 to 255 (see --input).
-The normalisation of the config is part of what is and so is padding, right and bottom, to
+The normalisation of the config is part of what is exported, and so is padding, right and bottom, to
 multiples of 32; resizing is yours. (A .pt2 file refuses sides below 33, of detectors below 129.)
 The outputs:
 
@@ -18,28 +18,21 @@ exit code 1 if they differ. ONNX needs: pip install onnx onnxscript onnxruntime
 
 import argparse
 import json
+import logging
 import sys
+import warnings
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from torch import nn
-from tqdm import tqdm
 
 from mmengine_agent.errors import UserError
-from mmengine_agent.export.formats import (
-    FORMATS,
-    Facts,
-    Format,
-    cause,
-    difference,
-    record,
-)
-from mmengine_agent.export.modules import STRIDE, Exported, Normalise
+from mmengine_agent.export.formats import FORMATS, Facts, Format, cause, difference, record
+from mmengine_agent.export.modules import STRIDE, Exported, Prepare
 from mmengine_agent.files import atomic_write
-from mmengine_agent.predict.model import build_model, load_model
+from mmengine_agent.predict.model import load_model
 from mmengine_agent.run.exit import run_tool
-from mmengine_agent.run.setup import KeyValues, read_config
+from mmengine_agent.run.setup import KeyValues, make_parser, read_config
 from mmengine_agent.task import task_of
 
 VERIFIED = (1, 3, 150, 230)  # another shape than the recorded one, and padded too
@@ -50,84 +43,43 @@ INPUTS = {
 }
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config", help="config file, for example configs/agent_pvt_maskrcnn.py")
-    parser.add_argument("checkpoint", nargs="?", help="checkpoint file; without it random weights")
-    parser.add_argument("--out", required=True, metavar="FILE", help="FILE.onnx or FILE.pt2")
-    parser.add_argument(
-        "--input", choices=INPUTS, default="rgb", help="what the images will be (%(default)s)"
-    )
-    parser.add_argument("--labels", action="store_true", help="of segmentors: labels, not logits")
-    parser.add_argument("--opset", type=int, metavar="N", help="of ONNX; default: torch's own")
-    parser.add_argument("--no-verify", action="store_true", help="do not run what was exported")
-    parser.add_argument(
-        "--tolerance", type=float, default=1e-4, metavar="X", help="of verifying (%(default)s)"
-    )
-    parser.add_argument("--cfg-options", nargs="+", action=KeyValues, metavar="KEY=VALUE")
-    return parser.parse_args()
-
-
 def main() -> None:
-    args = parse_args()
-    out = Path(args.out)
-    form = format_of(out)
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("config", help="config file, for example configs/agent_pvt_maskrcnn.py")
+    add("checkpoint", nargs="?", help="checkpoint file; without it random weights")
+    add("--out", required=True, type=Path, metavar="FILE", help="FILE.onnx or FILE.pt2")
+    add("--input", choices=INPUTS, default="rgb", help="what the images will be (%(default)s)")
+    add("--labels", action="store_true", help="of segmentors: labels, not logits")
+    add("--opset", type=int, metavar="N", help="of ONNX; default: torch's own")
+    add("--no-verify", action="store_true", help="do not run what was exported")
+    tolerance = "of verifying (%(default)s)"
+    add("--tolerance", type=float, default=1e-4, metavar="X", help=tolerance)
+    add("--cfg-options", nargs="+", action=KeyValues, metavar="KEY=VALUE")
+    args = parser.parse_args()
+    if args.out.suffix not in FORMATS:
+        raise UserError(f"--out: name a file that ends in {' or '.join(FORMATS)}; got {args.out}")
+    form = FORMATS[args.out.suffix]
     form.require(run=not args.no_verify)
     model, facts = prepare(read_config(args.config, args.cfg_options), args)
-    with atomic_write(out) as part:
-        export(model, form, part, facts, args)
-    print(f"wrote {out} ({out.stat().st_size / 2**20:.0f} MiB)")
-
-
-def format_of(out: Path) -> Format:
-    """The kind of a file by its name.
-
-    Raises:
-        UserError: if there is no such kind, or no such folder.
-    """
-    if out.suffix not in FORMATS:
-        raise UserError(f"--out: name a file that ends in {' or '.join(FORMATS)}; got {out}")
-    if not out.parent.is_dir():
-        raise UserError(f"--out: there is no folder {out.parent} (from {Path.cwd()})")
-    return FORMATS[out.suffix]
+    with atomic_write(args.out) as part:
+        print("recording the model, which takes about a minute", file=sys.stderr)
+        form.write(record(model), part, facts, args.opset)
+        if not args.no_verify:
+            verify(model, form, part, args.tolerance)
+    print(f"wrote {args.out} ({args.out.stat().st_size / 2**20:.0f} MiB)")
 
 
 def prepare(cfg: Config, args: argparse.Namespace) -> tuple[Exported, Facts]:
     """The model of a config as it will be recorded, and what its users have to know."""
-    if args.checkpoint:
-        model, meta = load_model(cfg, args.checkpoint, torch.device("cpu"))
-    else:
+    if args.checkpoint is None:
         print("no checkpoint: the weights are random", file=sys.stderr)
-        model, meta = build_model(cfg), {}
+    model, meta = load_model(cfg, args.checkpoint, torch.device("cpu"))
     classes = (meta.get("dataset_meta") or {}).get("classes", ())
     facts = {"config": args.config, "input": INPUTS[args.input], "padded_to": str(STRIDE)}
     settings = cfg.model.get("data_preprocessor") or {}
-    plain = args.input == "normalised"
-    normalise = nn.Identity() if plain else Normalise(settings, args.input)
-    made = task_of(cfg).exported(model, normalise, args.labels)
+    made = task_of(cfg).exported(model, Prepare(settings, args.input), args.labels)
     return made, {**facts, "classes": json.dumps([str(name) for name in classes])}
-
-
-def export(
-    model: Exported, form: Format, path: Path, facts: Facts, args: argparse.Namespace
-) -> None:
-    """Record, write and verify, with a bar on stderr.
-
-    Raises:
-        UserError: if the model cannot be recorded, or what was written gives another result.
-    """
-    with tqdm(total=2 if args.no_verify else 3, desc="recording", unit="step") as bar:
-        program = record(model)
-        bar.update()
-        bar.set_description("writing")
-        form.write(program, path, facts, args.opset)
-        bar.update()
-        if not args.no_verify:
-            bar.set_description("verifying")
-            verify(model, form, path, args.tolerance)
-            bar.update()
 
 
 def verify(model: Exported, form: Format, path: Path, tolerance: float) -> None:
@@ -147,8 +99,11 @@ def verify(model: Exported, form: Format, path: Path, tolerance: float) -> None:
             f"what was exported differs by {found:.1e} from the model {where}, more than "
             f"--tolerance {tolerance:.1e}: nothing is written"
         )
-    tqdm.write(f"largest difference {where}: {found:.1e}", file=sys.stdout)
+    print(f"largest difference {where}: {found:.1e}")
 
 
 if __name__ == "__main__":
+    # what other packages say about their own insides
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
     run_tool(main)

@@ -11,12 +11,10 @@ alone: resizing them does not count for an image. Heads that ask for the values 
 they run (DINO, Mask2Former) cannot be counted so.
 """
 
-import argparse
 import functools
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -26,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmengine_agent.errors import UserError
 from mmengine_agent.run.exit import one_line, run_tool
-from mmengine_agent.run.setup import KeyValues, read_config
+from mmengine_agent.run.setup import KeyValues, make_parser, read_config
 from mmengine_agent.task import task_of
 
 STRIDE = 32  # the smallest image side
@@ -39,21 +37,14 @@ class Count(NamedTuple):
     multiply_adds: int
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config", help="config file, for example configs/agent_pvt_maskrcnn.py")
-    parser.add_argument(
-        "--shape", type=int, nargs=2, metavar=("H", "W"), help="image size in pixels"
-    )
-    parser.add_argument("--json", metavar="FILE", help="write the counts to this file too")
-    parser.add_argument("--cfg-options", nargs="+", action=KeyValues, metavar="KEY=VALUE")
-    return parser.parse_args()
-
-
 def main() -> None:
-    args = parse_args()
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("config", help="config file, for example configs/agent_pvt_maskrcnn.py")
+    add("--shape", type=int, nargs=2, metavar=("H", "W"), help="image size in pixels")
+    add("--json", metavar="FILE", help="write the counts to this file too")
+    add("--cfg-options", nargs="+", action=KeyValues, metavar="KEY=VALUE")
+    args = parser.parse_args()
     cfg = read_config(args.config, args.cfg_options)
     shape = tuple(args.shape or task_of(cfg).flops_shape)
     if min(shape) < STRIDE:
@@ -77,23 +68,35 @@ def count(cfg: Config, shape: tuple[int, int]) -> dict[str, Count]:
         UserError: if the model does not run on the meta device.
     """
     model = build(cfg)
+    # as one call of the model, in which the counter knows all modules by their names
+    model.forward = functools.partial(task_of(cfg).run_for_flops, model, shape)
     try:
-        counted = count_run(model, functools.partial(task_of(cfg).run_for_flops, model, shape))
+        # while the counter looks on, attention is its definition: biases are added, not multiplied
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model()
     except Exception as error:  # of many kinds: heads of mmdet and mmseg differ in all they need
         name = type(model).__name__
         raise UserError(
             f"cannot count a {name}: its heads need the values of an image, which a count "
             f"has not ({one_line(error)})"
         ) from error
-    parts = {
-        name: Count(sum(p.numel() for p in module.parameters()), counted[name])
-        for name, module in model.named_modules()
-        if name.count(".") <= 1 and counted[name]
-    }
-    return {**{name: part for name, part in parts.items() if name}, "model": parts[""]}
+    found = {name: sum(by.values()) // 2 for name, by in counter.get_flop_counts().items()}
+
+    def count_part(name: str, module: nn.Module) -> int:
+        inside = (count_part(f"{name}.{child}", each) for child, each in module.named_children())
+        # containers are never called: theirs is what is inside
+        return found.get(name) or sum(inside)
+
+    parts = {}
+    for name, module in model.named_modules():
+        counted = count_part(f"{type(model).__name__}.{name}", module)
+        if name and name.count(".") <= 1 and counted:
+            parts[name] = Count(sum(p.numel() for p in module.parameters()), counted)
+    every = Count(sum(p.numel() for p in model.parameters()), found["Global"])
+    return {**parts, "model": every}
 
 
-def build(cfg: Config) -> nn.Module:
+def build(cfg: Config) -> Any:
     """The model of a config, in evaluation mode on the meta device: shapes without numbers."""
     init_default_scope(cfg.default_scope)
     try:
@@ -101,34 +104,6 @@ def build(cfg: Config) -> nn.Module:
             return MODELS.build(cfg.model).eval()
     except (RuntimeError, NotImplementedError):  # layers that read a tensor while they are built
         return MODELS.build(cfg.model).eval().to("meta")
-
-
-def count_run(model: nn.Module, run: Callable[[], object]) -> dict[str, int]:
-    """Multiply-adds of one run by module name, ``''`` for all.
-
-    While the counter looks on, attention is its definition: biases are added, not multiplied.
-    """
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        Outermost(model, run)()
-    found = {name: sum(by.values()) // 2 for name, by in counter.get_flop_counts().items()}
-    counted: dict[str, int] = {}
-    for name, module in reversed(list(model.named_modules())):  # what is inside comes first
-        # containers are never called: theirs is what is inside
-        inside = (counted.get(f"{name}.{child}", 0) for child, _ in module.named_children())
-        counted[name] = found.get(f"Outermost.model.{name}") or sum(inside)
-    return {**counted, "": counter.get_total_flops() // 2}
-
-
-class Outermost(nn.Module):
-    """A module to call, inside which the counter knows all modules of a model by their names."""
-
-    def __init__(self, model: nn.Module, run: Callable[[], object]) -> None:
-        super().__init__()
-        self.model, self.run = model, run
-
-    def forward(self) -> None:
-        """Run the model, or parts of it."""
-        self.run()
 
 
 def table(counts: dict[str, Count]) -> str:

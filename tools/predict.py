@@ -15,17 +15,13 @@ and an overlap larger than the objects: one that a tile cuts off then comes from
 it whole.
 """
 
-import argparse
-
 from mmengine_agent.predict.run import predict
 from mmengine_agent.run.exit import run_tool
-from mmengine_agent.run.setup import KeyValues
+from mmengine_agent.run.setup import KeyValues, make_parser
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main() -> None:
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add("config", help="config file, best the one training wrote to its work dir")
     add("checkpoint", help="checkpoint file")
@@ -42,11 +38,7 @@ def parse_args() -> argparse.Namespace:
     add("--no-draw", action="store_true", help="no pictures")
     add("--no-results", action="store_true", help="no predictions.json, no labels")
     add("--cfg-options", nargs="+", action=KeyValues, metavar="KEY=VALUE")
-    return parser.parse_args()
-
-
-def main() -> None:
-    predict(parse_args())
+    predict(parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ The curves are of the newest training in the directory; all else is what tools/t
 the directory. The page needs no network and no other file.
 """
 
-import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -17,25 +16,17 @@ from mmengine_agent.errors import UserError
 from mmengine_agent.report.page import write_report
 from mmengine_agent.report.workdir import find_config, read_work_dir
 from mmengine_agent.run.exit import run_tool
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("work_dir", type=Path, help="work directory of a training or a test")
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE.html", help="default: report.html in the work directory"
-    )
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="test this one first")
-    return parser.parse_args()
+from mmengine_agent.run.setup import make_parser
 
 
 def main() -> None:
-    args = parse_args()
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("work_dir", type=Path, help="work directory of a training or a test")
+    add("--out", type=Path, metavar="FILE.html", help="default: report.html in the work directory")
+    add("--checkpoint", type=Path, metavar="FILE", help="test this one first")
+    args = parser.parse_args()
     out = args.out or args.work_dir / "report.html"
-    if out.is_dir():
-        raise UserError(f"--out: {out} is a folder; name a file in it")
     read_work_dir(args.work_dir)  # before a test, which takes time
     if args.checkpoint:
         test(args.work_dir, args.checkpoint)

@@ -8,17 +8,13 @@ reaches it through them, and for the agents that serve it most from where they g
 largest weight of a panel. CHECKPOINT 'none' draws random weights.
 """
 
-import argparse
-
 from mmengine_agent.agent_picture import write_picture
 from mmengine_agent.run.exit import run_tool
-from mmengine_agent.run.setup import KeyValues
+from mmengine_agent.run.setup import KeyValues, make_parser
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main() -> None:
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add("config", help="config file, for example configs/agent_pvt_maskrcnn.py")
     add("checkpoint", help="checkpoint file, or none for random weights")
@@ -33,11 +29,7 @@ def parse_args() -> argparse.Namespace:
     add("--out", default="attention.png", metavar="FILE", help="%(default)s")
     add("--device", default="cpu", help="%(default)s")
     add("--cfg-options", nargs="+", action=KeyValues, metavar="KEY=VALUE")
-    return parser.parse_args()
-
-
-def main() -> None:
-    write_picture(parse_args())
+    write_picture(parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -1,183 +1,135 @@
 """COCO's evaluation of a detector, class by class and image by image, by pycocotools.
 
-K is the number of classes, T of IoU thresholds, R of recall steps, M of limits of detections an
-image.
+K is the number of classes, T of IoU thresholds, R of recall steps.
 """
 
-from collections import defaultdict
-from collections.abc import Sequence
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from mmdet.evaluation import CocoMetric
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mmengine_agent.report.record import BACKGROUND
-
 SCORE = 0.3  # what counts as a detection in the confusion matrix, in F1 and in the pictures
 _KINDS = {"bbox": "box", "segm": "mask"}
-_ALL_SIZES = [[0, 1e10]]
 
 
 class Evaluation:
-    """COCO's evaluation of predictions against an annotation file.
+    """COCO's evaluation of predictions.
 
     Args:
-        ann_file: COCO annotations.
-        classes: names, in the order of the labels.
-        results: of each image ``img_id``, ``bboxes`` (n, 4) as corners in pixels, ``scores`` (n,),
-            ``labels`` (n,), and of an instance segmentor ``masks``, n run-length codes.
-        settings: the ``CocoMetric`` whose ``metrics``, ``iou_thrs`` and ``proposal_nums`` to use.
+        metric: a ``CocoMetric`` that has evaluated them; its annotations, classes and thresholds
+            are used.
+        results: of each image, as that metric holds them.
     """
 
-    def __init__(
-        self, ann_file: str, classes: Sequence[str], results: list[Any], settings: Any
-    ) -> None:
-        self.truth = COCO(ann_file)
-        # as mmdet numbers labels: by the order of the file's categories
-        self.categories = self.truth.getCatIds(catNms=list(classes))
+    def __init__(self, metric: CocoMetric, results: list[dict[str, Any]]) -> None:
+        self.metric, self.truth, self.categories = metric, metric._coco_api, metric.cat_ids
         self.names = [self.truth.cats[each]["name"] for each in self.categories]
-        self.results, self.settings = results, settings
-        kinds = [kind for kind in _KINDS if kind in settings.metrics]
-        self.scored = {kind: self._score(kind) for kind in kinds}
-        thresholds = self.scored["bbox"].params.iouThrs
-        self.at = int(np.argmin(np.abs(thresholds - 0.5)))  # index of IoU 0.5
-        self.iou = float(thresholds[self.at])
+        self.thresholds = np.atleast_1d(metric.iou_thrs)
+        self.at = int(np.argmin(np.abs(self.thresholds - 0.5)))  # index of IoU 0.5
+        with TemporaryDirectory() as folder:
+            files = metric.results2json(results, f"{folder}/results")
+            kinds = [kind for kind in _KINDS if kind in metric.metrics]
+            self.found = {kind: self._load(Path(files[kind])) for kind in kinds}
+        self.precision = {_KINDS[kind]: self._precision(kind) for kind in kinds}
+        self.pairs = self._match()
 
     def content(self) -> dict[str, Any]:
         """Everything but the pictures, ready for JSON."""
+        iou = float(self.thresholds[self.at])
         return {
             "task": "detection",
             "classes": self.names,
-            "settings": {"score": SCORE, "iou": self.iou},
+            "settings": {"score": SCORE, "iou": iou},
             "table": self.table(),
-            "confusion": {"labels": [*self.names, BACKGROUND], "counts": self.confusion()},
+            "confusion": {"labels": [*self.names, "background"], "counts": self.confusion()},
             "curves": self.curves(),
         }
 
     def table(self) -> dict[str, Any]:
         """Objects and average precisions (0 to 1, None without objects) of each class."""
         columns: dict[str, list[Any]] = {"objects": [sum(row) for row in self.confusion()[:-1]]}
-        for kind, scored in self.scored.items():
-            precision = self._precision(scored)
-            limits = list(scored.params.maxDets)
-            # as pycocotools sums up: AP with 100 detections an image, AP50 with the most
-            hundred = limits.index(100) if 100 in limits else -1
-            columns[f"{_KINDS[kind]} AP"] = _means(precision[..., hundred])
-            for at, threshold in enumerate(scored.params.iouThrs):
-                if round(float(threshold), 4) in (0.5, 0.75):
-                    name = f"{_KINDS[kind]} AP{threshold * 100:.0f}"
-                    columns[name] = _means(precision[at : at + 1, ..., -1])
+        parts = {"AP": self.thresholds > 0}
+        parts |= {f"AP{iou}": np.isclose(self.thresholds, iou / 100) for iou in (50, 75)}
+        for kind, precision in self.precision.items():
+            for name, part in parts.items():
+                if part.any():
+                    means = precision[part].mean((0, 1)).round(6).tolist()
+                    columns[f"{kind} {name}"] = [None if each < 0 else each for each in means]
         rows = zip(*columns.values(), strict=True)
         return {"columns": list(columns), "rows": [list(row) for row in rows], "digits": 3}
 
     def curves(self) -> dict[str, Any]:
         """Precision at each recall, at IoU 0.5, of each class; None for one without objects."""
         found = {}
-        for kind, scored in self.scored.items():
-            precision = self._precision(scored)[self.at, ..., -1].T
-            lines = [None if line[0] < 0 else np.round(line, 4).tolist() for line in precision]
-            found[_KINDS[kind]] = lines
-        recall = self.scored["bbox"].params.recThrs
-        return {"recall": np.round(recall, 4).tolist(), "precision": found}
+        for kind, precision in self.precision.items():
+            lines = precision[self.at].T.round(4).tolist()
+            found[kind] = [None if line[0] < 0 else line for line in lines]
+        steps = next(iter(self.precision.values())).shape[1]
+        return {"recall": np.linspace(0, 1, steps).round(4).tolist(), "precision": found}
 
     def confusion(self) -> list[list[int]]:
-        """Counts (K + 1, K + 1) of truth (rows) by prediction; the last of each is background.
+        """Counts (K + 1, K + 1) of truth (rows) by prediction; the last of each is background."""
+        counts = np.zeros((len(self.names) + 1,) * 2, dtype=int)
+        for row, column in (pair for pairs in self.pairs.values() for pair in pairs):
+            counts[row, column] += 1
+        return counts.tolist()
+
+    def count(self, image: Any) -> tuple[int, int, int]:
+        """Found, missed and wrong boxes of an image."""
+        pairs, none = self.pairs.get(image, []), len(self.names)
+        found = sum(truth == guess for truth, guess in pairs)
+        missed = sum(truth not in (guess, none) for truth, guess in pairs)
+        wrong = sum(guess not in (truth, none) for truth, guess in pairs)
+        return found, missed, wrong
+
+    def _match(self) -> dict[Any, list[tuple[int, int]]]:
+        """Of each image its pairs of true and predicted label; K is background.
 
         Boxes of any class are matched greedily, the surest first; those on crowds do not count.
         """
-        scored = self._score("bbox", surest=True)
+        boxes, none = self.found["bbox"], len(self.names)
+        scored = self._score("bbox", [self.thresholds[self.at]], apart=False)
         label = {category: i for i, category in enumerate(self.categories)}
-        none = len(label)
-        counts = np.zeros((none + 1, none + 1), dtype=int)
+        found = {}
         for image in filter(None, scored.evalImgs):
-            truth = [label[self.truth.anns[each]["category_id"]] for each in image["gtIds"]]
-            guess = {i: label[scored.cocoDt.anns[i]["category_id"]] for i in image["dtIds"]}
-            pairs = [*zip(truth, image["gtMatches"][0], image["gtIgnore"], strict=True)]
-            matched = {match for _, match, ignored in pairs if match and not ignored}
-            for row, match, ignored in pairs:
-                if not ignored:
-                    counts[row, guess[match] if match else none] += 1
-            for i, ignored in zip(image["dtIds"], image["dtIgnore"][0], strict=True):
-                if i not in matched and not ignored:
-                    counts[none, guess[i]] += 1
-        return counts.tolist()
+            sure = (np.array(image["dtScores"]) >= SCORE) & ~image["dtIgnore"][0].astype(bool)
+            ids = np.array(image["dtIds"])[sure].tolist()
+            guess = {each: label[boxes.anns[each]["category_id"]] for each in ids}
+            notes = zip(image["gtIds"], image["gtMatches"][0], image["gtIgnore"], strict=True)
+            pairs = [
+                (label[self.truth.anns[each]["category_id"]], guess.pop(match, none))
+                for each, match, ignored in notes
+                if not ignored
+            ]
+            found[image["image_id"]] = pairs + [(none, each) for each in guess.values()]
+        return found
 
-    def by_image(self) -> list[dict[str, Any]]:
-        """Of each image with objects or detections: found, missed and wrong boxes, and F1."""
-        counts: dict[Any, np.ndarray] = defaultdict(lambda: np.zeros(3, dtype=int))
-        for each in filter(None, self.scored["bbox"].evalImgs):
-            sure = (np.array(each["dtScores"]) >= SCORE) & ~each["dtIgnore"][self.at].astype(bool)
-            right = sure & (each["dtMatches"][self.at] > 0)
-            objects = np.count_nonzero(each["gtIgnore"] == 0)
-            found, wrong = np.count_nonzero(right), np.count_nonzero(sure & ~right)
-            counts[each["image_id"]] += (found, objects - found, wrong)
-        rows = []
-        tested = {result["img_id"] for result in self.results}
-        for image, (found, missed, wrong) in counts.items():
-            if image in tested and found + missed + wrong:
-                score = 2 * found / (2 * found + missed + wrong)
-                counted = {"found": int(found), "missed": int(missed), "wrong": int(wrong)}
-                rows.append({"image": image, "score": float(score), **counted})
-        return rows
+    def _precision(self, kind: str) -> np.ndarray:
+        """Precisions (T, R, K), -1 for classes without objects."""
+        scored = self._score(kind, self.thresholds)
+        scored.accumulate()
+        # pycocotools sorts the classes, and labels need not be so
+        order = np.searchsorted(scored.params.catIds, self.categories)
+        return scored.eval["precision"][:, :, order, 0, -1]
 
-    def truth_of(self, image: Any) -> dict[str, Any]:
-        """An image's objects, in the form of a result; masks (n) of (height, width) or none."""
-        notes = [
-            note
-            for note in self.truth.imgToAnns[image]
-            if note["category_id"] in self.categories and not note.get("iscrowd")
-        ]
-        boxes = np.array([note["bbox"] for note in notes], dtype=np.float32).reshape(-1, 4)
-        boxes[:, 2:] += boxes[:, :2]
-        labels = [self.categories.index(note["category_id"]) for note in notes]
-        truth: dict[str, Any] = {"bboxes": boxes, "labels": np.array(labels, dtype=int)}
-        if "segm" in self.scored:
-            truth["masks"] = [self.truth.annToRLE(note) for note in notes]
-        return truth
-
-    def _precision(self, scored: COCOeval) -> np.ndarray:
-        """Precisions (T, R, K, M); pycocotools sorts the classes, and labels need not be so."""
-        order = [list(scored.params.catIds).index(category) for category in self.categories]
-        return scored.eval["precision"][:, :, order, 0]
-
-    def _score(self, kind: str, surest: bool = False) -> COCOeval:
-        """The evaluation of boxes or masks; ``surest``: of sure boxes at IoU 0.5, of any class."""
-        scored = COCOeval(self.truth, self._predictions(kind, SCORE if surest else 0), kind)
+    def _score(self, kind: str, thresholds: Any, apart: bool = True) -> COCOeval:
+        """The evaluation of boxes or masks, of the classes apart or as if they were one."""
+        scored = COCOeval(self.truth, self.found[kind], kind)
         params = scored.params
         params.imgIds, params.catIds = self.truth.getImgIds(), list(self.categories)
-        params.areaRng, params.areaRngLbl = _ALL_SIZES, ["all"]
-        params.maxDets = list(self.settings.proposal_nums)
-        params.iouThrs = np.atleast_1d(self.settings.iou_thrs)
-        if surest:
-            params.useCats, params.iouThrs = 0, np.array([self.iou])
+        params.areaRng, params.areaRngLbl = [[0, 1e10]], ["all"]
+        params.maxDets = list(self.metric.proposal_nums)
+        params.iouThrs, params.useCats = np.array(thresholds), int(apart)
         scored.evaluate()
-        if not surest:
-            scored.accumulate()
         return scored
 
-    def _predictions(self, kind: str, least: float) -> COCO:
-        found = []
-        for result in self.results:
-            scores, masks = result["scores"], None
-            if kind == "segm":
-                scores, masks = result.get("mask_scores", scores), result.get("masks")
-            for i in np.flatnonzero(np.asarray(scores) >= least):
-                category, score = self.categories[result["labels"][i]], float(scores[i])
-                left, top, right, bottom = result["bboxes"][i].tolist()
-                box = {"bbox": [left, top, right - left, bottom - top]}
-                shape: dict[str, Any] = box if masks is None else {"segmentation": masks[i]}
-                about = {"image_id": result["img_id"], "category_id": category, "score": score}
-                found.append({**about, **shape})
-        if found:
-            return self.truth.loadRes(found)
-        empty = COCO()  # which loadRes cannot make
-        empty.dataset = {**self.truth.dataset, "annotations": []}
-        empty.createIndex()
-        return empty
-
-
-def _means(precision: np.ndarray) -> list[float | None]:
-    """Mean precision of each class, of (T, R, K) with -1 where a class has no objects."""
-    flat = precision.reshape(-1, precision.shape[-1]).T
-    return [None if np.all(line < 0) else round(float(line[line > -1].mean()), 6) for line in flat]
+    def _load(self, file: Path) -> COCO:
+        # loadRes cannot take an empty list; a box of score 0 and of no size changes no number
+        nothing = {"image_id": self.truth.getImgIds()[0], "category_id": self.categories[0]}
+        nothing |= {"bbox": [0, 0, 0, 0], "score": 0}
+        return self.truth.loadRes(json.loads(file.read_text()) or [nothing])

@@ -14,6 +14,20 @@ from mmengine_agent.predict.sliding_window import Tile
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2
 
 
+class Mask(NamedTuple):
+    """The part of an image's mask that has the object."""
+
+    top: int
+    left: int
+    code: Any  # COCO's run-length code of the part
+
+    def decode(self) -> tuple[tuple[slice, slice], np.ndarray]:
+        """Index of the part's pixels in an image (H, W, ...), and the mask there."""
+        height, width = self.code["size"]
+        area = slice(self.top, self.top + height), slice(self.left, self.left + width)
+        return area, coco_mask.decode(self.code).astype(bool)
+
+
 class Instance(NamedTuple):
     """An object."""
 
@@ -21,7 +35,7 @@ class Instance(NamedTuple):
     score: float
     label: int
     tile: Tile  # where it was found
-    mask: Any = None  # COCO's run-length code, of the tile's size
+    mask: Mask | None = None
 
 
 def instances_of(sample: Any, tile: Tile, threshold: float) -> Iterator[Instance]:
@@ -39,27 +53,24 @@ def instances_of(sample: Any, tile: Tile, threshold: float) -> Iterator[Instance
     columns = (found.bboxes.tolist(), found.scores.tolist(), found.labels.tolist(), masks)
     for (x1, y1, x2, y2), score, label, mask in zip(*columns, strict=True):
         box = (x1 + left, y1 + top, x2 + left, y2 + top)
-        yield Instance(box, score, label, tile, None if mask is None else encode(mask))
+        yield Instance(box, score, label, tile, None if mask is None else crop(mask, top, left))
 
 
-def coco_results(
-    found: list[Instance], shape: tuple[int, int], image_id: int, category_ids: tuple[int, ...]
-) -> list[dict[str, Any]]:
-    """COCO results of an image of ``shape`` (H, W), the surest first."""
-    results = []
-    for each in sorted(found, key=lambda each: -each.score):
-        x1, y1, x2, y2 = each.box
-        result = {
-            "image_id": image_id,
-            "category_id": category_ids[each.label],
-            "bbox": [round(number, 2) for number in (x1, y1, x2 - x1, y2 - y1)],
-            "score": round(each.score, 5),
-        }
-        if each.mask is not None:
-            code = place(each.mask, each.tile, shape)
-            result["segmentation"] = {**code, "counts": code["counts"].decode()}
-        results.append(result)
-    return results
+def coco_result(
+    each: Instance, shape: tuple[int, int], image_id: int, category_ids: tuple[int, ...]
+) -> dict[str, Any]:
+    """The COCO result of an object in an image of ``shape`` (H, W)."""
+    x1, y1, x2, y2 = each.box
+    result = {
+        "image_id": image_id,
+        "category_id": category_ids[each.label],
+        "bbox": [round(number, 2) for number in (x1, y1, x2 - x1, y2 - y1)],
+        "score": round(each.score, 5),
+    }
+    if each.mask is not None:
+        code = code_of_image(each.mask, shape)
+        result["segmentation"] = {**code, "counts": code["counts"].decode()}
+    return result
 
 
 def encode(mask: np.ndarray) -> Any:
@@ -67,25 +78,22 @@ def encode(mask: np.ndarray) -> Any:
     return coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
 
 
-def decode(code: Any, tile: Tile) -> tuple[slice, slice, np.ndarray]:
-    """Rows and columns of the image that hold the mask of a tile's object, and the mask there."""
-    x, y, width, height = coco_mask.toBbox(code).astype(int).tolist()
-    mask = coco_mask.decode(code)[y : y + height, x : x + width].astype(bool)
-    top, left = tile.rows.start + y, tile.columns.start + x
-    return slice(top, top + height), slice(left, left + width), mask
+def crop(mask: np.ndarray, top: int, left: int) -> Mask:
+    """What there is in a mask (H, W) whose corner has that place in the image."""
+    x, y, width, height = coco_mask.toBbox(encode(mask)).astype(int).tolist()
+    part = mask[y : y + max(height, 1), x : x + max(width, 1)]  # of an empty mask, a pixel
+    return Mask(top + y, left + x, encode(part))
 
 
-def place(code: Any, tile: Tile, shape: tuple[int, int]) -> Any:
-    """The code of an image (H, W) from the code of one tile of it.
+def code_of_image(mask: Mask, shape: tuple[int, int]) -> Any:
+    """The code of a mask in an image (H, W).
 
     Runs are counted down the columns, as COCO does, and only columns of the object are looked at.
     """
     height, width = shape
-    if tile.shape == shape:
-        return code
-    rows, columns, mask = decode(code, tile)
-    strip = np.zeros((mask.shape[1], height), np.int8)  # the object's columns, one after another
-    strip[:, rows] = mask.T
+    (rows, columns), part = mask.decode()
+    strip = np.zeros((part.shape[1], height), np.int8)  # the object's columns, one after another
+    strip[:, rows] = part.T
     ends = np.flatnonzero(np.diff(strip.ravel(), prepend=0, append=0)) + columns.start * height
     counts = np.diff(ends, prepend=0, append=height * width).tolist()
     if not counts[-1]:  # the last run ends with the image

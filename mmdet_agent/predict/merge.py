@@ -1,89 +1,64 @@
 """Objects of an image from what was found in its overlapping tiles.
 
 Tiles that overlap show some objects twice, and cut some. An object smaller than the overlap is
-whole in some tile, and comes from there. A larger one is joined from its pieces, if they agree on
-what two tiles share. What one tile shows, and tiles that do not overlap, is left as it is.
+whole in some tile, and comes from there. A larger one is joined from its pieces, if their boxes
+agree within the rectangle that two tiles share. What one tile shows, and tiles that do not overlap,
+is left as it is.
 """
-
-from collections.abc import Callable
 
 import numpy as np
 import torch
 from mmdet.structures.bbox import bbox_overlaps
-from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from mmdet_agent.predict.instances import Box, Instance, place
-from mmengine_agent.predict.sliding_window import Span, Tile
+from mmdet_agent.predict.instances import Instance, Mask, crop
 
-Rivals = Callable[[int], Tensor]
-_SAME = 0.5  # overlap from which boxes of one class in two tiles are of one object
+_SAME = 0.5  # overlap from which boxes are of one object
+_MODES = ("iof", "iou")  # intersection over a piece, and over the union
 _NEAR = 0.01  # of a tile's side: how far from the border a box may end that the border cut
 
 
-def merge(found: list[Instance]) -> list[Instance]:
-    """The objects of the image; a joined one comes with the rectangle of the tiles that show it."""
-    cut = torch.tensor([_is_cut(each) for each in found], dtype=torch.bool)
+def merge(found: list[Instance], shape: tuple[int, int]) -> list[Instance]:
+    """The objects of an image (H, W)."""
     boxes = torch.tensor([each.box for each in found]).reshape(-1, 4)
-    tiles = torch.tensor([_corners(each.tile) for each in found]).reshape(-1, 4)
+    corners = [
+        (columns.start, rows.start, columns.end, rows.end)
+        for rows, columns in (each.tile for each in found)
+    ]
+    tiles = torch.tensor(corners).reshape(-1, 4)
+    near = (_NEAR * (tiles[:, 2:] - tiles[:, :2])).clamp(min=2).repeat(1, 2)
+    inside = tiles != torch.tensor([0, 0, shape[1], shape[0]])  # borders beyond which it goes on
+    cut = (inside & ((boxes - tiles).abs() < near)).any(1)
+
     labels = torch.tensor([each.label for each in found])
-
-    def rivals(i: int) -> Tensor:  # those of its class in other tiles, bool (n,)
-        return (labels == labels[i]) & (tiles != tiles[i]).any(1)
-
-    order = np.lexsort((-np.array([each.score for each in found]), cut.numpy())).tolist()
-    kept = _suppress(boxes, cut, rivals, order)
-    groups = _group_pieces(boxes, tiles, kept & cut, rivals)
-    joined = {number for group in groups for number in group}
-    single = [each for i, each in enumerate(found) if kept[i] and i not in joined]
-    return [*single, *(_join([found[i] for i in group]) for group in groups)]
-
-
-def _is_cut(each: Instance) -> bool:
-    """Whether an object ends at a border beyond which an overlapping tile goes on."""
-    (x1, y1, x2, y2), tile = each.box, each.tile
-    return _is_cut_along(tile.columns, x1, x2) or _is_cut_along(tile.rows, y1, y2)
-
-
-def _is_cut_along(span: Span, low: float, high: float) -> bool:
-    near = max(2.0, _NEAR * (span.end - span.start))
-    before, after = span.shared
-    return (before and low < span.start + near) or (after and high > span.end - near)
+    free = torch.ones(len(found), dtype=torch.bool)  # not yet part of an object
+    objects = []
+    # whole ones first, the surest first
+    for i in sorted(range(len(found)), key=lambda i: (bool(cut[i]), -found[i].score)):
+        if not free[i]:
+            continue
+        free[i] = False
+        group = [i]
+        for j in group:  # which grows
+            rivals = (free & (labels == labels[j]) & (tiles != tiles[j]).any(1)).nonzero()[:, 0]
+            if cut[i]:
+                same = rivals[_agree(boxes[j], tiles[j], boxes[rivals], tiles[rivals])]
+                group += same.tolist()
+            else:  # it stands for those in its place, and for pieces within it
+                whole = boxes[i : i + 1]
+                iof, iou = (bbox_overlaps(boxes[rivals], whole, mode)[:, 0] for mode in _MODES)
+                same = rivals[torch.where(cut[rivals], iof, iou) > _SAME]
+            free[same] = False
+        objects.append(_join([found[j] for j in group]))
+    return objects
 
 
-def _suppress(boxes: Tensor, cut: Tensor, rivals: Rivals, order: list[int]) -> Tensor:
-    """Which stay, bool (n,): suppression across tiles, whole objects first, the surest first.
-
-    One goes if a whole one of its class and of another tile has its place (intersection over
-    union) or, for a piece, most of its area.
-    """
-    whole = torch.zeros(len(boxes), dtype=torch.bool)  # kept, and not cut
-    kept = whole.clone()
-    for i in order:
-        mode = "iof" if cut[i] else "iou"
-        overlaps = bbox_overlaps(boxes[i : i + 1], boxes[rivals(i) & whole], mode=mode)
-        kept[i] = not (overlaps > _SAME).any()
-        whole[i] = kept[i] & ~cut[i]
-    return kept
-
-
-def _group_pieces(boxes: Tensor, tiles: Tensor, pieces: Tensor, rivals: Rivals) -> list[list[int]]:
-    """Numbers of pieces that are of one object, for objects of several.
-
-    Two are if their boxes agree within the rectangle that their tiles share.
-    """
-    group = {i: [i] for i in pieces.nonzero()[:, 0].tolist()}
-    for i in list(group):
-        others = (pieces & rivals(i)).nonzero()[:, 0]
-        shared = _intersect(tiles[i], tiles[others])
-        one, other = _intersect(boxes[i], shared), _intersect(boxes[others], shared)
-        seen = (one[:, 2:] > one[:, :2]).all(1) & (other[:, 2:] > other[:, :2]).all(1)
-        same = seen & (bbox_overlaps(one, other, is_aligned=True) > _SAME)
-        for j in others[same].tolist():
-            if group[j] is not group[i]:
-                group[i].extend(group[j])
-                group.update(dict.fromkeys(group[j], group[i]))
-    return [members for i, members in group.items() if i == members[0] and len(members) > 1]
+def _agree(box: Tensor, tile: Tensor, boxes: Tensor, tiles: Tensor) -> Tensor:
+    """Which of some boxes (n, 4) agree with one (4,) in what their tiles share, bool (n,)."""
+    shared = _intersect(tile, tiles)
+    one, other = _intersect(box, shared), _intersect(boxes, shared)
+    seen = (one[:, 2:] > one[:, :2]).all(1) & (other[:, 2:] > other[:, :2]).all(1)
+    return seen & (bbox_overlaps(one, other, is_aligned=True) > _SAME)
 
 
 def _intersect(one: Tensor, other: Tensor) -> Tensor:
@@ -92,29 +67,24 @@ def _intersect(one: Tensor, other: Tensor) -> Tensor:
     return torch.cat([low[..., :2], high[..., 2:]], -1)
 
 
-def _corners(tile: Tile) -> Box:
-    return tile.columns.start, tile.rows.start, tile.columns.end, tile.rows.end
-
-
 def _join(pieces: list[Instance]) -> Instance:
-    """One object of several pieces: all their area, and the best of their scores."""
-    left, top, right, bottom = map(int, _hull([_corners(each.tile) for each in pieces]))
-    mask = None
-    if pieces[0].mask is not None:
-        codes = []
-        for each in pieces:
-            rows, columns = each.tile
-            moved = Tile(
-                Span(rows.start - top, rows.end - top),
-                Span(columns.start - left, columns.end - left),
-            )
-            codes.append(place(each.mask, moved, (bottom - top, right - left)))
-        mask = coco_mask.merge(codes)
-    score = max(each.score for each in pieces)
-    around = Tile(Span(top, bottom), Span(left, right))
-    return Instance(_hull([each.box for each in pieces]), score, pieces[0].label, around, mask)
+    """One object of its pieces, the surest first: all their area."""
+    if len(pieces) == 1:
+        return pieces[0]
+    x1, y1, x2, y2 = zip(*(each.box for each in pieces), strict=True)
+    box = (min(x1), min(y1), max(x2), max(y2))
+    return pieces[0]._replace(box=box, mask=_unite([each.mask for each in pieces if each.mask]))
 
 
-def _hull(boxes: list[Box]) -> Box:
-    x1, y1, x2, y2 = zip(*boxes, strict=True)
-    return min(x1), min(y1), max(x2), max(y2)
+def _unite(masks: list[Mask]) -> Mask | None:
+    if not masks:
+        return None
+    parts = [(mask.top, mask.left, mask.decode()[1]) for mask in masks]
+    top, left = min(mask.top for mask in masks), min(mask.left for mask in masks)
+    bottom = max(y + part.shape[0] for y, _, part in parts)
+    right = max(x + part.shape[1] for _, x, part in parts)
+    whole = np.zeros((bottom - top, right - left), bool)
+    for y, x, part in parts:
+        place = whole[y - top :, x - left :]
+        place[: part.shape[0], : part.shape[1]] |= part
+    return crop(whole, top, left)

@@ -1,19 +1,26 @@
 """Boxes and masks of a detector, as one file of COCO results."""
 
 import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmdet.datasets import CocoDataset
+from mmengine.config import Config
 
-from mmdet_agent.predict.instances import Instance, coco_results, decode, instances_of
+from mmdet_agent.data.problems import reads_coco
+from mmdet_agent.data.read import forget_files, read_categories
+from mmdet_agent.predict.instances import Instance, coco_result, instances_of
 from mmdet_agent.predict.merge import merge
 from mmengine_agent.draw import paint_box, paint_mask
-from mmengine_agent.files import atomic_write
+from mmengine_agent.files import write_file
+from mmengine_agent.predict.model import dataset_of
 from mmengine_agent.predict.sliding_window import Tile
-from mmengine_agent.predict.writer import Save, Writer
+from mmengine_agent.predict.writer import Writer
+
+# COCO numbers its 80 classes from 1 to 90 and leaves these out (instances_val2017.json)
+_COCO_GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 
 
 class DetectionWriter(Writer):
@@ -21,37 +28,43 @@ class DetectionWriter(Writer):
 
     needs_legend = False
 
-    def categories(self) -> list[dict[str, Any]]:
-        pairs = zip(self.classes.ids, self.classes.names, strict=True)
-        return [{"id": number, "name": name} for number, name in pairs]
-
     def merge(self, shape: tuple[int, int], parts: Iterable[tuple[Tile, Any]]) -> list[Instance]:
+        """The objects of an image, the surest first."""
         found: list[Instance] = []
         for tile, sample in parts:
             found += instances_of(sample, tile, self.threshold)
             del sample  # before the next one is computed
-        return merge(found)
+        return sorted(merge(found, shape), key=lambda each: -each.score)
 
-    @contextmanager
-    def saving(self, folder: Path) -> Iterator[Save]:
-        with atomic_write(folder / "predictions.json") as part, part.open("w") as file:
-            begin = "[\n"
+    def save(
+        self, folder: Path, name: str, image_id: int, shape: tuple[int, int], result: Any
+    ) -> None:
+        self.saved += [coco_result(each, shape, image_id, self.classes.ids) for each in result]
 
-            def save(image_id: int, name: str, shape: tuple[int, int], found: Any) -> None:
-                nonlocal begin
-                for result in coco_results(found, shape, image_id, self.classes.ids):
-                    file.write(begin + json.dumps(result))
-                    begin = ",\n"
-
-            yield save
-            file.write("[]\n" if begin == "[\n" else "\n]\n")
+    def finish(self, folder: Path) -> None:
+        lines = ",\n".join(json.dumps(each) for each in self.saved)
+        write_file(folder / "predictions.json", f"[\n{lines}\n]\n")
 
     def draw(self, image: np.ndarray, result: list[Instance]) -> None:
         """Draw masks, boxes, names and scores in per cent, the surest last."""
-        for each in sorted(result, key=lambda each: each.score):
+        for each in reversed(result):
             colour = self.classes.colours[each.label]
             if each.mask is not None:
-                rows, columns, mask = decode(each.mask, each.tile)
-                paint_mask(image[rows, columns], mask, colour)
+                area, mask = each.mask.decode()
+                paint_mask(image[area], mask, colour)
             name = f"{self.classes.names[each.label]}: {100 * each.score:.1f}"
             paint_box(image, each.box, colour, name)
+
+
+def category_ids(cfg: Config, names: tuple[str, ...]) -> tuple[int, ...]:
+    """Those of the annotation file that the config names; else COCO's own; else label + 1."""
+    dataset = dataset_of(cfg)
+    path = Path(dataset.get("data_root") or "", dataset.get("ann_file") or "")
+    if path.is_file() and reads_coco(dataset):
+        listed = read_categories(path)
+        forget_files()
+        if set(names) <= listed.keys():
+            return tuple(listed[name] for name in names)
+    if names == CocoDataset.METAINFO["classes"]:
+        return tuple(number for number in range(1, 91) if number not in _COCO_GAPS)
+    return tuple(range(1, len(names) + 1))

@@ -1,10 +1,7 @@
 """Recording a model as a graph with open sizes, and the files such a graph is kept in."""
 
 import json
-import logging
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -34,7 +31,7 @@ def record(model: Exported) -> ExportedProgram:
     least = {0: 1, 2: model.least, 3: model.least}
     shapes = {"image": {axis: Dim(name, min=least[axis]) for axis, name in AXES.items()}}
     try:
-        with torch.no_grad(), quiet():
+        with torch.no_grad():
             return torch.export.export(
                 model,
                 (torch.zeros(_EXAMPLE),),
@@ -44,19 +41,6 @@ def record(model: Exported) -> ExportedProgram:
             )
     except Exception as error:  # of many kinds: other packages' layers meet many parts of torch
         raise UserError(f"torch.export cannot record this model: {cause(error)}") from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep back what other packages log and warn about their own insides."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 def cause(error: BaseException) -> str:
@@ -75,16 +59,16 @@ def difference(model: Run, run: Run, image: Tensor) -> float:
     """
     wanted, found = model(image), run(image)
     assert wanted.keys() == found.keys()
-    # torch's max, since Python's loses a NaN that is not the first
-    return float(torch.stack([_apart(wanted[name], found[name]) for name in wanted]).max())
-
-
-def _apart(wanted: Tensor, found: Tensor) -> Tensor:
-    if wanted.shape != found.shape:
-        return torch.tensor(torch.inf)
-    if not wanted.is_floating_point():
-        return (wanted != found).float().mean()
-    return (wanted - found).abs().max() / wanted.abs().max().clamp(min=1)
+    most = torch.zeros(())
+    for name, value in wanted.items():
+        if value.shape != found[name].shape:
+            return torch.inf
+        if value.is_floating_point():
+            apart = (value - found[name]).abs().max() / value.abs().max().clamp(min=1)
+        else:
+            apart = (value != found[name]).float().mean()
+        most = torch.maximum(most, apart)  # which keeps a NaN
+    return float(most)
 
 
 def write_onnx(program: ExportedProgram, path: Path, facts: Facts, opset: int | None) -> None:
@@ -97,17 +81,16 @@ def write_onnx(program: ExportedProgram, path: Path, facts: Facts, opset: int | 
     assert spec is not None
     names = spec.unflatten(range(spec.num_leaves))  # the graph itself knows the order alone
     try:
-        with quiet():
-            made = torch.onnx.export(
-                program,
-                input_names=["image"],
-                output_names=list(names),
-                dynamic_shapes={"image": AXES},  # names alone: the graph itself knows the sizes
-                opset_version=opset,
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
+        made = torch.onnx.export(
+            program,
+            input_names=["image"],
+            output_names=list(names),
+            dynamic_shapes={"image": AXES},  # names alone: the graph itself knows the sizes
+            opset_version=opset,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
     except torch.onnx.OnnxExporterError as error:
         raise UserError(f"ONNX cannot take this model: {cause(error)}") from error
     assert made is not None
@@ -147,25 +130,23 @@ def load_pt2(path: Path) -> Run:
 
 
 class Format(NamedTuple):
-    """A kind of file: how it is written and run, and what each needs besides torch."""
+    """A kind of file: how it is written and run, and what it needs besides torch."""
 
     write: Callable[[ExportedProgram, Path, Facts, int | None], None]
     load: Callable[[Path], Run]
-    to_write: tuple[str, ...] = ()
-    to_run: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
 
     def require(self, run: bool) -> None:
         """Raise UserError if packages are missing, for writing and for running if it is wanted."""
         if torch.__version__ < _TORCH:
             raise UserError(f"exporting needs torch {_TORCH} or newer, this is {torch.__version__}")
-        needed = self.to_write + (self.to_run if run else ())
-        missing = [name for name in needed if find_spec(name) is None]
-        if missing:
-            every = " ".join(self.to_write + self.to_run)
-            raise UserError(f"ONNX needs {' and '.join(missing)}: pip install {every}")
+        needed = [name for name in self.packages if run or name != "onnxruntime"]
+        if missing := [name for name in needed if find_spec(name) is None]:
+            install = f"pip install {' '.join(self.packages)}"
+            raise UserError(f"ONNX needs {' and '.join(missing)}: {install}")
 
 
 FORMATS = {
-    ".onnx": Format(write_onnx, load_onnx, ("onnx", "onnxscript"), ("onnxruntime",)),
+    ".onnx": Format(write_onnx, load_onnx, ("onnx", "onnxscript", "onnxruntime")),
     ".pt2": Format(write_pt2, load_pt2),
 }

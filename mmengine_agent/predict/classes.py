@@ -55,15 +55,12 @@ def classes_of(cfg: Config, meta: Mapping[str, Any], given: list[str] | None) ->
 def _sources(cfg: Config, meta: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """What is known of classes ('classes') and colours ('palette'), best first."""
     dataset = dataset_of(cfg)
-    own = meta.get("dataset_meta") or meta  # OpenMMLab 1 and 2 had it in the open, in capitals
-    for source in (own, dataset.get("metainfo"), meta_of_type(cfg, dataset.type)):
-        lower = {str(key).lower(): value for key, value in (source or {}).items()}
-        yield {key: value for key, value in lower.items() if isinstance(value, list | tuple)}
-
-
-def meta_of_type(cfg: Config, name: str) -> dict[str, Any]:
     with DATASETS.switch_scope_and_registry(cfg.get("default_scope") or "mmdet") as registry:
         try:
-            return getattr(registry.get(name), "METAINFO", {})
+            kind = registry.get(dataset.type)
         except RuntimeError:  # a data set that is not installed here is not needed here
-            return {}
+            kind = None
+    own = meta.get("dataset_meta") or meta  # OpenMMLab 1 and 2 had it in the open, in capitals
+    for source in (own, dataset.get("metainfo"), getattr(kind, "METAINFO", None)):
+        lower = {str(key).lower(): value for key, value in (source or {}).items()}
+        yield {key: value for key, value in lower.items() if isinstance(value, list | tuple)}

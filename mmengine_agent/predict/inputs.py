@@ -12,8 +12,7 @@ from mmengine_agent.data.images import IMAGES
 from mmengine_agent.errors import UserError
 
 VIDEOS = {".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg"}
-
-Load = Callable[[str], np.ndarray]  # path -> image (H, W, 3), uint8, BGR
+Load = Callable[[Path], np.ndarray]  # path -> image (H, W, 3), uint8, BGR
 
 
 @dataclass(eq=False)
@@ -36,55 +35,23 @@ def find(names: list[str]) -> tuple[list[Path], list[str]]:
     faults = []
     for name in names:
         path = Path(name)
-        if path.is_dir():
-            matches, fault = _media(path.iterdir()), f"{path}: no images or videos in the folder"
-        elif path.is_file():
-            matches, fault = [path], ""
-        elif any(sign in name for sign in "*?["):
-            matches = _media(map(Path, glob(name, recursive=True)))
-            fault = f"{name}: the pattern matches no image or video"
-        else:
-            matches, fault = [], f"{path}: there is no such file or folder"
+        inside = path.iterdir() if path.is_dir() else map(Path, glob(name, recursive=True))
+        media = (each for each in inside if each.suffix.lower() in IMAGES | VIDEOS)
+        matches = [path] if path.is_file() else sorted(each for each in media if each.is_file())
         found.update(dict.fromkeys(matches))
-        faults += [] if matches else [fault]
+        if not matches:
+            faults.append(f"{name}: no such file, or no image or video in the folder or pattern")
     return list(found), faults
 
 
-def _media(paths: Iterable[Path]) -> list[Path]:
-    kinds = IMAGES | VIDEOS
-    return sorted(path for path in paths if path.suffix.lower() in kinds and path.is_file())
-
-
-def count(paths: list[Path]) -> int:
-    """How many images and video frames there are; containers of videos only estimate theirs."""
-    return sum(
-        max(0, mmcv.VideoReader(str(path)).frame_cnt) if is_video(path) else 1 for path in paths
-    )
-
-
-def is_video(path: Path) -> bool:
-    return path.suffix.lower() in VIDEOS
-
-
-def read(paths: list[Path], load: Load, faults: list[str]) -> Iterator[Frame]:
+def read(paths: Iterable[Path], load: Load, faults: list[str]) -> Iterator[Frame]:
     """The images and frames of files; a file that cannot be read adds a line to ``faults``."""
     for path in paths:
         try:
-            yield from _frames(path) if is_video(path) else [Frame(path, read_image(path, load))]
+            video = path.suffix.lower() in VIDEOS
+            yield from _frames(path) if video else [Frame(path, load(path))]
         except UserError as error:
             faults.append(str(error))
-
-
-def read_image(path: Path, load: Load) -> np.ndarray:
-    """An image.
-
-    Raises:
-        UserError: if it cannot be read.
-    """
-    try:
-        return load(str(path))
-    except Exception as error:  # decoders raise whatever they like
-        raise UserError(f"{path}: cannot be read as an image") from error
 
 
 def _frames(path: Path) -> Iterator[Frame]:

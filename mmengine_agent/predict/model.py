@@ -1,5 +1,6 @@
 """A model with the weights of a checkpoint, and its predictions on images in memory."""
 
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,16 @@ def choose_device(name: str) -> torch.device:
         raise UserError(f"--device {name}: torch cannot use it here") from error
 
 
-def load_model(cfg: Config, checkpoint: str, device: torch.device) -> tuple[Any, dict[str, Any]]:
-    """A model in evaluation mode, and the meta data of its checkpoint.
+def load_model(
+    cfg: Config, checkpoint: str | None, device: torch.device
+) -> tuple[Any, dict[str, Any]]:
+    """A model in evaluation mode, and the meta data of its checkpoint; without one, random weights.
 
     Raises:
         UserError: if the model cannot be built, or the checkpoint cannot be read or does not fit.
     """
+    if checkpoint is None:
+        return build_model(cfg).to(device).eval(), {}
     if not Path(checkpoint).is_file():
         raise UserError(f"there is no checkpoint {checkpoint} (from {Path.cwd()})")
     try:
@@ -83,7 +88,7 @@ def require_fit(model: nn.Module, found: dict[str, torch.Tensor], path: str) -> 
 class Predictor:
     """Runs a model on images in memory, each as the config's test pipeline prepares it.
 
-    Images of one size after the pipeline go through the model together; others never do, since
+    Neighbours of one size after the pipeline go through the model together; others never do, since
     padding to a neighbour's size changes predictions.
     """
 
@@ -99,9 +104,16 @@ class Predictor:
         file = {"type": "LoadImageFromFile", **loader, "to_float32": False}
         self.read_file = TRANSFORMS.build(file)
 
-    def load(self, path: str) -> np.ndarray:
-        """An image (H, W, 3) uint8 BGR, read as the config does."""
-        return self.read_file({"img_path": path})["img"]
+    def load(self, path: Path) -> np.ndarray:
+        """An image (H, W, 3) uint8 BGR, read as the config does.
+
+        Raises:
+            UserError: if it cannot be read.
+        """
+        try:
+            return self.read_file({"img_path": str(path)})["img"]
+        except Exception as error:  # decoders raise whatever they like
+            raise UserError(f"{path}: cannot be read as an image") from error
 
     def __call__(self, images: list[np.ndarray]) -> list[Any]:
         """A data sample for each image (H, W, 3) uint8 BGR, with predictions at its own size.
@@ -110,13 +122,8 @@ class Predictor:
             UserError: if memory runs out.
         """
         packed = [self.prepare({"img": image, "img_id": 0}) for image in images]
-        groups: dict[torch.Size, list[int]] = {}
-        for index, each in enumerate(packed):
-            groups.setdefault(each["inputs"].shape, []).append(index)
-        found: dict[int, Any] = {}
-        for indices in groups.values():
-            found.update(zip(indices, self._run([packed[i] for i in indices]), strict=True))
-        return [found[index] for index in range(len(images))]
+        alike = groupby(packed, key=lambda each: each["inputs"].shape)
+        return [sample for _, some in alike for sample in self._run(list(some))]
 
     def _run(self, packed: list[Any]) -> list[Any]:
         try:

@@ -22,7 +22,7 @@ from mmengine_agent.draw import write_image, write_legend
 from mmengine_agent.errors import UserError
 from mmengine_agent.files import atomic_write, write_file
 from mmengine_agent.predict.inputs import Frame
-from mmengine_agent.predict.writer import Save, Writer
+from mmengine_agent.predict.writer import Writer
 
 _KEPT = {".jpg", ".jpeg", ".png"}  # other images are drawn as PNG
 
@@ -39,21 +39,30 @@ def write_predictions(
     """
     images: list[dict[str, Any]] = []
     names: dict[str, Path] = {}
-    with ExitStack() as files:
-        save_result: Save | None = None
-        for path, frames in groupby(results, key=lambda pair: pair[0].path):
-            stem = _unique_stem(path, names)
-            with _drawn(folder / "drawn", stem) as add:
-                for frame, result in frames:
-                    if save and save_result is None:
-                        save_result = files.enter_context(writer.saving(folder))
-                    images.append(_entry(frame, len(images) + 1))
-                    if save_result is not None:
-                        name = stem if frame.number is None else f"{stem}/{frame.number:06d}"
-                        save_result(len(images), name, frame.image.shape[:2], result)
-                    if draw:
-                        writer.draw(frame.image, result)
-                        add(frame)
+    for path, frames in groupby(results, key=lambda pair: pair[0].path):
+        stem = _unique_stem(path, names)
+        kept = path.suffix.lower() if path.suffix.lower() in _KEPT else ".png"
+        add: Callable[[np.ndarray], None] | None = None  # to the video
+        with ExitStack() as video:
+            for frame, result in frames:
+                (height, width), number = frame.image.shape[:2], frame.number
+                entry = {"id": len(images) + 1, "file_name": str(path)}
+                entry |= {"width": width, "height": height}
+                images.append(entry if number is None else {**entry, "frame": number})
+                if save:
+                    name = stem if number is None else f"{stem}/{number:06d}"
+                    writer.save(folder, name, len(images), (height, width), result)
+                if not draw:
+                    continue
+                writer.draw(frame.image, result)
+                if number is None:
+                    write_image(folder / f"drawn/{stem}{kept}", frame.image)
+                else:
+                    shape, file = frame.image.shape, folder / f"drawn/{stem}.mp4"
+                    add = add or video.enter_context(write_video(file, frame.fps, shape))
+                    add(frame.image)
+    if images and save:
+        writer.finish(folder)
     return images
 
 
@@ -61,32 +70,13 @@ def write_listing(
     folder: Path, images: list[dict[str, Any]], writer: Writer, info: dict[str, Any], legend: bool
 ) -> None:
     """Write images.json, with ``info`` on how the predictions were made, and the legend."""
-    content = {"info": info, "images": images, "annotations": []}
-    content["categories"] = writer.categories()
+    classes = writer.classes
+    columns = zip(classes.ids, classes.names, classes.colours, strict=True)
+    categories = [{"id": i, "name": name, "color": colour} for i, name, colour in columns]
+    content = {"info": info, "images": images, "annotations": [], "categories": categories}
     write_file(folder / "images.json", json.dumps(content, indent=1) + "\n")
     if legend and writer.needs_legend:
-        write_legend(folder / "legend.png", writer.classes.names, writer.classes.colours)
-
-
-@contextmanager
-def _drawn(folder: Path, stem: str) -> Iterator[Callable[[Frame], None]]:
-    """A function that writes an image, or adds a frame to the video of one source."""
-    with ExitStack() as files:
-        add_to_video: Callable[[np.ndarray], None] | None = None
-
-        def add(frame: Frame) -> None:
-            nonlocal add_to_video
-            if frame.number is None:
-                suffix = frame.path.suffix.lower()
-                suffix = suffix if suffix in _KEPT else ".png"
-                write_image(folder / f"{stem}{suffix}", frame.image)
-                return
-            if add_to_video is None:
-                video = write_video(folder / f"{stem}.mp4", frame.fps, frame.image.shape)
-                add_to_video = files.enter_context(video)
-            add_to_video(frame.image)
-
-        yield add
+        write_legend(folder / "legend.png", classes.names, classes.colours)
 
 
 @contextmanager
@@ -111,12 +101,6 @@ def write_video(
         finally:
             video.release()
             inside.unlink(missing_ok=True)
-
-
-def _entry(frame: Frame, image_id: int) -> dict[str, Any]:
-    height, width = frame.image.shape[:2]
-    entry = {"id": image_id, "file_name": str(frame.path), "width": width, "height": height}
-    return entry if frame.number is None else {**entry, "frame": frame.number}
 
 
 def _unique_stem(path: Path, names: dict[str, Path]) -> str:

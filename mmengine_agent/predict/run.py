@@ -11,11 +11,10 @@ from tqdm import tqdm
 
 from mmengine_agent.errors import UserError
 from mmengine_agent.predict.classes import classes_of
-from mmengine_agent.predict.inputs import Frame, count, find, read
+from mmengine_agent.predict.inputs import Frame, find, read
 from mmengine_agent.predict.model import Predictor, choose_device, load_model
 from mmengine_agent.predict.output import write_listing, write_predictions
 from mmengine_agent.predict.sliding_window import Tile, cover
-from mmengine_agent.predict.writer import Writer
 from mmengine_agent.run.setup import read_config
 from mmengine_agent.task import task_of
 
@@ -34,18 +33,21 @@ def predict(flags: Namespace) -> None:
     model, meta = load_model(cfg, flags.checkpoint, choose_device(flags.device))
     classes = classes_of(cfg, meta, flags.classes)
     writer = task_of(cfg).writer(classes, model, flags.score_thr)
-    predictor = Predictor(model, cfg)
-    out, draw = Path(flags.out), not flags.no_draw
-    with tqdm(total=count(paths), unit="image") as bar:
-        frames = read(paths, predictor.load, faults)
-        results = predict_frames(frames, predictor, writer, flags, bar)
+    predictor, out = Predictor(model, cfg), Path(flags.out)
+    draw, save = not flags.no_draw, not flags.no_results
+    with tqdm(paths, unit="file") as bar:
+        tiles = _predict_tiles(bar, predictor, flags, faults)
+        results = (
+            (frame, writer.merge(frame.image.shape[:2], map(itemgetter(1, 2), some)))
+            for frame, some in groupby(tiles, key=itemgetter(0))
+        )
         try:
-            images = write_predictions(results, out, writer, draw, not flags.no_results)
+            images = write_predictions(results, out, writer, draw, save)
         except (FileExistsError, NotADirectoryError, PermissionError) as error:
             raise UserError(f"--out {out}: cannot write there: {error.strerror}") from error
     if images:
         info = {"config": flags.config, "checkpoint": flags.checkpoint}
-        write_listing(out, images, writer, info, draw)
+        write_listing(out, images, writer, info, legend=draw)
         print(f"predicted on {len(images)} images or frames: {out}")
     if faults:
         raise UserError("\n  ".join([f"{len(faults)} inputs have a fault:", *faults]))
@@ -63,38 +65,21 @@ def _require_sense(flags: Namespace) -> None:
         raise UserError(f"--overlap must be from 0 to less than --tile, got {flags.overlap}")
     if flags.no_draw and flags.no_results:
         raise UserError("--no-draw and --no-results together leave nothing to write")
-    if Path(flags.out).exists() and not Path(flags.out).is_dir():
-        raise UserError(f"--out {flags.out}: there is a file of this name; name a folder")
-
-
-def predict_frames(
-    frames: Iterator[Frame], predictor: Predictor, writer: Writer, flags: Namespace, bar: tqdm
-) -> Iterator[tuple[Frame, Any]]:
-    """Each frame with its result, as ``writer.merge`` makes it."""
-    parts = _predict_tiles(frames, predictor, flags, bar)
-    for frame, some in groupby(parts, key=itemgetter(0)):
-        yield frame, writer.merge(frame.image.shape[:2], map(itemgetter(1, 2), some))
-        bar.update()
 
 
 def _predict_tiles(
-    frames: Iterator[Frame], predictor: Predictor, flags: Namespace, bar: tqdm
+    bar: tqdm, predictor: Predictor, flags: Namespace, faults: list[str]
 ) -> Iterator[tuple[Frame, Tile, Any]]:
-    """Each tile of each frame, with the model's data sample of it."""
-    waiting = _cut(frames, flags)
-    while batch := list(islice(waiting, flags.batch_size)):
-        samples = predictor([frame.image[tile.area] for frame, tile, _ in batch])
-        while batch:  # dropped one by one, so that nothing is kept of what is done
-            frame, tile, progress = batch.pop(0)
-            bar.set_postfix_str(progress)
-            yield frame, tile, samples.pop(0)
-
-
-def _cut(frames: Iterator[Frame], flags: Namespace) -> Iterator[tuple[Frame, Tile, str]]:
-    """The tiles of each frame, and how many they are as text."""
+    """Each tile of each frame of the files of a bar, with the model's data sample of it."""
     overlap = flags.overlap if flags.overlap is not None else (flags.tile or 0) // 8
-    for frame in frames:
-        height, width = frame.image.shape[:2]
-        tiles = cover(height, width, flags.tile, overlap)
-        for number, tile in enumerate(tiles, 1):
-            yield frame, tile, f"tile {number}/{len(tiles)}" if len(tiles) > 1 else ""
+    waiting = (
+        (frame, tile)
+        for frame in read(bar, predictor.load, faults)
+        for tile in cover(frame.image.shape[0], frame.image.shape[1], flags.tile, overlap)
+    )
+    while batch := list(islice(waiting, flags.batch_size)):
+        samples = predictor([frame.image[tile.area] for frame, tile in batch])
+        while batch:  # dropped one by one, so that nothing is kept of what is done
+            frame, tile = batch.pop(0)
+            bar.set_postfix(frame=frame.number or 0, row=tile.rows.end)
+            yield frame, tile, samples.pop(0)

@@ -14,7 +14,6 @@ class Span(NamedTuple):
     start: int
     end: int
     share: tuple[int, int] = (0, 0)  # from, to: what is nearer to its middle than to another tile's
-    shared: tuple[bool, bool] = (False, False)  # whether tiles before, and after, overlap it
 
 
 class Tile(NamedTuple):
@@ -28,11 +27,6 @@ class Tile(NamedTuple):
         """Index of the tile's pixels in an image (H, W, ...)."""
         return slice(self.rows.start, self.rows.end), slice(self.columns.start, self.columns.end)
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(H, W)."""
-        return self.rows.end - self.rows.start, self.columns.end - self.columns.start
-
 
 def cover(height: int, width: int, size: int | None, overlap: int) -> list[Tile]:
     """Tiles of ``size`` pixels, or of the image where that is smaller; one tile for None."""
@@ -44,10 +38,6 @@ def cover(height: int, width: int, size: int | None, overlap: int) -> list[Tile]
 def _cover_side(length: int, size: int, overlap: int) -> list[Span]:
     step, size = size - overlap, min(size, length)
     starts = [*range(0, length - size, step), length - size]
-    pairs = list(pairwise(starts))
-    borders = [0, *((one + size + other) // 2 for one, other in pairs), length]
-    shared = [False, *(other < one + size for one, other in pairs), False]
-    return [
-        Span(start, start + size, (borders[i], borders[i + 1]), (shared[i], shared[i + 1]))
-        for i, start in enumerate(starts)
-    ]
+    borders = [0, *((one + size + other) // 2 for one, other in pairwise(starts)), length]
+    shares = pairwise(borders)
+    return [Span(start, start + size, share) for start, share in zip(starts, shares, strict=True)]

@@ -1,8 +1,7 @@
 """What a task does with predictions: put the tiles of an image together, save and draw them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,8 +9,6 @@ import numpy as np
 
 from mmengine_agent.predict.classes import Classes
 from mmengine_agent.predict.sliding_window import Tile
-
-Save = Callable[[int, str, tuple[int, int], Any], None]  # image id, name, (H, W), result
 
 
 class Writer(ABC):
@@ -22,10 +19,7 @@ class Writer(ABC):
     def __init__(self, classes: Classes, threshold: float) -> None:
         """``threshold``: least score of an object, or of a model's only class."""
         self.classes, self.threshold = classes, threshold
-
-    @abstractmethod
-    def categories(self) -> list[dict[str, Any]]:
-        """The classes, for images.json."""
+        self.saved: list[Any] = []  # what ``finish`` writes
 
     @abstractmethod
     def merge(self, shape: tuple[int, int], parts: Iterable[tuple[Tile, Any]]) -> Any:
@@ -35,8 +29,13 @@ class Writer(ABC):
         """
 
     @abstractmethod
-    def saving(self, folder: Path) -> AbstractContextManager[Save]:
-        """A context that gives a function which saves results into a folder."""
+    def save(
+        self, folder: Path, name: str, image_id: int, shape: tuple[int, int], result: Any
+    ) -> None:
+        """Save the result of an image (H, W); ``name`` is its own in the folder."""
+
+    def finish(self, folder: Path) -> None:  # noqa: B027  (there may be nothing)
+        """Save what is not saved image by image."""
 
     @abstractmethod
     def draw(self, image: np.ndarray, result: Any) -> None:

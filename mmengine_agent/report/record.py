@@ -8,14 +8,14 @@ its metrics: exact, without the images that a sampler repeats to give each proce
 import base64
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
 from mmengine.config import Config
-from mmengine.dist import collect_results
 from mmengine.evaluator import BaseMetric
 from mmengine.runner import Runner
 
@@ -25,58 +25,94 @@ from mmengine_agent.task import task_of
 
 FILE = "evaluation.json"
 VERSION = 1  # of the file's layout
-BACKGROUND = "background"  # of a confusion matrix: the last label, where no object is
 SHOWN = 6  # best, and as many worst predictions
 SIDE = 400  # pixels of a picture's longer side
 
-Item = TypeVar("Item")
+
+@dataclass(frozen=True)
+class Candidate:
+    """An image that may be shown among the best or the worst."""
+
+    path: str
+    content: Any  # what ``Record.paint`` takes
+    score: float
+    size: int  # objects or classes; of equal scores those with most are shown
+    caption: str
 
 
 class Record(BaseMetric):
     """Gathers the results of a test; the main process has them in ``gathered`` afterwards.
 
     Args:
-        metric: the config's own, of which it takes over how results are collected.
+        metric: the config's own, which has processed each batch before.
     """
 
     default_prefix = "record"  # without one mmengine warns
 
     def __init__(self, metric: BaseMetric) -> None:
         super().__init__(collect_device=metric.collect_device)
-        self.gathered: list[Any] = []
-
-    def evaluate(self, size: int) -> dict[str, float]:
-        """Collect the results of all processes, of ``size`` images; gives no metric."""
-        self.gathered = collect_results(self.found(), size, self.collect_device) or []
-        self.results: list[Any] = []
-        return {}
+        self.metric, self.gathered = metric, list[Any]()
+        self.dataset_meta = metric.dataset_meta
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
+        """Keep the results of all processes, one an image; gives no metric."""
+        self.gathered = results
         return {}
-
-    def found(self) -> list[Any]:
-        """This process's results, one an image."""
-        return self.results
 
     @abstractmethod
     def summary(self) -> dict[str, Any]:
         """What the report shows, ready for JSON; on the main process, after ``evaluate``."""
 
+    @abstractmethod
+    def paint(self, picture: Array, scale: np.ndarray, content: Any, side: str) -> None:
+        """Draw the 'truth' or the 'prediction' of an image.
+
+        Args:
+            picture: the image at a small size, drawn over.
+            scale: factors (2,) of x and y from the image to the picture.
+            content: of the ``Candidate``.
+            side: 'truth' or 'prediction'.
+        """
+
+    def pictures(self, candidates: Iterable[Candidate]) -> list[dict[str, Any]]:
+        """The best and the worst, with both pictures as base64 unless the image is unreadable."""
+        found = []
+        for group, each in best_and_worst(candidates):
+            entry = {"image": each.path, "group": group, "score": each.score, "told": each.caption}
+            image = read_image(Path(each.path))
+            if image is not None:
+                for side in ("truth", "prediction"):
+                    entry[side] = self._draw(image, each.content, side)
+            found.append(entry)
+        return found
+
+    def _draw(self, image: Array, content: Any, side: str) -> str:
+        picture = fit(image, SIDE, SIDE)
+        self.paint(picture, np.array(picture.shape[1::-1]) / image.shape[1::-1], content, side)
+        return base64.b64encode(encode(picture, "x.jpg", cv2.IMWRITE_JPEG_QUALITY, 80)).decode()
+
+
+def best_and_worst(candidates: Iterable[Candidate]) -> list[tuple[str, Candidate]]:
+    """Up to ``SHOWN`` best and worst, none twice; of equals those with the greatest size."""
+    order = sorted(candidates, key=lambda each: (each.score, -each.size))
+    worst = order[: min(SHOWN, len(order) // 2)]
+    best = sorted(order[len(worst) :], key=lambda each: (-each.score, -each.size))[:SHOWN]
+    return [*(("best", each) for each in best), *(("worst", each) for each in worst)]
+
 
 def add_record(runner: Runner, cfg: Config) -> Record | None:
-    """Add a record to what ``runner.test()`` evaluates, before the metric that it goes with.
+    """Add a record to what ``runner.test()`` evaluates, after the metric that it goes with.
 
     Returns:
-        The record, or None if no metric of the config has what it needs: ``CocoMetric`` with an
-        annotation file, or ``IoUMetric``, not only formatting results.
+        The record, or None if no metric of the config has what it needs: ``CocoMetric`` of boxes,
+        or ``IoUMetric``, not only formatting results.
     """
-    make = task_of(cfg).record
     metrics = runner.test_loop.evaluator.metrics
-    for place, metric in enumerate(metrics):
-        record = None if getattr(metric, "format_only", False) else make(metric, runner, cfg)
-        if record is not None:
-            record.dataset_meta = metric.dataset_meta
-            metrics.insert(place, record)  # before, because a metric drops its results in the end
+    for place, metric in enumerate(metrics, 1):
+        kind = task_of(cfg).record(metric)
+        if kind is not None and not metric.format_only:
+            record: Record = kind(metric)
+            metrics.insert(place, record)
             return record
     return None
 
@@ -89,37 +125,3 @@ def write_record(record: Record | None, folder: Path, **facts: Any) -> None:
     content = {"version": VERSION, **facts, "images": len(record.gathered), **record.summary()}
     write_file(folder / FILE, json.dumps(content) + "\n")
     print(f"for tools/report.py: {folder / FILE}")
-
-
-def best_and_worst(
-    items: Sequence[Item], score: Sequence[float], size: Sequence[int]
-) -> list[tuple[str, Item]]:
-    """Up to ``SHOWN`` best and worst items, none twice; of equals those with the greatest size."""
-    order = sorted(range(len(items)), key=lambda i: (score[i], -size[i]))
-    worst = order[: min(SHOWN, len(items) // 2)]
-    rest = sorted(order[len(worst) :], key=lambda i: (-score[i], -size[i]))
-    groups = {"best": rest[:SHOWN], "worst": worst}
-    return [(name, items[i]) for name, chosen in groups.items() for i in chosen]
-
-
-def draw_pair(
-    path: str, truth: Any, found: Any, paint: Callable[[Array, Any, np.ndarray], None]
-) -> dict[str, str]:
-    """``truth`` and ``prediction`` of one image as JPEG, base64; none if it cannot be read.
-
-    Args:
-        path: the image.
-        truth: what ``paint`` draws.
-        found: the same.
-        paint: draws into a small picture; the factors (2,) of x and y lead from the image to it.
-    """
-    image = read_image(Path(path))
-    if image is None:
-        return {}
-    drawn = {}
-    for name, content in (("truth", truth), ("prediction", found)):
-        picture = fit(image, SIDE, SIDE)
-        paint(picture, content, np.array(picture.shape[1::-1]) / image.shape[1::-1])
-        jpeg = encode(picture, ".jpg", cv2.IMWRITE_JPEG_QUALITY, 80)
-        drawn[name] = base64.b64encode(jpeg).decode()
-    return drawn

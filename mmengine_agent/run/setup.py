@@ -1,7 +1,7 @@
 """How a run is set up: config, data, processes. Shared by ``tools/train.py`` and ``test.py``."""
 
 import os
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,11 @@ class KeyValues(DictAction):
             if "=" not in value:
                 parser.error(f"--cfg-options takes KEY=VALUE, got {value}")
         super().__call__(parser, namespace, values, option_string)
+
+
+def make_parser(help_text: str | None) -> ArgumentParser:
+    """A parser for a tool, whose docstring is its help as it stands."""
+    return ArgumentParser(description=help_text, formatter_class=RawDescriptionHelpFormatter)
 
 
 def add_common_flags(parser: ArgumentParser) -> None:

@@ -1,7 +1,6 @@
 """A class for every pixel, as one label map an image."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,13 @@ from mmengine_agent.draw import paint_labels, write_image
 from mmengine_agent.errors import UserError
 from mmengine_agent.predict.model import dataset_of
 from mmengine_agent.predict.sliding_window import Tile
-from mmengine_agent.predict.writer import Save, Writer
+from mmengine_agent.predict.writer import Writer
 
 
 class SegmentationWriter(Writer):
     """A class for every pixel, as one label map an image."""
 
     needs_legend = True
-
-    def categories(self) -> list[dict[str, Any]]:
-        columns = zip(self.classes.ids, self.classes.names, self.classes.colours, strict=True)
-        return [{"id": i, "name": name, "color": list(colour)} for i, name, colour in columns]
 
     def merge(self, shape: tuple[int, int], parts: Iterable[tuple[Tile, Any]]) -> np.ndarray:
         """Labels (H, W), from 0 in the order of the model's classes.
@@ -34,27 +29,19 @@ class SegmentationWriter(Writer):
         for (rows, columns), sample in parts:
             if "seg_logits" not in sample:
                 raise UserError("the model predicts no scores of pixels: it is no segmentor")
-            own = slice(*rows.share), slice(*columns.share)
-            (top, bottom), (left, right) = rows.share, columns.share
-            part = np.s_[
-                :,
-                top - rows.start : bottom - rows.start,
-                left - columns.start : right - columns.start,
-            ]
-            scores = sample.seg_logits.data[part]  # (C, h, w)
+            scores = sample.seg_logits.data  # (C, h, w)
             found = scores.argmax(0) if len(scores) > 1 else scores[0] > self.threshold
-            labels[own] = found.cpu().numpy()
+            (y1, y2), (x1, x2), (top, left) = rows.share, columns.share, (rows.start, columns.start)
+            labels[y1:y2, x1:x2] = found[y1 - top : y2 - top, x1 - left : x2 - left].cpu().numpy()
             del sample, scores  # before the next one is computed
         return labels
 
-    @contextmanager
-    def saving(self, folder: Path) -> Iterator[Save]:
-        def save(image_id: int, name: str, shape: tuple[int, int], labels: Any) -> None:
-            kind = np.uint8 if self.classes.ids[-1] < 256 else np.uint16
-            numbers = (labels + self.classes.ids[0]).astype(kind)
-            write_image(folder / f"labels/{name}.png", numbers)
-
-        yield save
+    def save(
+        self, folder: Path, name: str, image_id: int, shape: tuple[int, int], result: Any
+    ) -> None:
+        kind = np.uint8 if self.classes.ids[-1] < 256 else np.uint16
+        numbers = (result + self.classes.ids[0]).astype(kind)
+        write_image(folder / f"labels/{name}.png", numbers)
 
     def draw(self, image: np.ndarray, result: np.ndarray) -> None:
         paint_labels(image, result, self.classes.colours)
