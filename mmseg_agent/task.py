@@ -1,7 +1,6 @@
 """Semantic segmentation, on ADE20K-like data."""
 
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -43,8 +42,8 @@ class Segmentation(Task):
     def label_numbers(self, cfg: Config, names: tuple[str, ...]) -> tuple[int, ...]:
         return map_numbers(cfg, names)
 
-    def label_check(self) -> Callable[[Path, int], None]:
-        return label_maps.require_plain
+    def label_check(self, names: Sequence[str] | None) -> label_maps.LabelCheck:
+        return label_maps.LabelCheck(names)
 
     def record(self, metric: BaseMetric, runner: Runner, cfg: Config) -> SegmentationRecord | None:
         return record_of(metric)

@@ -1,6 +1,5 @@
 """A detection config's data: can mmdet load it, and is it what the classes say?"""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,14 @@ from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
-from mmdet_agent.data.preflight import describe, stopping_faults
+from mmdet_agent.data.coco import file_faults
 from mmdet_agent.data.read import forget_files, read_coco
+from mmengine_agent.data.faults import KINDS, STOPS, Fault
 from mmengine_agent.data.user_data import class_names, datasets
 from mmengine_agent.errors import Problem
 
 _LOOKED = 100  # images whose files are looked for
+_SHOWN = 3  # faults of a file
 
 
 def data_problems(cfg: Config, splits: Sequence[str]) -> Iterator[Problem]:
@@ -38,24 +39,50 @@ def reads_coco(dataset: Any) -> bool:
     return all(getattr(kind, name, None) is getattr(CocoDataset, name) for name in own)
 
 
+def stopping_faults(faults: Sequence[Fault], masks: bool, evaluated: bool) -> list[Fault]:
+    """Of the faults of a file, those that stop a training or an evaluation.
+
+    Args:
+        faults: of ``file_faults``.
+        masks: whether the model learns from masks.
+        evaluated: whether pycocotools evaluates with the file, which asks for iscrowd.
+    """
+    kinds = {*STOPS, *["mask-missing"] * masks, *["iscrowd-missing"] * evaluated}
+    return [fault for fault in faults if fault.kind in kinds]
+
+
 def _coco_problems(dataset: Any, split: str) -> Iterator[Problem]:
     path = Path(dataset.get("data_root") or "", dataset.get("ann_file") or "")
     if not path.is_file():
         return
     content, faults = read_coco(path)
     if content is not None and not faults:
-        masks = split == "train" and _with_masks(dataset.get("pipeline") or [])
-        faults = list(stopping_faults(content, masks, split != "train"))
+        masks = any(step.get("with_mask") for step in dataset.get("pipeline") or [])
+        every = list(file_faults(content))
+        faults = stopping_faults(every, masks and split == "train", split != "train")
     if content is None or faults:
-        yield Problem(describe(path, faults))
+        yield Problem(_describe(path, faults))
         return
     yield from _name_problems(path, content, class_names(dataset, "mmdet"))
-    yield from _unlisted(path, content)
     yield from _file_problems(path, content, dataset)
-    if split == "train" and not _kept(content, dataset):
+    unlisted = [fault for fault in every if fault.kind == "annotation-category"]
+    if unlisted:  # mmdet leaves them out without a word
+        yield Problem(
+            f"{path}: {len(unlisted)} annotations, such as {unlisted[0].place}, are of a category "
+            "that the file does not list: their objects are trained on as background",
+            fatal=False,
+        )
+    if split == "train" and not _has_images(content, dataset):
         yield Problem(
             f"{path}: no image is left to train on (filter_cfg {dataset.get('filter_cfg')})"
         )
+
+
+def _describe(path: Path, faults: list[Fault]) -> str:
+    """What is wrong with a file, with the first faults of it."""
+    lines = [f"   {each.place}: {each.message} ({KINDS[each.kind]})" for each in faults[:_SHOWN]]
+    hint = "   `python tools/prepare_data.py check` lists all; with --fix it writes a cleaned copy"
+    return "\n".join([f"{path} cannot be used, faults: {len(faults)}", *lines, hint])
 
 
 def _name_problems(
@@ -75,18 +102,6 @@ def _name_problems(
         yield Problem(
             f"{path} lists its categories in another order ({', '.join(known[:8])}) than the "
             f"config's classes ({', '.join(names[:8])}): mmdet numbers them in the file's order"
-        )
-
-
-def _unlisted(path: Path, content: dict[str, Any]) -> Iterator[Problem]:
-    """mmdet leaves out, without a word, what is of a category that the file does not list."""
-    ids = {entry["id"] for entry in content["categories"]}
-    odd = [note["id"] for note in content["annotations"] if note["category_id"] not in ids]
-    if odd:
-        yield Problem(
-            f"{path}: {len(odd)} annotations, such as id {odd[0]}, are of a category that "
-            "the file does not list: their objects are trained on as background",
-            fatal=False,
         )
 
 
@@ -111,24 +126,17 @@ def _file_problems(path: Path, content: dict[str, Any], dataset: Any) -> Iterato
         )
 
 
-def _kept(content: dict[str, Any], dataset: Any) -> int:
-    """Images that mmdet's filter leaves."""
-    settings = dataset.get("filter_cfg") or {}
-    names = class_names(dataset, "mmdet")
+def _has_images(content: dict[str, Any], dataset: Any) -> bool:
+    """Whether mmdet's filter leaves an image."""
+    settings, names = dataset.get("filter_cfg") or {}, class_names(dataset, "mmdet")
     ids = {entry["id"] for entry in content["categories"] if entry["name"] in names}
-    annotated = Counter(
-        note["image_id"] for note in content["annotations"] if note["category_id"] in ids
-    )
-    bare = not settings.get("filter_empty_gt", False)
-    return sum(
-        (bare or annotated[entry["id"]] > 0)
+    notes = content["annotations"]
+    annotated = {note["image_id"] for note in notes if note["category_id"] in ids}
+    return any(
+        (entry["id"] in annotated or not settings.get("filter_empty_gt"))
         and min(entry["width"], entry["height"]) >= settings.get("min_size", 0)
         for entry in content["images"]
     )
-
-
-def _with_masks(pipeline: list[Any]) -> bool:
-    return any(step.get("with_mask") for step in pipeline)
 
 
 def _evaluator_problems(cfg: Config, split: str) -> Iterator[Problem]:
