@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmdet_agent import export, flops, tta
-from mmdet_agent.data import move, problems
+from mmdet_agent.data import config
 from mmdet_agent.evaluation.record import DetectionRecord, record_of
 from mmdet_agent.no_detections import NoDetectionsHook
 from mmdet_agent.predict.classes import category_ids
@@ -38,10 +38,10 @@ class Detection(Task):
     dump = "DumpDetResults"
 
     def point_at(self, cfg: Config, flags: Any) -> Sequence[str] | None:
-        return move.point_at(cfg, flags)
+        return config.point_at(cfg, flags)
 
     def data_problems(self, cfg: Config, splits: Sequence[str]) -> Iterator[Problem]:
-        return problems.data_problems(cfg, splits)
+        return config.data_problems(cfg, splits)
 
     def label_numbers(self, cfg: Config, names: tuple[str, ...]) -> tuple[int, ...]:
         return category_ids(cfg, names)

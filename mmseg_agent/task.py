@@ -14,7 +14,7 @@ from mmengine_agent.export.modules import Exported
 from mmengine_agent.predict.classes import Classes
 from mmengine_agent.task import Task
 from mmseg_agent import export
-from mmseg_agent.data import label_maps, move, problems
+from mmseg_agent.data import config, label_maps
 from mmseg_agent.evaluation.record import SegmentationRecord, record_of
 from mmseg_agent.predict.writer import SegmentationWriter, map_numbers
 
@@ -34,10 +34,10 @@ class Segmentation(Task):
     dump = "DumpResults"
 
     def point_at(self, cfg: Config, flags: Any) -> Sequence[str] | None:
-        return move.point_at(cfg, flags)
+        return config.point_at(cfg, flags)
 
     def data_problems(self, cfg: Config, splits: Sequence[str]) -> Iterator[Problem]:
-        return problems.data_problems(cfg, splits)
+        return config.data_problems(cfg, splits)
 
     def label_numbers(self, cfg: Config, names: tuple[str, ...]) -> tuple[int, ...]:
         return map_numbers(cfg, names)

@@ -22,10 +22,10 @@ from importlib import import_module
 from pathlib import Path
 
 from mmengine_agent.data.check import CheckedSet, Place, text, write_report
-from mmengine_agent.data.new_folder import is_free, new_folder
 from mmengine_agent.data.sheet import SUFFIXES, write_sheet
 from mmengine_agent.data.user_data import read_class_names
 from mmengine_agent.errors import UserError
+from mmengine_agent.files import atomic_folder
 from mmengine_agent.run.exit import run_tool
 
 Parser = argparse.ArgumentParser
@@ -147,7 +147,7 @@ def check(args: argparse.Namespace, parser: Parser) -> int:
     if args.sheet:
         write_sheet(args.sheet, sets)
     if args.fix:
-        with new_folder(args.fix) as folder:
+        with atomic_folder(args.fix) as folder:
             done = [found.write_clean(folder) for found in sets]
         print("\n".join(f"cleaned copy in {args.fix}, kept of {line}" for line in done))
     return 0 if all(found.clean for found in sets) else 1
@@ -155,7 +155,7 @@ def check(args: argparse.Namespace, parser: Parser) -> int:
 
 def require_outputs(args: argparse.Namespace, parser: Parser) -> None:
     """End with a usage error if something could not be written after all the work."""
-    if args.fix and not is_free(args.fix):
+    if args.fix and args.fix.exists() and (args.fix.is_file() or any(args.fix.iterdir())):
         parser.error(f"--fix: {args.fix} is not empty; name a folder that is new or empty")
     if args.sheet and args.sheet.suffix.lower() not in SUFFIXES:
         parser.error(f"--sheet takes a file ending in {' or '.join(SUFFIXES)}, got {args.sheet}")

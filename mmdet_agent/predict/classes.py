@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmdet_agent.data.problems import reads_coco
+from mmdet_agent.data.config import reads_coco
 from mmdet_agent.data.read import forget_files, read_categories
 from mmengine_agent.predict.classes import meta_of_type
 from mmengine_agent.predict.model import dataset_of

@@ -1,4 +1,7 @@
-"""A detection config's data: can mmdet load it, and is it what the classes say?"""
+"""A detection config's data: pointed at a user's, and looked at before a run.
+
+Can mmdet load it, and is it what the classes say?
+"""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -6,16 +9,59 @@ from typing import Any
 
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config
-from mmengine.registry import DATASETS
 
 from mmdet_agent.data.coco import file_faults
-from mmdet_agent.data.read import forget_files, read_coco
+from mmdet_agent.data.read import forget_files, read_categories, read_coco
+from mmengine_agent.config_walk import walk
 from mmengine_agent.data.faults import KINDS, STOPS, Fault
-from mmengine_agent.data.user_data import class_names, datasets
-from mmengine_agent.errors import Problem
+from mmengine_agent.data.user_data import DataFlags, class_names, datasets, type_of
+from mmengine_agent.errors import Problem, UserError
 
 _LOOKED = 100  # images whose files are looked for
 _SHOWN = 3  # faults of a file
+
+
+def point_at(cfg: Config, flags: DataFlags) -> Sequence[str] | None:
+    """Point loaders and evaluators at a user's COCO-like data; the class names, if others."""
+    for split, dataset in datasets(cfg):
+        train = split == "train"
+        dataset.data_root = flags.root or dataset.get("data_root") or ""
+        dataset.ann_file = (flags.train_ann if train else flags.val_ann) or dataset.ann_file
+        images = flags.train_images if train else flags.val_images
+        if images is not None:
+            dataset.data_prefix = {"img": images}
+        for _, evaluator in walk(cfg.get(f"{split}_evaluator")):
+            if "ann_file" in evaluator:
+                evaluator.ann_file = str(_ann_file(dataset))
+    known = class_names(next(datasets(cfg))[1], "mmdet")
+    found = _annotated_classes(cfg, flags.classes) or flags.classes or known
+    return None if found == known else found  # without any file require_data says what is missing
+
+
+def _annotated_classes(cfg: Config, chosen: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The annotated class names, or those ``chosen`` among them, in the order of mmdet's labels.
+
+    mmdet numbers labels by the order of the categories in each file, whatever order it is given, so
+    the files of all splits must have the same. Empty without any file.
+    """
+    orders: dict[Path, tuple[str, ...]] = {}
+    for path in (_ann_file(dataset) for _, dataset in datasets(cfg)):
+        if path.exists():
+            names = tuple(read_categories(path))
+            absent = [name for name in chosen or () if name not in names]
+            if absent:
+                raise UserError(
+                    f"--classes: {path} has no {', '.join(absent)}; it has {', '.join(names)}"
+                )
+            orders[path] = tuple(name for name in names if chosen is None or name in chosen)
+    if len(set(orders.values())) > 1:
+        text = "; ".join(f"{path}: {', '.join(names)}" for path, names in orders.items())
+        raise UserError(f"the annotation files number their classes differently ({text})")
+    return next(iter(orders.values()), ())
+
+
+def _ann_file(dataset: Any) -> Path:
+    return Path(dataset.get("data_root") or "", dataset.get("ann_file") or "")
 
 
 def data_problems(cfg: Config, splits: Sequence[str]) -> Iterator[Problem]:
@@ -25,7 +71,10 @@ def data_problems(cfg: Config, splits: Sequence[str]) -> Iterator[Problem]:
             yield from _coco_problems(dataset, split)
     forget_files()
     for split in splits:
-        yield from _evaluator_problems(cfg, split)
+        for place, evaluator in walk(cfg.get(f"{split}_evaluator"), f"{split}_evaluator"):
+            path = evaluator.get("ann_file")
+            if path and not Path(path).exists():
+                yield Problem(f"{place}.ann_file: there is no {path} (from {Path.cwd()})")
 
 
 def reads_coco(dataset: Any) -> bool:
@@ -33,9 +82,7 @@ def reads_coco(dataset: Any) -> bool:
 
     Those of Pascal VOC, LVIS, panoptic COCO and others have layouts of their own.
     """
-    with DATASETS.switch_scope_and_registry("mmdet") as registry:
-        kind = registry.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
-    own = ("load_data_list", "parse_data_info", "COCOAPI")
+    kind, own = type_of(dataset, "mmdet"), ("load_data_list", "parse_data_info", "COCOAPI")
     return all(getattr(kind, name, None) is getattr(CocoDataset, name) for name in own)
 
 
@@ -52,7 +99,7 @@ def stopping_faults(faults: Sequence[Fault], masks: bool, evaluated: bool) -> li
 
 
 def _coco_problems(dataset: Any, split: str) -> Iterator[Problem]:
-    path = Path(dataset.get("data_root") or "", dataset.get("ann_file") or "")
+    path = _ann_file(dataset)
     if not path.is_file():
         return
     content, faults = read_coco(path)
@@ -109,11 +156,9 @@ def _file_problems(path: Path, content: dict[str, Any], dataset: Any) -> Iterato
     folder = Path(dataset.get("data_root") or "", dataset.get("data_prefix", {}).get("img") or "")
     if not folder.is_dir():
         return  # require_data says it
-    entries = content["images"]
-    looked = entries[:: max(1, len(entries) // _LOOKED)]
-    absent = [
-        name for name in (each["file_name"] for each in looked) if not (folder / name).exists()
-    ]
+    names = [each["file_name"] for each in content["images"]]
+    looked = names[:: max(1, len(names) // _LOOKED)]
+    absent = [name for name in looked if not (folder / name).exists()]
     if len(absent) == len(looked):
         yield Problem(
             f"{folder} has none of the images of {path}, such as {absent[0]}: see --train-images"
@@ -137,11 +182,3 @@ def _has_images(content: dict[str, Any], dataset: Any) -> bool:
         and min(entry["width"], entry["height"]) >= settings.get("min_size", 0)
         for entry in content["images"]
     )
-
-
-def _evaluator_problems(cfg: Config, split: str) -> Iterator[Problem]:
-    found = cfg.get(f"{split}_evaluator") or []
-    for evaluator in found if isinstance(found, list) else [found]:
-        path = evaluator.get("ann_file")
-        if path and not Path(path).exists():
-            yield Problem(f"{split}_evaluator.ann_file: there is no {path} (from {Path.cwd()})")
