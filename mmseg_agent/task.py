@@ -1,6 +1,7 @@
 """Semantic segmentation, on ADE20K-like data."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.runner import Runner
 from torch import nn
 
+from mmengine_agent.data.checked_loading import LabelCheck
 from mmengine_agent.errors import Problem
 from mmengine_agent.export.modules import Exported
 from mmengine_agent.predict.classes import Classes
@@ -42,8 +44,8 @@ class Segmentation(Task):
     def label_numbers(self, cfg: Config, names: tuple[str, ...]) -> tuple[int, ...]:
         return map_numbers(cfg, names)
 
-    def label_check(self, names: Sequence[str] | None) -> label_maps.LabelCheck:
-        return label_maps.LabelCheck(names)
+    def label_check(self, names: Sequence[str] | None) -> LabelCheck:
+        return partial(label_maps.require_label, names)
 
     def record(self, metric: BaseMetric, runner: Runner, cfg: Config) -> SegmentationRecord | None:
         return record_of(metric)

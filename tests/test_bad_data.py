@@ -3,6 +3,7 @@
 import argparse
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from mmengine_agent.errors import BadSample
 from mmengine_agent.hooks.samples import BadSamplesHook, summary
 from mmengine_agent.preflight.keys import unread_keys
 from mmengine_agent.run.flags import add_training_flags, set_guards
-from mmseg_agent.data.label_maps import LabelCheck
+from mmseg_agent.data.label_maps import require_label
 
 __all__ = ["mmdet_hooks"]  # hooks that runs name
 
@@ -61,7 +62,9 @@ def built(steps: list[Parts]) -> list[Any]:
 
 def test_a_good_sample_is_loaded_as_without_checks(pair: tuple[Path, Path]) -> None:
     plain = Compose(STEPS)(sample_of(*pair))
-    found = CheckedPipeline(built(STEPS), check_label=LabelCheck(CLASSES))(sample_of(*pair))
+    found = CheckedPipeline(built(STEPS), check_label=partial(require_label, CLASSES))(
+        sample_of(*pair)
+    )
     assert found is not None and found.keys() == plain.keys()
     for key in ("img", "gt_seg_map"):
         np.testing.assert_array_equal(found[key], plain[key])
@@ -111,7 +114,7 @@ def test_a_bad_sample_names_its_file_and_what_is_wrong(what: str, pair: tuple[Pa
     which, spoil, words = BROKEN[what]
     spoil(pair[which])
     with pytest.raises(BadSample) as caught:
-        CheckedPipeline(built(STEPS), check_label=LabelCheck(CLASSES))(sample_of(*pair))
+        CheckedPipeline(built(STEPS), check_label=partial(require_label, CLASSES))(sample_of(*pair))
     assert str(pair[which]) in str(caught.value)
     assert words in str(caught.value)
 
@@ -142,7 +145,7 @@ def seg_data(root: Path, steps: list[Parts], **more: Any) -> BaseDataset:
 
 def loader_of(root: Path, workers: int, log: Path | None, **more: Any) -> DataLoader:
     dataset = seg_data(root, [*STEPS, {"type": "PackSegInputs"}], **more)
-    check_loading(dataset, log, LabelCheck(CLASSES))
+    check_loading(dataset, log, partial(require_label, CLASSES))
     return DataLoader(dataset, num_workers=workers, collate_fn=first)
 
 
@@ -226,7 +229,7 @@ def test_each_set_is_checked_once(wrapped: Any, pair: tuple[Path, Path], tmp_pat
     dataset = seg_data(tmp_path, [STEPS[0], {"type": "RandomFlip", "prob": 0.5}, STEPS[1]])
     outer = wrapped([dataset]) if wrapped is ConcatDataset else wrapped(dataset, 2)
     for _ in range(2):
-        check_loading(outer, None, LabelCheck(CLASSES))
+        check_loading(outer, None, partial(require_label, CLASSES))
     assert type(dataset.pipeline) is CheckedPipeline
     names = [type(step).__name__ for step in dataset.pipeline.transforms]
     assert names == ["LoadImageFromFile", "RandomFlip", "LoadAnnotations"]

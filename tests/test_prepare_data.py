@@ -232,7 +232,7 @@ def test_download_prints_the_commands_of_the_docs(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prepare_data.main(["download", name])
-    lines = [line.partition("  #")[0] for line in capsys.readouterr().out.splitlines()]
+    lines = capsys.readouterr().out.splitlines()
     block = "\n".join(f"    {line}" for line in lines)
     assert block in (Path(prepare_data.__file__).parents[1] / "docs/tools.md").read_text()
 

@@ -16,8 +16,6 @@ A scene depends on the seed, its split and its number only: a larger set begins 
 of a smaller one. ``demo_scenes.py`` draws them.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -45,27 +45,22 @@ LAYOUTS = {
         for split in ("training", "validation")
     ],
 }
-# by name: the default folder, the root to check within it, and each archive with what it brings
-DOWNLOADS: dict[str, tuple[str, str, dict[str, str]]] = {
+# by name: the default folder, the root to check within it, and the archives
+COCO = "http://images.cocodataset.org"
+DOWNLOADS = {
     "coco": (
         "data/coco",
         "",
-        {
-            "http://images.cocodataset.org/annotations/annotations_trainval2017.zip": (
-                "0.25 GB: annotations/instances_{train,val}2017.json and others"
-            ),
-            "http://images.cocodataset.org/zips/val2017.zip": "0.8 GB: 5,000 images",
-            "http://images.cocodataset.org/zips/train2017.zip": "19 GB: 118,287 images",
-        },
+        [
+            f"{COCO}/annotations/annotations_trainval2017.zip",
+            f"{COCO}/zips/val2017.zip",
+            f"{COCO}/zips/train2017.zip",
+        ],
     ),
     "ade20k": (
         "data/ade",
         "ADEChallengeData2016",
-        {
-            "http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip": (
-                "0.9 GB: {images,annotations}/{training,validation}, 20,210 and 2,000 pairs"
-            ),
-        },
+        ["http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip"],
     ),
 }
 
@@ -74,14 +69,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; the check ends with its exit status."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True, metavar="download|check")
-    download = commands.add_parser("download", help="Print commands that get COCO or ADE20K.")
-    download.add_argument("name", choices=list(DOWNLOADS), help="%(choices)s")
+    download = commands.add_parser("download", help="print commands that get COCO or ADE20K")
+    download.add_argument("name", choices=list(DOWNLOADS), help="COCO: 20 GB, ADE20K: 1 GB")
     for name in DOWNLOADS:  # commands of earlier versions
         commands.add_parser(name).set_defaults(command="download", name=name)
     for each in ("download", *DOWNLOADS):
         text = "where to (default: data/coco, data/ade)"
         commands.choices[each].add_argument("--root", metavar="DIR", help=text)
-    checker = commands.add_parser("check", help="Check a COCO- or ADE20K-like data set.")
+    checker = commands.add_parser("check", help="check a COCO- or ADE20K-like data set")
     add_check(checker)
     args = parser.parse_args(argv)
     if args.command == "download":
@@ -99,13 +94,8 @@ def add_check(parser: Parser) -> None:
     add("--root", metavar="DIR", help="folder of the data set; alone, it has the standard layout")
     add("--ann", metavar="PATH", help="COCO: annotation JSON; ADE20K: folder of label PNGs")
     add("--images", metavar="DIR", help="folder of images; both are relative to --root")
-    add(
-        "--classes",
-        nargs="+",
-        metavar="NAME",
-        help="ADE20K: the number of classes, their names, or a text file with a name a line "
-        "(default: 150)",
-    )
+    text = "ADE20K: number of classes, their names, or a file with a name a line (default: 150)"
+    add("--classes", nargs="+", metavar="NAME", help=text)
     add("--fast", action="store_true", help="do not decode images: only headers and end marks")
     workers = min(8, os.cpu_count() or 1)
     add("--workers", type=int, default=workers, metavar="N", help="threads (default: %(default)s)")
@@ -122,8 +112,8 @@ def download_commands(name: str, root: str | None = None) -> list[str]:
     folder, inner, archives = DOWNLOADS[name]
     folder = root or folder
     commands = [f"mkdir -p {shlex.quote(folder)} && cd {shlex.quote(folder)}"]
-    for address, content in archives.items():
-        commands.append(f"curl -f -C - -L -O {address}  # {content}")
+    for address in archives:
+        commands.append(f"curl -f -C - -L -O {address}")
         commands.append(f"unzip -n -q {address.rpartition('/')[2]}")
     where = shlex.quote(str(Path(folder, inner)))
     return [*commands, "cd -", f"python tools/prepare_data.py check --format {name} --root {where}"]

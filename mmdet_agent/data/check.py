@@ -101,12 +101,10 @@ def _check_pictures(found: CocoSet, entries: list[Any], workers: int, fast: bool
 def _picture_faults(index: int, entry: dict[str, Any], found: Probe) -> Iterator[Fault]:
     """What is wrong with an image's file, and between it and its entry."""
     place, listed = coco.place_of("images", index, entry), coco.size_of(entry)
-    if found.error:
-        yield Fault(f"image-{found.error}", place, found.message, index)
+    for kind, message in found.faults():
+        yield Fault(kind, place, message, index)
     if found.size and found.size != listed:
         yield Fault("image-size", place, f"{listed} in the file, {found.size} on disk", index)
-    if found.size and found.orientation != 1:
-        yield Fault("image-rotated", place, f"EXIF orientation {found.orientation}", index)
 
 
 def _figures(content: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Opening one image file to see whether it is whole, and how large it is in training."""
 
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +31,13 @@ class Probe(NamedTuple):
     orientation: int = 1
     error: str = ""
     message: str = ""
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        """(kind, message) of what is wrong with it."""
+        if self.error:
+            yield f"image-{self.error}", self.message
+        if self.orientation != 1:
+            yield "image-rotated", f"EXIF orientation {self.orientation}"
 
 
 class ImageError(Exception):

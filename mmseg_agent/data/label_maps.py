@@ -65,14 +65,8 @@ def check_pair(
     """
     picture = probe(pair.image, fast)
     label = read_label(pair.label, picture.size, classes)
-    faults = [Fault(kind, pair.label.name, message, pair.name) for kind, message in label.faults]
-    if picture.error:
-        kind = f"image-{picture.error}"
-        faults.append(Fault(kind, str(pair.image), picture.message, pair.name))
-    if picture.orientation != 1:
-        message = f"EXIF orientation {picture.orientation}"
-        faults.append(Fault("image-rotated", str(pair.image), message, pair.name))
-    return picture.size, label.pixels, faults
+    found = [*picture.faults(), *label.faults]
+    return picture.size, label.pixels, [Fault(k, pair.name, m, pair.name) for k, m in found]
 
 
 def read_label(path: Path, size: Size | None, classes: int | None, first: int = 1) -> Label:
@@ -100,24 +94,23 @@ def read_label(path: Path, size: Size | None, classes: int | None, first: int = 
     return Label(pixels, [*faults, *_value_faults(pixels, classes, first)])
 
 
-class LabelCheck:
-    """What looks at a label map's file before it is loaded for training.
+def require_label(
+    names: Sequence[str] | None, path: Path, size: Size | None, results: dict[str, Any]
+) -> None:
+    """Raise ImageError if mmseg could not load a label map, or would train on something else.
 
     Args:
         names: of the classes, None if they are not known.
+        path: of the label map.
+        size: of its image.
+        results: what the loader is given.
     """
-
-    def __init__(self, names: Sequence[str] | None) -> None:
-        self.names = names
-
-    def __call__(self, path: Path, size: Size | None, results: dict[str, Any]) -> None:
-        """Raise ImageError if mmseg could not load it, or would train on something else."""
-        # numbers that a loader changes are not those of the classes
-        count = len(self.names) if self.names and not results.get("label_map") else None
-        first = int(bool(results.get("reduce_zero_label")))
-        for kind, message in read_label(path, size, count, first).faults:
-            if kind in STOPS:
-                raise ImageError(kind, f"{path}: {message}")
+    # numbers that a loader changes are not those of the classes
+    count = len(names) if names and not results.get("label_map") else None
+    first = int(bool(results.get("reduce_zero_label")))
+    for kind, message in read_label(path, size, count, first).faults:
+        if kind in STOPS:
+            raise ImageError(kind, f"{path}: {message}")
 
 
 def main_suffix(pictures: list[Path]) -> str:
@@ -137,7 +130,7 @@ def _value_faults(
     pixels: dict[int, int], classes: int | None, first: int
 ) -> Iterator[tuple[str, str]]:
     ignored = {255, *range(first)}
-    if max(pixels, default=0) > 255 or min(pixels, default=0) < 0:
+    if max(pixels, default=0) > 255:
         yield "label-depth", f"values up to {max(pixels)}"
     elif classes is not None:
         unknown = pixels.keys() - ignored - {*range(first, first + classes)}
