@@ -43,7 +43,7 @@ from tool_runs import python
 
 from mmdet_agent.data.shapes import runs
 from mmengine_agent.data.faults import FAULTS, STOPS
-from mmengine_agent.data.images import probe
+from mmengine_agent.data.images import ImageError, measure
 
 # ---- the check ----
 
@@ -106,7 +106,8 @@ def test_sizes_after_exifs_turn_are_right(tmp_path: Path) -> None:
 def test_fast_finds_images_that_are_cut_short(cut: Any, tmp_path: Path) -> None:
     coco_set(tmp_path)
     rewrite("images/a.jpg", cut)(None, tmp_path)
-    assert probe(tmp_path / "images/a.jpg", fast=True).error == "truncated"
+    with pytest.raises(ImageError, match="truncated"):
+        measure(tmp_path / "images/a.jpg", fast=True)
 
 
 def test_runs_are_those_of_pycocotools() -> None:

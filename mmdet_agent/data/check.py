@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from mmdet_agent.data.read import LISTS, read_coco
 from mmdet_agent.data.shapes import box_faults, mask_faults
 from mmengine_agent.data.check import CheckedSet, Place, size_figures
 from mmengine_agent.data.faults import Fault
-from mmengine_agent.data.images import Probe, probe
+from mmengine_agent.data.images import image_faults
 from mmengine_agent.data.sheet import read_small
 from mmengine_agent.draw import RED, Array, Colour, class_colours, paint_box, paint_mask
 from mmengine_agent.errors import UserError
@@ -47,14 +46,12 @@ class CocoSet(CheckedSet):
         name, number = str(_value(image, "file_name")), _value(image, "id")
         outside = any(fault.index == index for fault in self.faults.get("image-path", []))
         picture = read_small(self.place.images / ("" if outside else name))
-        colours = class_colours(len(categories))
-        classes = {_value(each, "id"): i for i, each in enumerate(categories)}
-        faulty = self.faulty(*_OF_ANNOTATIONS)
+        colours, faulty = class_colours(len(categories)), self.faulty(*_OF_ANNOTATIONS)
+        names = [(str(_value(each, "name")), colours[i]) for i, each in enumerate(categories)]
+        classes = {_value(each, "id"): name for each, name in zip(categories, names, strict=True)}
         for place, note in enumerate(self.content["annotations"]):
             if isinstance(note, dict) and note.get("image_id") == number and coco.has_id(image):
-                label = classes.get(_value(note, "category_id"))
-                text = "?" if label is None else str(_value(categories[label], "name"))
-                colour = RED if label is None else colours[label]
+                text, colour = classes.get(_value(note, "category_id"), ("?", RED))
                 if place in faulty:  # a class may be red, too
                     text, colour = f"{text} (faulty)", RED
                 _draw(picture, image, note, text, colour)
@@ -91,20 +88,16 @@ def _check_pictures(found: CocoSet, entries: list[Any], workers: int, fast: bool
     bad = found.faulty("image-path", "image-keys", "image-file-twice")
     order = [index for index in range(len(entries)) if index not in bad]
     paths = [found.place.images / entries[index]["file_name"] for index in order]
-    look = partial(probe, fast=fast)
-    probes = thread_map(look, paths, max_workers=workers, desc=found.place.name, unit="image")
-    for index, each in zip(order, probes, strict=True):
-        found.add(_picture_faults(index, entries[index], each))
-    found.figures |= size_figures(each.size for each in probes)
-
-
-def _picture_faults(index: int, entry: dict[str, Any], found: Probe) -> Iterator[Fault]:
-    """What is wrong with an image's file, and between it and its entry."""
-    place, listed = coco.place_of("images", index, entry), coco.size_of(entry)
-    for kind, message in found.faults():
-        yield Fault(kind, place, message, index)
-    if found.size and found.size != listed:
-        yield Fault("image-size", place, f"{listed} in the file, {found.size} on disk", index)
+    look = partial(image_faults, fast=fast)
+    done = thread_map(look, paths, max_workers=workers, desc=found.place.name, unit="image")
+    for index, (size, faults) in zip(order, done, strict=True):
+        entry = entries[index]
+        if size and size != coco.size_of(entry):
+            listed = coco.size_of(entry)
+            faults.append(("image-size", f"{listed} in the file, {size} on disk"))
+        place = coco.place_of("images", index, entry)
+        found.add(Fault(kind, place, message, index) for kind, message in faults)
+    found.figures |= size_figures(size for size, _ in done)
 
 
 def _figures(content: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from typing import Any
 
 from mmdet_agent.data.coco import Context, annotation_faults, has_id, name_of
 from mmdet_agent.data.shapes import (
-    Size,
     area_faults,
     bounds,
     box_faults,
@@ -21,6 +20,7 @@ from mmdet_agent.data.shapes import (
 )
 from mmengine_agent.data.check import CheckedSet
 from mmengine_agent.data.faults import WARNINGS
+from mmengine_agent.data.images import Size
 
 
 def cleaned(content: dict[str, Any], found: CheckedSet) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from typing import Any
 from tqdm import tqdm
 
 from mmdet_agent.data.shapes import (
-    Size,
     are_numbers,
     area_faults,
     bounds,
@@ -22,6 +21,7 @@ from mmdet_agent.data.shapes import (
     overlap,
 )
 from mmengine_agent.data.faults import Fault
+from mmengine_agent.data.images import Size
 
 _MANY = 100_000  # annotations, from which on a bar shows that something is done
 # by list of a file: the word in kinds of faults, the key of names, the keys of whole numbers

@@ -9,10 +9,11 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeGuard
 
+from mmengine_agent.data.images import Size
+
 TOLERANCE = 1.0  # pixels: annotators' tools round, and COCO itself does
 _FAR = 5  # times the image's longer side: pycocotools walks along a polygon pixel by pixel
 
-Size = tuple[int, int]  # width, height
 Found = Iterator[tuple[str, str]]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.dataset import Compose
 
-from mmengine_agent.data.images import ImageError, probe
+from mmengine_agent.data.images import ImageError, measure, open_whole
 from mmengine_agent.errors import BadSample
 
 # looks at the file of a label map, given its image's size and the loader's results
@@ -103,17 +103,18 @@ def require_files(results: dict[str, Any], check_label: LabelCheck | None) -> No
         ImageError: if an image or label map is missing, is not whole, or is not of the size or
             the classes that it is to be of.
     """
-    sizes = {}
-    for key in ("img_path", "seg_map_path"):
-        path = results.get(key)
-        if isinstance(path, str) and "://" not in path:
-            found = probe(Path(path), fast=True)
-            if found.error:
-                raise ImageError(found.error, f"{path}: {found.message}")
-            sizes[key] = found.size
-    size, listed = sizes.get("img_path"), (results.get("width"), results.get("height"))
-    if size and "instances" in results and None not in listed and listed != size:
-        text = f"{listed[0]} x {listed[1]} in the annotations, {size[0]} x {size[1]} on disk"
-        raise ImageError("image-size", f"{text} (EXIF's turn applied)")
-    if check_label and "seg_map_path" in sizes:
-        check_label(Path(results["seg_map_path"]), size, results)
+    size, listed = None, (results.get("width"), results.get("height"))
+    image, label = map(_local, (results.get("img_path"), results.get("seg_map_path")))
+    if image:
+        size, _ = measure(image, fast=True)
+        if "instances" in results and None not in listed and listed != size:
+            text = f"{listed[0]} x {listed[1]} in the annotations, {size[0]} x {size[1]} on disk"
+            raise ImageError("image-size", f"{text} (EXIF's turn applied)")
+    if label and check_label:
+        check_label(label, size, results)
+    elif label:
+        open_whole(label, fast=True)
+
+
+def _local(path: Any) -> Path | None:
+    return Path(path) if isinstance(path, str) and "://" not in path else None

@@ -8,9 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmengine_agent.data.faults import STOPS, Fault
-from mmengine_agent.data.images import IMAGES, ImageError, open_whole, probe
-
-Size = tuple[int, int]  # width, height
+from mmengine_agent.data.images import IMAGES, ImageError, Size, image_faults, open_whole
 
 
 class Pair(NamedTuple):
@@ -19,13 +17,6 @@ class Pair(NamedTuple):
     name: str
     image: Path
     label: Path
-
-
-class Label(NamedTuple):
-    """A label map: pixels of each value that occurs, and (kind, message) of what is wrong."""
-
-    pixels: dict[int, int]
-    faults: list[tuple[str, str]]
 
 
 def find_pairs(images: Path, labels: Path) -> tuple[list[Pair], list[Fault]]:
@@ -63,14 +54,17 @@ def check_pair(
 
     Labels are decoded even if ``fast``.
     """
-    picture = probe(pair.image, fast)
-    label = read_label(pair.label, picture.size, classes)
-    found = [*picture.faults(), *label.faults]
-    return picture.size, label.pixels, [Fault(k, pair.name, m, pair.name) for k, m in found]
+    size, faults = image_faults(pair.image, fast)
+    pixels, more = read_label(pair.label, size, classes)
+    return size, pixels, [Fault(k, pair.name, m, pair.name) for k, m in (*faults, *more)]
 
 
-def read_label(path: Path, size: Size | None, classes: int | None, first: int = 1) -> Label:
-    """Read a label map as mmseg does, by Pillow: the numbers of a palette, not its colours.
+def read_label(
+    path: Path, size: Size | None, classes: int | None, first: int = 1
+) -> tuple[dict[int, int], list[tuple[str, str]]]:
+    """The pixels of each value of a label map, and (kind, message) of what is wrong with it.
+
+    It is read as mmseg does, by Pillow: the numbers of a palette, not its colours.
 
     Args:
         path: its file.
@@ -81,17 +75,17 @@ def read_label(path: Path, size: Size | None, classes: int | None, first: int = 
     try:
         image = open_whole(path)
     except ImageError as error:
-        return Label({}, [(f"label-{error.args[0]}", error.args[1])])
+        return {}, [(f"label-{error.args[0]}", error.args[1])]
     faults, values = [], np.asarray(image)
     if size not in (None, image.size):
         sizes = (*image.size, *size)
         faults.append(("label-size", "{} x {}, the image {} x {}".format(*sizes)))
     if values.ndim != 2:
         channels = f"mode {image.mode}, {values.shape[2]} channels"
-        return Label({}, [*faults, ("label-channels", channels)])
+        return {}, [*faults, ("label-channels", channels)]
     counts = np.bincount(np.minimum(values.astype(np.uint32), 2**16).ravel())
     pixels = {int(value): int(counts[value]) for value in counts.nonzero()[0]}
-    return Label(pixels, [*faults, *_value_faults(pixels, classes, first)])
+    return pixels, [*faults, *_value_faults(pixels, classes, first)]
 
 
 def require_label(
@@ -108,9 +102,9 @@ def require_label(
     # numbers that a loader changes are not those of the classes
     count = len(names) if names and not results.get("label_map") else None
     first = int(bool(results.get("reduce_zero_label")))
-    for kind, message in read_label(path, size, count, first).faults:
+    for kind, message in read_label(path, size, count, first)[1]:
         if kind in STOPS:
-            raise ImageError(kind, f"{path}: {message}")
+            raise ImageError(kind, f"{path}: {message.removeprefix(f'{path}: ')}")
 
 
 def main_suffix(pictures: list[Path]) -> str:
