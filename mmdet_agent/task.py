@@ -12,7 +12,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from torch import nn
 
-from mmdet_agent.data import move, problems
+from mmdet_agent.data import config
 from mmdet_agent.evaluation.record import DetectionRecord
 from mmdet_agent.export import Detector
 from mmdet_agent.no_detections import NoDetectionsHook
@@ -50,10 +50,10 @@ class Detection(Task):
     dump = "DumpDetResults"
 
     def point_at(self, cfg: Config, flags: Any) -> Sequence[str] | None:
-        return move.point_at(cfg, flags)
+        return config.point_at(cfg, flags)
 
     def data_problems(self, cfg: Config, splits: Sequence[str]) -> Iterator[Problem]:
-        return problems.data_problems(cfg, splits)
+        return config.data_problems(cfg, splits)
 
     def label_numbers(self, cfg: Config, names: tuple[str, ...]) -> tuple[int, ...]:
         return category_ids(cfg, names)

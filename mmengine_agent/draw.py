@@ -75,12 +75,6 @@ def paint_box(image: Array, box: Sequence[float], colour: Colour, text: str = ""
         write_text(image, text, left, top, colour)
 
 
-def paint_polygon(image: Array, points: Array, colour: Colour) -> None:
-    """Draw the outline of a polygon (n, 2)."""
-    line = np.clip(points, -_FAR, _FAR).astype(np.int32)
-    cv2.polylines(image, [line], True, colour[::-1], 2)
-
-
 def write_text(image: Array, text: str, left: int, top: int, colour: Colour) -> None:
     """Write on a ground of some colour, within the image as far as it has room."""
     black = np.dot(colour, (0.3, 0.6, 0.1)) > 140  # on a light ground

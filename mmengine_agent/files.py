@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -47,6 +48,23 @@ def write_file(path: Path, content: str | bytes) -> None:
     """
     with atomic_write(path) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write into that takes its name, and the place of what has it, when all is there.
+
+    If ``folder`` is a link, what it leads to is made or replaced.
+    """
+    final = folder.resolve()
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=final.parent, prefix=f".{final.name}.") as work:
+        new = Path(work, "new")
+        new.mkdir()
+        yield new
+        if final.exists():
+            final.rename(Path(work, "old"))
+        new.rename(final)
 
 
 def disk_is_full(error: OSError) -> bool:

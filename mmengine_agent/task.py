@@ -5,9 +5,8 @@ A task is a class in a package of its own, an instance of it called ``TASK``, an
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Any, ClassVar
 
 from mmengine.config import Config
@@ -15,6 +14,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from torch import nn
 
+from mmengine_agent.data.checked_loading import LabelCheck
 from mmengine_agent.errors import Problem
 
 # by ``default_scope`` of a config: the module with its ``TASK``; imported when a config needs it,
@@ -68,8 +68,8 @@ class Task(ABC):
     def label_numbers(self, cfg: Config, names: tuple[str, ...]) -> tuple[int, ...]:
         """The data set's own numbers of the model's labels, in the order of the labels."""
 
-    def label_check(self) -> Callable[[Path, int], None] | None:
-        """What looks at a label map's file, given the number of classes; None without such maps."""
+    def label_check(self, names: Sequence[str] | None) -> LabelCheck | None:
+        """What looks at a label map's file, given the classes' names; None without such maps."""
         return None
 
     # ---- runs

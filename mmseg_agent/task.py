@@ -1,7 +1,7 @@
 """Semantic segmentation, on ADE20K-like data."""
 
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,10 +10,11 @@ from mmengine.evaluator import BaseMetric
 from mmseg.evaluation import IoUMetric
 from torch import nn
 
+from mmengine_agent.data.checked_loading import LabelCheck
 from mmengine_agent.errors import Problem, UserError
 from mmengine_agent.predict.classes import Classes
 from mmengine_agent.task import Task
-from mmseg_agent.data import label_maps, move, problems
+from mmseg_agent.data import config, label_maps
 from mmseg_agent.evaluation.record import SegmentationRecord
 from mmseg_agent.export import Segmentor
 from mmseg_agent.predict.writer import SegmentationWriter, map_numbers
@@ -34,16 +35,16 @@ class Segmentation(Task):
     dump = "DumpResults"
 
     def point_at(self, cfg: Config, flags: Any) -> Sequence[str] | None:
-        return move.point_at(cfg, flags)
+        return config.point_at(cfg, flags)
 
     def data_problems(self, cfg: Config, splits: Sequence[str]) -> Iterator[Problem]:
-        return problems.data_problems(cfg, splits)
+        return config.data_problems(cfg, splits)
 
     def label_numbers(self, cfg: Config, names: tuple[str, ...]) -> tuple[int, ...]:
         return map_numbers(cfg, names)
 
-    def label_check(self) -> Callable[[Path, int], None]:
-        return label_maps.require_plain
+    def label_check(self, names: Sequence[str] | None) -> LabelCheck:
+        return partial(label_maps.require_label, names)
 
     def record(self, metric: BaseMetric) -> type[SegmentationRecord] | None:
         return SegmentationRecord if isinstance(metric, IoUMetric) else None

@@ -3,6 +3,7 @@
 import argparse
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,16 @@ from tool_runs import CONFIGS, TASKS, output, python, refusal
 from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader
 
-from mmengine_agent.data.checked_loading import CheckedLoading, check_loading
+from mmengine_agent.data.checked_loading import CheckedPipeline, check_loading
 from mmengine_agent.errors import BadSample
-from mmengine_agent.hooks.samples import BadSamplesHook, log_of, summary
+from mmengine_agent.hooks.samples import BadSamplesHook, summary
 from mmengine_agent.preflight.keys import unread_keys
 from mmengine_agent.run.flags import add_training_flags, set_guards
-from mmseg_agent.data.label_maps import require_plain
+from mmseg_agent.data.label_maps import require_label
 
 __all__ = ["mmdet_hooks"]  # hooks that runs name
 
-CLASSES = 3
+CLASSES = tuple("abc")
 STEPS = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"}]
 Parts = dict[str, Any]
 
@@ -61,7 +62,7 @@ def built(steps: list[Parts]) -> list[Any]:
 
 def test_a_good_sample_is_loaded_as_without_checks(pair: tuple[Path, Path]) -> None:
     plain = Compose(STEPS)(sample_of(*pair))
-    found = CheckedLoading(built(STEPS), classes=CLASSES, check_labels=require_plain)(
+    found = CheckedPipeline(built(STEPS), check_label=partial(require_label, CLASSES))(
         sample_of(*pair)
     )
     assert found is not None and found.keys() == plain.keys()
@@ -113,7 +114,7 @@ def test_a_bad_sample_names_its_file_and_what_is_wrong(what: str, pair: tuple[Pa
     which, spoil, words = BROKEN[what]
     spoil(pair[which])
     with pytest.raises(BadSample) as caught:
-        CheckedLoading(built(STEPS), classes=CLASSES, check_labels=require_plain)(sample_of(*pair))
+        CheckedPipeline(built(STEPS), check_label=partial(require_label, CLASSES))(sample_of(*pair))
     assert str(pair[which]) in str(caught.value)
     assert words in str(caught.value)
 
@@ -128,14 +129,14 @@ def test_an_image_of_another_size_than_its_boxes_is_bad(pair: tuple[Path, Path])
     init_default_scope("mmdet")
     sample = {"img_path": str(pair[0]), "instances": [], "height": 60, "width": 40}
     with pytest.raises(BadSample, match="40 x 60 in the annotations, 60 x 40 on disk"):
-        CheckedLoading(built(STEPS[:1]))(sample)
+        CheckedPipeline(built(STEPS[:1]))(sample)
 
 
 def seg_data(root: Path, steps: list[Parts], **more: Any) -> BaseDataset:
     return BaseSegDataset(
         data_root=str(root),
         data_prefix={"img_path": "images", "seg_map_path": "labels"},
-        metainfo={"classes": tuple("abc")},
+        metainfo={"classes": CLASSES},
         reduce_zero_label=True,
         pipeline=steps,
         **more,
@@ -144,7 +145,7 @@ def seg_data(root: Path, steps: list[Parts], **more: Any) -> BaseDataset:
 
 def loader_of(root: Path, workers: int, log: Path | None, **more: Any) -> DataLoader:
     dataset = seg_data(root, [*STEPS, {"type": "PackSegInputs"}], **more)
-    check_loading(dataset, log, CLASSES, require_plain)
+    check_loading(dataset, log, partial(require_label, CLASSES))
     return DataLoader(dataset, num_workers=workers, collate_fn=first)
 
 
@@ -167,19 +168,19 @@ def test_workers_leave_bad_samples_out_and_note_them(
 ) -> None:
     cut(copies(pair, 3)[1][0])
     hook = BadSamplesHook("skip", str(tmp_path))
-    loader = loader_of(tmp_path, 2, log_of(str(tmp_path)))
+    loader = loader_of(tmp_path, 2, tmp_path / "bad_samples.0.txt")
     names = [Path(each["data_samples"].img_path).name for each in loader]
     assert len(names) == 4 and "1.jpg" not in names
-    lines = hook._lines(hook.begin)
+    lines = hook._lines()
     assert lines and all(line.startswith(f"{tmp_path}/images/1.jpg\t") for line in lines)
-    assert "1 sample (met" in summary(lines) and "truncated" in summary(lines)
+    assert "1 samples (met" in summary(lines) and "truncated" in summary(lines)
 
 
 def test_a_set_with_nothing_good_ends_with_one_message(
     pair: tuple[Path, Path], tmp_path: Path
 ) -> None:
     cut(pair[0])
-    loader = loader_of(tmp_path, 0, log_of(str(tmp_path)))
+    loader = loader_of(tmp_path, 0, tmp_path / "bad_samples.0.txt")
     with pytest.raises(BadSample, match=r"^100 samples in a row cannot be loaded") as caught:
         next(iter(loader))
     assert str(pair[0]) in str(caught.value)
@@ -223,18 +224,15 @@ def test_the_policy_of_a_dumped_config_is_replaced(task: str) -> None:
 
 
 @pytest.mark.parametrize("wrapped", [ConcatDataset, RepeatDataset])
-def test_each_step_that_loads_is_checked_once(
-    wrapped: Any, pair: tuple[Path, Path], tmp_path: Path
-) -> None:
-    """Also in a set of sets, and where labels are loaded later, as for validation."""
+def test_each_set_is_checked_once(wrapped: Any, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """Also in a set of sets."""
     dataset = seg_data(tmp_path, [STEPS[0], {"type": "RandomFlip", "prob": 0.5}, STEPS[1]])
     outer = wrapped([dataset]) if wrapped is ConcatDataset else wrapped(dataset, 2)
     for _ in range(2):
-        check_loading(outer, None, CLASSES, require_plain)
+        check_loading(outer, None, partial(require_label, CLASSES))
+    assert type(dataset.pipeline) is CheckedPipeline
     names = [type(step).__name__ for step in dataset.pipeline.transforms]
-    assert names == ["CheckedLoading", "RandomFlip", "CheckedLoading"]
-    later = dataset.pipeline.transforms[2]
-    assert [type(step).__name__ for step in later.steps] == ["LoadAnnotations"]
+    assert names == ["LoadImageFromFile", "RandomFlip", "LoadAnnotations"]
 
 
 # ---- as users meet them
@@ -259,7 +257,7 @@ def test_training_stops_at_a_bad_image_and_names_it(data: Path, tmp_path: Path) 
 
 def test_training_goes_on_without_a_bad_image_and_reports_it(data: Path, tmp_path: Path) -> None:
     text = output(train_spoilt("detection", data, tmp_path, "skip"))
-    assert "bad samples: 1 sample (met" in text and "truncated" in text
+    assert "bad samples: 1 samples (met" in text and "truncated" in text
     assert (tmp_path / "work/epoch_1.pth").is_file()
     again = Config.fromfile(tmp_path / "work" / Path(TASKS["detection"].config).name)
     assert list(unread_keys(again, {})) == []  # what a run writes can be trained with again

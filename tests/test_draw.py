@@ -2,8 +2,6 @@
 
 import base64
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import cv2
 import numpy as np
@@ -16,15 +14,16 @@ from mmseg.datasets import BaseSegDataset
 from PIL import Image
 from predictions import coco_file, note, seg_record, seg_samples, write_images
 
-from mmdet_agent.data.sheet import coco_tiles
+from mmdet_agent.data.check import CocoSet
 from mmdet_agent.evaluation.record import DetectionRecord
 from mmdet_agent.predict.instances import Instance
 from mmdet_agent.predict.writer import DetectionWriter
-from mmengine_agent.data.faults import Findings
+from mmengine_agent.data.check import Place
 from mmengine_agent.draw import class_colours, fit, paint_labels, write_text
 from mmengine_agent.predict.classes import Classes
 from mmengine_agent.predict.sliding_window import cover
-from mmseg_agent.data.sheet import ade_tiles
+from mmseg_agent.data.check import AdeSet
+from mmseg_agent.data.label_maps import Pair
 from mmseg_agent.predict.writer import SegmentationWriter
 
 NAMES = ("first", "second", "third")
@@ -62,18 +61,17 @@ def predicted(task: str) -> np.ndarray:
 
 
 def on_a_sheet(task: str, photo: Path) -> np.ndarray:
+    place = Place("photos", photo.parent, photo.parent)
     if task == "segmentation":
         label = photo.with_name("label.png")
         Image.fromarray(np.full((96, 96), 1, np.uint8)).save(label)
-        pair: Any = SimpleNamespace(name="photo", image=photo, label=label)
-        return ade_tiles([pair], Findings())[0]
+        return AdeSet(place, pairs=[Pair("photo", photo, label)]).draw(0)[0]
     content = {
         "images": [{"id": 1, "file_name": photo.name, "width": 96, "height": 96}],
         "annotations": [{"id": 1, "image_id": 1, "category_id": 9, "bbox": [10, 10, 70, 70]}],
         "categories": [{"id": 9 - i, "name": name} for i, name in enumerate(NAMES)],
     }
-    place: Any = SimpleNamespace(images=photo.parent)
-    return coco_tiles(place, content, Findings())[0]
+    return CocoSet(place, content=content).draw(0)[0]
 
 
 @pytest.mark.parametrize("task", ["detection", "segmentation"])

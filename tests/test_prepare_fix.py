@@ -60,7 +60,7 @@ MENDED: dict[str, dict[str, Any]] = {
     "a box of three": {"bbox": [6.0, 6.0, 20.0, 20.0]},
     "a box of negative height": {"bbox": [6.0, 6.0, 20.0, 20.0]},
     "a box beyond the right": {"bbox": [6.0, 6.0, 20.0, 20.0]},  # the polygon is elsewhere
-    "a box beyond the top": {"bbox": [6, 0, 20, 26]},
+    "a box beyond the top": {"bbox": [6.0, 6.0, 20.0, 20.0]},
     "no area": {"area": 400.0},
     "a polygon outside": {"segmentation": [[1.0, 1.0, 64.0, 1.0, 9.0, 40.0]]},
     "annotation id twice": {"id": 6},

@@ -206,16 +206,16 @@ def size(content: Any) -> list[int]:
 
 SPOILT: dict[str, tuple[Callable[[Any], Any], str]] = {
     "no images": (lambda content: content.pop("images"), "images missing or no list"),
-    "a list": (lambda content: "a list", "it is a list"),
+    "a list": (lambda content: "a list", "missing or no list"),
     "no file name": (lambda content: content["images"][0].pop("file_name"), "file_name is missing"),
     "two images of one id": (
-        lambda content: content["images"].append(content["images"][0]),
+        lambda content: content["images"].append({**content["images"][0], "file_name": "a.jpg"}),
         "two images have one id",
     ),
     "a box of three": (lambda content: note(content)["bbox"].pop(), "not a list of four"),
     "a box of text": (lambda content: note(content).update(bbox=["a", 1, 2, 3]), "finite numbers"),
     "no area": (lambda content: note(content).pop("area"), "area is missing"),
-    "no mask": (lambda content: note(content).pop("segmentation"), "learns from masks"),
+    "no mask": (lambda content: note(content).pop("segmentation"), "has no mask"),
     "a far corner": (
         lambda content: note(content).update(segmentation=[[0, 0, 1e12, 0, 5, 5]]),
         "images away",

@@ -4,8 +4,6 @@ A scene depends on its key (seed, split, number) only. H and W are its height an
 ``make_demo_data.py`` writes scenes as COCO and ADE20K files.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

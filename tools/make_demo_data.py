@@ -16,12 +16,9 @@ A scene depends on the seed, its split and its number only: a larger set begins 
 of a smaller one. ``demo_scenes.py`` draws them.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +26,8 @@ from typing import Any
 import cv2
 from demo_scenes import CLASSES, THINGS, Array, make_scene
 from tqdm import tqdm
+
+from mmengine_agent.files import atomic_folder
 
 NAME, VERSION = "make_demo_data", 1  # raise VERSION whenever the same arguments draw other scenes
 LEAST = {"train": 1, "val": 1, "size": 32, "seed": 0}
@@ -83,40 +82,25 @@ def generate(
     """
     arguments = {"train": train, "val": val, "size": size, "seed": seed}
     stamp = json.dumps({"generator": NAME, "version": VERSION, **arguments}) + "\n"
-    final = out.resolve()  # if out is a link, the folder it leads to is made or replaced
-    if final.exists():
-        old = read_stamp(final)
-        if f'"generator": "{NAME}"' not in old:
-            raise FileExistsError(
-                f"{out} exists and was not made by this tool, so it stays, even with --force; "
-                "choose another OUT"
-            )
-        if not force:
-            if old != stamp:
-                raise FileExistsError(f"{out} holds another demo set; --force replaces it: {old}")
-            print(f"{out}: already there")
-            return
-    final.parent.mkdir(parents=True, exist_ok=True)
-    # written under another name, so that an OUT that is there is complete
-    with tempfile.TemporaryDirectory(dir=final.parent, prefix=f".{final.name}.") as work:
-        new = Path(work, "new")
+    made = out / "demo.json"
+    old = made.read_text(errors="replace") if made.is_file() else ""
+    if out.exists() and f'"generator": "{NAME}"' not in old:
+        raise FileExistsError(
+            f"{out} exists and was not made by this tool, so it stays, even with --force; "
+            "choose another OUT"
+        )
+    if old and not force:
+        if old != stamp:
+            raise FileExistsError(f"{out} holds another demo set; --force replaces it: {old}")
+        print(f"{out}: already there")
+        return
+    with atomic_folder(out) as new:
         for split, count in enumerate((train, val)):
             write_split(new, split, count, size, seed)
         (new / "coco/classes.txt").write_text("\n".join(THINGS) + "\n")
         (new / "ade/classes.txt").write_text("\n".join(CLASSES) + "\n")
         (new / "demo.json").write_text(stamp)
-        if final.exists():
-            final.rename(Path(work, "old"))
-        new.rename(final)
     print(f"{out}: {train} training and {val} validation scenes")
-
-
-def read_stamp(folder: Path) -> str:
-    """The text of demo.json; empty if there is none."""
-    try:
-        return (folder / "demo.json").read_text()
-    except (OSError, ValueError):
-        return ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,14 +20,12 @@ import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-from mmengine_agent.data.check import CheckedSet, Place
-from mmengine_agent.data.findings_text import text, write_json
-from mmengine_agent.data.new_folder import is_free, new_folder
+from mmengine_agent.data.check import CheckedSet, Place, text, write_report
 from mmengine_agent.data.sheet import SUFFIXES, write_sheet
 from mmengine_agent.data.user_data import read_class_names
 from mmengine_agent.errors import UserError
+from mmengine_agent.files import atomic_folder
 from mmengine_agent.run.exit import run_tool
 
 Parser = argparse.ArgumentParser
@@ -36,28 +34,33 @@ CHECKS = {
     "coco": ("mmdet_agent.data.check", "check_coco"),
     "ade20k": ("mmseg_agent.data.check", "check_ade"),
 }
-
-# by name: the default folder, the root to check within it, and each archive with what it brings
-DOWNLOADS: dict[str, tuple[str, str, dict[str, str]]] = {
+# by --format: splits in the standard layout, their annotations and images
+LAYOUTS = {
+    "coco": [
+        Place(f"{split}2017", Path(f"annotations/instances_{split}2017.json"), Path(f"{split}2017"))
+        for split in ("train", "val")
+    ],
+    "ade20k": [
+        Place(split, Path("annotations", split), Path("images", split))
+        for split in ("training", "validation")
+    ],
+}
+# by name: the default folder, the root to check within it, and the archives
+COCO = "http://images.cocodataset.org"
+DOWNLOADS = {
     "coco": (
         "data/coco",
         "",
-        {
-            "http://images.cocodataset.org/annotations/annotations_trainval2017.zip": (
-                "0.25 GB: annotations/instances_{train,val}2017.json and others"
-            ),
-            "http://images.cocodataset.org/zips/val2017.zip": "0.8 GB: 5,000 images",
-            "http://images.cocodataset.org/zips/train2017.zip": "19 GB: 118,287 images",
-        },
+        [
+            f"{COCO}/annotations/annotations_trainval2017.zip",
+            f"{COCO}/zips/val2017.zip",
+            f"{COCO}/zips/train2017.zip",
+        ],
     ),
     "ade20k": (
         "data/ade",
         "ADEChallengeData2016",
-        {
-            "http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip": (
-                "0.9 GB: {images,annotations}/{training,validation}, 20,210 and 2,000 pairs"
-            ),
-        },
+        ["http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip"],
     ),
 }
 
@@ -66,12 +69,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; the check ends with its exit status."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True, metavar="download|check")
-    download = new_command(commands, "download", "Print commands that get COCO or ADE20K.")
-    download.add_argument("name", choices=list(DOWNLOADS), help="%(choices)s")
-    add_root(download)
+    download = commands.add_parser("download", help="print commands that get COCO or ADE20K")
+    download.add_argument("name", choices=list(DOWNLOADS), help="COCO: 20 GB, ADE20K: 1 GB")
     for name in DOWNLOADS:  # commands of earlier versions
-        add_root(commands.add_parser(name)).set_defaults(command="download", name=name)
-    checker = new_command(commands, "check", "Check a COCO- or ADE20K-like data set.")
+        commands.add_parser(name).set_defaults(command="download", name=name)
+    for each in ("download", *DOWNLOADS):
+        text = "where to (default: data/coco, data/ade)"
+        commands.choices[each].add_argument("--root", metavar="DIR", help=text)
+    checker = commands.add_parser("check", help="check a COCO- or ADE20K-like data set")
     add_check(checker)
     args = parser.parse_args(argv)
     if args.command == "download":
@@ -83,35 +88,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(str(error)) from error
 
 
-def new_command(commands: Any, name: str, what: str) -> Parser:
-    """A command's parser, with the examples of this file that are of it."""
-    lines = (__doc__ or "").replace("\\\n", "").splitlines()
-    examples = [" ".join(line.split()) for line in lines if f"prepare_data.py {name}" in line]
-    kind = argparse.RawDescriptionHelpFormatter
-    epilog = "\n".join(["examples:", *(f"  {line}" for line in examples)])
-    return commands.add_parser(
-        name, help=what, description=what, epilog=epilog, formatter_class=kind
-    )
-
-
-def add_root(parser: Parser) -> Parser:
-    parser.add_argument("--root", metavar="DIR", help="where to (default: data/coco, data/ade)")
-    return parser
-
-
 def add_check(parser: Parser) -> None:
     add = parser.add_argument
     add("--format", choices=["coco", "ade20k"], required=True, help="%(choices)s")
     add("--root", metavar="DIR", help="folder of the data set; alone, it has the standard layout")
     add("--ann", metavar="PATH", help="COCO: annotation JSON; ADE20K: folder of label PNGs")
     add("--images", metavar="DIR", help="folder of images; both are relative to --root")
-    add(
-        "--classes",
-        nargs="+",
-        metavar="NAME",
-        help="ADE20K: the number of classes, their names, or a text file with a name a line "
-        "(default: 150)",
-    )
+    text = "ADE20K: number of classes, their names, or a file with a name a line (default: 150)"
+    add("--classes", nargs="+", metavar="NAME", help=text)
     add("--fast", action="store_true", help="do not decode images: only headers and end marks")
     workers = min(8, os.cpu_count() or 1)
     add("--workers", type=int, default=workers, metavar="N", help="threads (default: %(default)s)")
@@ -128,8 +112,8 @@ def download_commands(name: str, root: str | None = None) -> list[str]:
     folder, inner, archives = DOWNLOADS[name]
     folder = root or folder
     commands = [f"mkdir -p {shlex.quote(folder)} && cd {shlex.quote(folder)}"]
-    for address, content in archives.items():
-        commands.append(f"curl -f -C - -L -O {address}  # {content}")
+    for address in archives:
+        commands.append(f"curl -f -C - -L -O {address}")
         commands.append(f"unzip -n -q {address.rpartition('/')[2]}")
     where = shlex.quote(str(Path(folder, inner)))
     return [*commands, "cd -", f"python tools/prepare_data.py check --format {name} --root {where}"]
@@ -145,18 +129,23 @@ def check(args: argparse.Namespace, parser: Parser) -> int:
     warnings.filterwarnings("ignore", module="PIL")  # of unusual tags, which stop nothing
     module, function = CHECKS[args.format]
     check_set = getattr(import_module(module), function)
-    names = () if args.format == "coco" else (class_names(args.classes, parser),)
-    sets = [check_set(place, *names, args.workers, args.fast) for place in places]
+    names = [class_names(args.classes, parser)] if args.format == "ade20k" else []
+    sets: list[CheckedSet] = [check_set(each, *names, args.workers, args.fast) for each in places]
     print("\n".join(map(text, sets)))
-    how = "headers and end marks, nothing decoded" if args.fast else "every image decoded"
-    print(f"looked at: {how}")
-    write_outputs(args, sets, time.time() - started)
-    return 0 if all(found.findings.clean for found in sets) else 1
+    if args.report:
+        write_report(args.report, sets, args.format, time.time() - started)
+    if args.sheet:
+        write_sheet(args.sheet, sets)
+    if args.fix:
+        with atomic_folder(args.fix) as folder:
+            done = [found.write_clean(folder) for found in sets]
+        print("\n".join(f"cleaned copy in {args.fix}, kept of {line}" for line in done))
+    return 0 if all(found.clean for found in sets) else 1
 
 
 def require_outputs(args: argparse.Namespace, parser: Parser) -> None:
     """End with a usage error if something could not be written after all the work."""
-    if args.fix and not is_free(args.fix):
+    if args.fix and args.fix.exists() and (args.fix.is_file() or any(args.fix.iterdir())):
         parser.error(f"--fix: {args.fix} is not empty; name a folder that is new or empty")
     if args.sheet and args.sheet.suffix.lower() not in SUFFIXES:
         parser.error(f"--sheet takes a file ending in {' or '.join(SUFFIXES)}, got {args.sheet}")
@@ -170,33 +159,18 @@ def find_places(args: argparse.Namespace, parser: Parser) -> list[Place]:
     """The sets to check: the one of --ann and --images, or those of the standard layout."""
     if bool(args.ann) != bool(args.images) or not (args.ann or args.root):
         parser.error("give --ann and --images, or --root alone for the standard layout")
-    root = Path(args.root or "")
+    root, every = Path(args.root or ""), LAYOUTS[args.format]
     if args.ann:
         name = Path(args.ann).stem if args.format == "coco" else Path(args.images).name
-        places = [Place(name, root / args.ann, root / args.images)]
-    else:
-        every = standard_places(args.format, root)
-        places = [place for place in every if place.ann.exists() or place.images.exists()] or every
-    is_ann = Path.is_file if args.format == "coco" else Path.is_dir
-    for place in places:
-        missing = [str(place.ann)] * (not is_ann(place.ann))
-        missing += [str(place.images)] * (not place.images.is_dir())
+        every = [Place(name, Path(args.ann), Path(args.images))]
+    every = [Place(name, root / ann, root / images) for name, ann, images in every]
+    places = [place for place in every if place.ann.exists() or place.images.exists()] or every
+    for _, ann, images in places:
+        found = ann.is_file() if args.format == "coco" else ann.is_dir()
+        missing = [str(ann)] * (not found) + [str(images)] * (not images.is_dir())
         if missing:
             parser.error(f"no data: there is no {' and no '.join(missing)} (from {Path.cwd()})")
     return places
-
-
-def standard_places(form: str, root: Path) -> list[Place]:
-    """Both splits where COCO or ADE20K have them."""
-    if form == "coco":
-        return [
-            Place(split, root / f"annotations/instances_{split}.json", root / split)
-            for split in ("train2017", "val2017")
-        ]
-    return [
-        Place(split, root / "annotations" / split, root / "images" / split)
-        for split in ("training", "validation")
-    ]
 
 
 def class_names(classes: list[str] | None, parser: Parser) -> list[str]:
@@ -207,20 +181,6 @@ def class_names(classes: list[str] | None, parser: Parser) -> list[str]:
         return list(read_class_names(classes))
     except UserError as error:
         parser.error(str(error))
-
-
-def write_outputs(args: argparse.Namespace, sets: Sequence[CheckedSet], seconds: float) -> None:
-    """Write the report, the contact sheet and the cleaned copy that were asked for."""
-    if args.report:
-        write_json(args.report, sets, args.format, seconds)
-        print(f"report: {args.report}")
-    if args.sheet:
-        write_sheet(args.sheet, sets)
-        print(f"pictures: {args.sheet}")
-    if args.fix:
-        with new_folder(args.fix) as folder:
-            done = [found.write_clean(folder) for found in sets]
-        print("\n".join(f"cleaned copy in {args.fix}, kept of {line}" for line in done))
 
 
 if __name__ == "__main__":

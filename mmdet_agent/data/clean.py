@@ -1,158 +1,88 @@
 """A COCO file without its faults; the original is read only.
 
-What can be mended for certain is mended; what cannot is left out. The lists are written anew, and
-images stay where they are.
+What can be mended for certain is mended; what has a fault then is left out. The lists are written
+anew, and images stay where they are.
 """
 
-import json
-import os
-from collections import defaultdict
-from collections.abc import Collection
-from pathlib import Path
+from itertools import count
 from typing import Any
 
-from mmdet_agent.data.boxes import Size, area_faults, box_faults, clip, is_whole, overlap
-from mmdet_agent.data.coco import Context, annotation_faults, has_id
-from mmdet_agent.data.masks import area, bounds, clip_polygon, corners, polygon_fault
-from mmengine_agent.data.check import Place
-from mmengine_agent.data.faults import KINDS, Findings
-from mmengine_agent.data.new_folder import require_some
-from mmengine_agent.errors import UserError
-
-_LOST_IMAGES = ("path", "missing", "unreadable", "truncated", "format", "size")
-
-
-def write_coco(
-    place: Place, content: dict[str, Any] | None, findings: Findings, folder: Path
-) -> str:
-    """Write the cleaned annotation file into a folder; what was kept, in one line."""
-    if content is None:
-        raise UserError(f"--fix: {place.ann} is no COCO file; there is nothing to clean")
-    good = cleaned(content, findings)
-    require_some(good["images"], place.name)
-    path = folder / place.ann.name
-    path.write_text(json.dumps(good) + "\n")
-    kept = (
-        f"{len(good[name])} of {len(content[name])} {name}"
-        for name in ("images", "annotations", "categories")
-    )
-    return f"{path.name}: {', '.join(kept)}"
+from mmdet_agent.data.coco import Context, annotation_faults, has_id, name_of
+from mmdet_agent.data.shapes import (
+    area_faults,
+    bounds,
+    box_faults,
+    clip_box,
+    clip_polygon,
+    is_whole,
+    polygon_area,
+    polygon_faults,
+)
+from mmengine_agent.data.check import CheckedSet
+from mmengine_agent.data.faults import WARNINGS
+from mmengine_agent.data.images import Size
 
 
-def cleaned(content: dict[str, Any], findings: Findings) -> dict[str, Any]:
+def cleaned(content: dict[str, Any], found: CheckedSet) -> dict[str, Any]:
     """A COCO file's content without its faults; ``content`` stays as it is."""
-    lost = findings.at(*(f"image-{name}" for name in _LOST_IMAGES))
-    broken = findings.at("image-keys"), findings.at("category-keys")
-    images, image_ids = _merge(content["images"], "file_name", broken[0], lost)
-    categories, category_ids = _merge(content["categories"], "name", broken[1])
+    images, image_ids = _keep(content["images"], "file_name", "image", found)
+    categories, category_ids = _keep(content["categories"], "name", "category", found)
     new = {**content, "images": images, "categories": categories, "annotations": []}
     context = Context.of(new)
-    unused = 1 + max((n["id"] for n in content["annotations"] if has_id(n)), default=0)
-    for note in content["annotations"]:
-        if not isinstance(note, dict):
-            continue
-        note = {
-            **note,
-            "image_id": _moved(image_ids, note.get("image_id")),
-            "category_id": _moved(category_ids, note.get("category_id")),
-        }
+    notes = [note for note in content["annotations"] if isinstance(note, dict)]
+    unused = count(1 + max((note["id"] for note in notes if has_id(note)), default=0))
+    for note in notes:
+        note = dict(note)
+        for key, ids in (("image_id", image_ids), ("category_id", category_ids)):
+            if is_whole(note.get(key)):
+                note[key] = ids.get(note[key])
         if not has_id(note) or note["id"] in context.ids:
-            note["id"], unused = unused, unused + 1
-        note = mend(note, context.sizes.get(note["image_id"]))
-        if not any(KINDS[fault.kind].fails for fault in annotation_faults(0, note, context)):
+            note["id"] = next(unused)
+        mend(note, context.sizes.get(note.get("image_id", 0)))
+        if not {kind for kind, _ in annotation_faults(note, context)} - WARNINGS.keys():
             new["annotations"].append(note)
     return new
 
 
-def mend(note: dict[str, Any], size: Size | None) -> dict[str, Any]:
-    """A copy of an annotation: clipped, without broken polygons, with iscrowd and area.
-
-    Args:
-        note: the annotation; what cannot be mended stays as it is.
-        size: (width, height) of its image, None if unknown.
-    """
-    new = dict(note)
-    if not is_whole(new.get("iscrowd")) or new["iscrowd"] not in (0, 1):
-        new["iscrowd"] = 0
+def mend(note: dict[str, Any], size: Size | None) -> None:
+    """Give an annotation of an image of ``size`` iscrowd and area, and clip it, in place."""
+    if not is_whole(note.get("iscrowd")) or note["iscrowd"] not in (0, 1):
+        note["iscrowd"] = 0
+    mask, box = note.get("segmentation"), note.get("bbox")
     if size is None:
-        return new
-    if isinstance(new.get("segmentation"), list):
-        new["segmentation"] = _mend_polygons(new["segmentation"], size)
-    new["bbox"] = _mend_box(new.get("bbox"), new.get("segmentation"), size)
-    if dict(area_faults(new)):
-        new["area"] = _area(new)
-    return new
+        return
+    polygons = []
+    for polygon in mask if isinstance(mask, list) else []:
+        if {kind for kind, _ in polygon_faults(polygon, size)} <= {"polygon-outside"}:
+            polygons.append(clip_polygon(polygon, size))
+    polygons = [each for each in polygons if polygon_area(each)]
+    if polygons and mask != polygons:
+        note["segmentation"] = polygons
+    wrong = {kind for kind, _ in box_faults(box, size)}
+    if wrong - {"box-tiny"} and polygons:
+        note["bbox"] = bounds(polygons)
+    elif "box-outside" in wrong:
+        note["bbox"] = clip_box(note["bbox"], size)
+    if dict(area_faults(note)):
+        sides = note["bbox"][2:] if not dict(box_faults(note.get("bbox"), size)) else (0, 0)
+        note["area"] = sum(map(polygon_area, polygons)) or sides[0] * sides[1]
 
 
-def _merge(
-    entries: list[Any], key: str, broken: set[int | str], lost: Collection[int | str] = ()
-) -> tuple[list[Any], dict[int, int | None]]:
-    """The images or categories to keep, the first of each name, and where the others' ids go.
+def _keep(
+    entries: list[Any], key: str, part: str, found: CheckedSet
+) -> tuple[list[Any], dict[int, int]]:
+    """The images or categories without faults, and which id each id becomes.
 
-    Nothing is kept of an id that stands for several names; None is where an id has no entry left.
-
-    Args:
-        entries: images or categories.
-        key: of their name.
-        broken: indices of entries that lack a key.
-        lost: indices of entries that cannot be used, nor another one of their name.
+    Annotations of an entry that is listed twice go to the first of its name. Nothing is kept of an
+    id that stands for several names.
     """
-    names: dict[int, set[str]] = defaultdict(set)
-    for entry in filter(has_id, entries):
-        names[entry["id"]].add(str(entry.get(key)))
-    kept, moved = [], {}
-    first: dict[str, int | None] = {}
+    bad = found.faulty(f"{part}-")
+    twice = {entries[fault.index]["id"] for fault in found.faults.get(f"{part}-id-twice", [])}
+    first: dict[str, int] = {}
+    kept, ids = [], {}
     for index, entry in enumerate(entries):
-        if index in broken:
-            continue
-        name = os.path.normpath(str(entry.get(key))) if key == "file_name" else str(entry.get(key))
-        if name in first:
-            moved[entry["id"]] = first[name]
-        elif index in lost or len(names[entry["id"]]) > 1:
-            first[name] = None
-        else:
-            first[name] = entry["id"]
-            kept.append(entry)
-    return kept, moved
-
-
-def _moved(ids: dict[int, int | None], number: Any) -> Any:
-    return ids.get(number, number) if is_whole(number) else None
-
-
-def _mend_polygons(mask: list[Any], size: Size) -> list[Any]:
-    """The polygons without faults, clipped; the mask as it is if none would be left."""
-    found = []
-    for polygon in mask:
-        fault = polygon_fault(polygon, size)
-        if fault is None:
-            found.append(polygon)
-        elif fault[0] == "polygon-outside":
-            found.append(clip_polygon(polygon, size))
-    return [polygon for polygon in found if _polygon_area(polygon)] or mask
-
-
-def _mend_box(box: Any, mask: Any, size: Size) -> Any:
-    """A box, clipped; the one around the polygons if it is broken or elsewhere than they are."""
-    faults = dict(box_faults(box, size)).keys() - {"box-tiny"}
-    if not faults:
-        return box
-    around = bounds(mask) if isinstance(mask, list) and mask else None
-    if faults == {"box-outside"} and (not around or overlap(clip(box, size), around) >= 0.5):
-        return clip(box, size)
-    return around or box
-
-
-def _area(note: dict[str, Any]) -> Any:
-    """The area of the polygons; of the box if there are none."""
-    mask, box = note.get("segmentation"), note["bbox"]
-    if isinstance(mask, list) and mask and bounds(mask):
-        return sum(map(_polygon_area, mask))
-    if dict(box_faults(box, None)).keys() - {"box-tiny"}:
-        return note.get("area")
-    return box[2] * box[3]
-
-
-def _polygon_area(polygon: list[Any]) -> float:
-    points = corners(polygon)
-    return 0.0 if points is None else area(points)
+        if has_id(entry):
+            ids[entry["id"]] = first.setdefault(name_of(entry, key), entry["id"])
+            if index not in bad and entry["id"] not in twice:
+                kept.append(entry)
+    return kept, ids

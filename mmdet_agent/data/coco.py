@@ -1,18 +1,35 @@
 """A COCO annotation file: entries that cannot be right, whatever the images hold.
 
-Every check is a generator of ``Fault`` over plain lists and dicts, so that it can be read, tested
-and run on half a file. ``check.py`` runs them all.
+Every check is a generator of ``Fault`` over plain lists and dicts. The tool's check and the one
+before a training run the same.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmdet_agent.data.boxes import Size, area_faults, box_faults, is_number, is_whole, overlap
-from mmdet_agent.data.masks import bounds, mask_faults
+from tqdm import tqdm
+
+from mmdet_agent.data.shapes import (
+    are_numbers,
+    area_faults,
+    bounds,
+    box_faults,
+    is_whole,
+    mask_faults,
+    overlap,
+)
 from mmengine_agent.data.faults import Fault
-from mmengine_agent.data.images import Probe
+from mmengine_agent.data.images import Size
+
+_MANY = 100_000  # annotations, from which on a bar shows that something is done
+# by list of a file: the word in kinds of faults, the key of names, the keys of whole numbers
+_LISTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "images": ("image", "file_name", ("id", "width", "height")),
+    "categories": ("category", "name", ("id",)),
+    "annotations": ("annotation", "", ("id", "image_id", "category_id")),
+}
 
 
 @dataclass
@@ -26,112 +43,109 @@ class Context:
         boxes: hashes of (image, category, box) seen so far.
     """
 
-    sizes: dict[Any, Size | None] = field(default_factory=dict)
-    categories: set[Any] = field(default_factory=set)
+    sizes: dict[int, Size | None]
+    categories: set[int]
     ids: set[int] = field(default_factory=set)
     boxes: set[int] = field(default_factory=set)
 
     @classmethod
     def of(cls, content: dict[str, Any]) -> "Context":
         """The context of a file's annotations; broken entries are known by id, if they have one."""
-        found = cls()
-        for entry in filter(has_id, content["images"]):
-            found.sizes.setdefault(entry["id"], _size(entry))
-        found.categories = {entry["id"] for entry in content["categories"] if has_id(entry)}
-        return found
+        images = [each for each in content["images"] if has_id(each)]
+        sizes = {each["id"]: size_of(each) for each in reversed(images)}  # the first of each id
+        return cls(sizes, {each["id"] for each in content["categories"] if has_id(each)})
 
 
-def image_faults(entries: list[Any]) -> Iterator[Fault]:
-    """What is wrong with image entries, by themselves."""
-    ids: dict[int, int] = {}
-    files: dict[str, int] = {}
+def file_faults(content: dict[str, Any]) -> Iterator[Fault]:
+    """What is wrong with the entries of a file, images, categories and annotations."""
+    yield from entry_faults("images", content["images"])
+    yield from entry_faults("categories", content["categories"])
+    context, notes = Context.of(content), content["annotations"]
+    bar = tqdm(notes, "annotations", unit="", disable=len(notes) < _MANY or None)  # on a terminal
+    for index, note in enumerate(bar):
+        for kind, message in annotation_faults(note, context):
+            yield Fault(kind, place_of("annotations", index, note), message, index)
+
+
+def entry_faults(part: str, entries: list[Any]) -> Iterator[Fault]:
+    """What is wrong with the ``part`` images or categories, by themselves."""
+    word, key, _ = _LISTS[part]
+    firsts: dict[Any, str] = {}  # places by name and by id
     for index, entry in enumerate(entries):
-        place = image_place(entries, index)
-        wrong = _wrong_keys(entry, ("id", "width", "height"), "file_name", above_zero=True)
+        place = place_of(part, index, entry)
+        wrong = _wrong_keys(part, entry)
         if wrong:
-            yield Fault("image-keys", place, wrong, index)
+            yield Fault(f"{word}-keys", place, wrong, index)
             continue
-        name = os.path.normpath(entry["file_name"])
-        if os.path.isabs(name) or name.split(os.sep)[0] == "..":
+        number, name = entry["id"], name_of(entry, key)
+        if part == "images" and (os.path.isabs(name) or name.split(os.sep)[0] == ".."):
             yield Fault("image-path", place, f"file_name is {entry['file_name']}", index)
-        if ids.setdefault(entry["id"], index) != index:
-            first = f"id {entry['id']} is that of {image_place(entries, ids[entry['id']])}"
-            yield Fault("image-id-twice", place, first, index)
-        elif files.setdefault(name, index) != index:
-            first = f"also {image_place(entries, files[name])}"
-            yield Fault("image-file-twice", place, first, index)
+        if firsts.setdefault(name, place) != place:
+            kind = "image-file-twice" if part == "images" else "category-name-twice"
+            yield Fault(kind, place, f"{name} is also {firsts[name]}", index)
+        elif firsts.setdefault(number, place) != place:
+            yield Fault(f"{word}-id-twice", place, f"{number} is also {firsts[number]}", index)
 
 
-def category_faults(entries: list[Any]) -> Iterator[Fault]:
-    """What is wrong with category entries, by themselves."""
-    ids: set[int] = set()
-    names: set[str] = set()
-    for index, entry in enumerate(entries):
-        place = f"categories[{index}]"
-        wrong = _wrong_keys(entry, ("id",), "name")
-        if wrong:
-            yield Fault("category-keys", place, wrong, index)
-            continue
-        if entry["id"] in ids:
-            yield Fault("category-id-twice", place, f"id {entry['id']} again", index)
-        elif entry["name"] in names:
-            yield Fault("category-name-twice", place, f"name {entry['name']} again", index)
-        ids.add(entry["id"])
-        names.add(entry["name"])
-
-
-def annotation_faults(index: int, note: Any, context: Context) -> Iterator[Fault]:
-    """What is wrong with one annotation, which is added to the context."""
-    place = annotation_place(index, note)
-    wrong = _wrong_keys(note, ("id", "image_id", "category_id"), None)
-    if not wrong and "bbox" not in note:
-        wrong = "no bbox"
+def annotation_faults(note: Any, context: Context) -> Iterator[tuple[str, str]]:
+    """(kind, message) of what is wrong with an annotation, which is added to the context."""
+    wrong = _wrong_keys("annotations", note) or ("" if "bbox" in note else "no bbox")
     if wrong:
-        yield Fault("annotation-keys", place, wrong, index)
+        yield "annotation-keys", wrong
         return
-    size = context.sizes.get(note["image_id"])
-    for check in (_references(note, context), _contents(note, size)):
-        for kind, message in check:
-            yield Fault(kind, place, message, index)
+    yield from _references(note, context)
+    size, box, mask = context.sizes.get(note["image_id"]), note["bbox"], note.get("segmentation")
+    if "iscrowd" not in note:
+        yield "iscrowd-missing", "no iscrowd"
+    elif not is_whole(note["iscrowd"]) or note["iscrowd"] not in (0, 1):
+        yield "iscrowd", f"iscrowd is {str(note['iscrowd'])[:60]}"
+    yield from area_faults(note)
+    faults = [*box_faults(box, size)]
+    if mask or not note.get("ignore"):  # mmdet leaves out what is to be ignored
+        faults += mask_faults(mask, size)
+    yield from faults
+    if not faults and mask and isinstance(mask, list) and overlap(box, bounds(mask)) < 0.5:
+        yield "box-off-mask", f"bbox {box}, mask {[round(x, 1) for x in bounds(mask)]}"
 
 
-def unused_faults(content: dict[str, Any], images: set[Any], classes: set[Any]) -> Iterator[Fault]:
-    """Images and categories that no annotation is of, given the ids that some are of."""
-    for index, entry in enumerate(content["images"]):
-        if has_id(entry) and entry["id"] not in images:
-            place = image_place(content["images"], index)
-            yield Fault("image-bare", place, "no annotations", index)
-    for index, entry in enumerate(content["categories"]):
-        if has_id(entry) and entry["id"] not in classes:
-            message = f"no annotation of {entry.get('name')}"
-            yield Fault("category-unused", f"categories[{index}]", message, index)
+def unused_faults(content: dict[str, Any]) -> Iterator[Fault]:
+    """Images and categories that no annotation is of."""
+    notes = [note for note in content["annotations"] if isinstance(note, dict)]
+    for part, key, kind in (
+        ("images", "image_id", "image-bare"),
+        ("categories", "category_id", "category-unused"),
+    ):
+        used = {note.get(key) for note in notes if is_whole(note.get(key))}
+        for index, entry in enumerate(content[part]):
+            if has_id(entry) and entry["id"] not in used:
+                yield Fault(kind, place_of(part, index, entry), "no annotations", index)
 
 
-def picture_faults(entries: list[Any], index: int, probe: Probe) -> Iterator[Fault]:
-    """What is wrong with an image's file, and between it and its entry."""
-    place, size = image_place(entries, index), _size(entries[index])
-    if probe.error:
-        yield Fault(f"image-{probe.error}", place, probe.message, index)
-    if probe.size and size and probe.size != size:
-        turned = f", turned as EXIF asks ({probe.orientation})" if probe.orientation >= 5 else ""
-        listed, found = (f"{width} x {height}" for width, height in (size, probe.size))
-        yield Fault("image-size", place, f"{listed} in the file, {found} on disk{turned}", index)
-    if probe.size and probe.orientation != 1:
-        yield Fault("image-rotated", place, f"EXIF orientation {probe.orientation}", index)
+def place_of(part: str, index: int, entry: Any) -> str:
+    """Where an entry is, for people."""
+    entry = entry if isinstance(entry, dict) else {}
+    if part == "annotations":
+        return f"annotations[{index}] (id {entry.get('id')}, image {entry.get('image_id')})"
+    return f"{part}[{index}] {entry.get(_LISTS[part][1]) or ''}".strip()
 
 
-def image_place(entries: list[Any], index: int) -> str:
-    """Where an image entry is, for people."""
-    entry = entries[index]
-    name = entry.get("file_name") if isinstance(entry, dict) else None
-    return f"images[{index}]" + (f" {name}" if name else "")
+def name_of(entry: dict[str, Any], key: str) -> str:
+    """The name of an image, in one spelling, or of a category."""
+    name = str(entry.get(key))
+    return os.path.normpath(name) if key == "file_name" else name
 
 
-def annotation_place(index: int, note: Any) -> str:
-    """Where an annotation is, for people."""
-    if not isinstance(note, dict):
-        return f"annotations[{index}]"
-    return f"annotations[{index}] (id {note.get('id')}, image {note.get('image_id')})"
+def has_id(entry: Any) -> bool:
+    """Whether an entry of a list is an object with a whole number for its id."""
+    return isinstance(entry, dict) and is_whole(entry.get("id"))
+
+
+def size_of(entry: dict[str, Any]) -> Size | None:
+    """(width, height) of an image, as its entry says; None if it does not."""
+    width, height = entry.get("width"), entry.get("height")
+    if is_whole(width) and is_whole(height) and min(width, height) > 0:
+        return width, height
+    return None
 
 
 def _references(note: dict[str, Any], context: Context) -> Iterator[tuple[str, str]]:
@@ -143,51 +157,23 @@ def _references(note: dict[str, Any], context: Context) -> Iterator[tuple[str, s
     if note["category_id"] not in context.categories:
         yield "annotation-category", f"there is no category {note['category_id']}"
     box = note["bbox"]
-    if isinstance(box, list) and all(map(is_number, box)):
+    if isinstance(box, list) and are_numbers(box):
         seen = hash((note["image_id"], note["category_id"], *box))
         if seen in context.boxes:
             yield "annotation-twice", f"bbox {box} again"
         context.boxes.add(seen)
 
 
-def _contents(note: dict[str, Any], size: Size | None) -> Iterator[tuple[str, str]]:
-    if not is_whole(note.get("iscrowd")) or note["iscrowd"] not in (0, 1):
-        yield "iscrowd", f"iscrowd is {str(note.get('iscrowd', 'missing'))[:60]}"
-    yield from area_faults(note)
-    faults = [*box_faults(note["bbox"], size), *mask_faults(note.get("segmentation"), size)]
-    yield from faults
-    mask = note.get("segmentation")
-    if not faults and isinstance(mask, list) and (around := bounds(mask)):
-        share = overlap(note["bbox"], around)
-        if share < 0.5:
-            yield "box-off-mask", f"bbox {note['bbox']}, mask {[round(x, 1) for x in around]}"
-
-
-def _wrong_keys(
-    entry: Any, numbers: Iterable[str], text: str | None, above_zero: bool = False
-) -> str:
+def _wrong_keys(part: str, entry: Any) -> str:
     """What is wrong with the keys of an entry, or ''."""
+    _, text, numbers = _LISTS[part]
     if not isinstance(entry, dict):
         return f"it is {type(entry).__name__}, not an object"
     for key in numbers:
         if not is_whole(entry.get(key)):
             return f"{key} is {str(entry.get(key, 'missing'))[:60]}, not a whole number"
-        if above_zero and key != "id" and entry[key] <= 0:
-            return f"{key} is {entry[key]}"
     if text and (not isinstance(entry.get(text), str) or not entry[text]):
         return f"{text} is {str(entry.get(text, 'missing'))[:60]}, not a text"
+    if part == "images" and not size_of(entry):
+        return f"width and height are {entry['width']} and {entry['height']}"
     return ""
-
-
-def has_id(entry: Any) -> bool:
-    """Whether an entry of a list is an object with a whole number for its id."""
-    return isinstance(entry, dict) and is_whole(entry.get("id"))
-
-
-def _size(entry: Any) -> Size | None:
-    if not isinstance(entry, dict):
-        return None
-    width, height = entry.get("width"), entry.get("height")
-    if is_whole(width) and is_whole(height) and width > 0 and height > 0:
-        return width, height
-    return None

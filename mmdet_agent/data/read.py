@@ -1,14 +1,11 @@
 """Reading a COCO annotation file: once, for all who ask for it one after the other."""
 
-import gc
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from mmdet_agent.data.coco import category_faults
+from mmdet_agent.data.coco import entry_faults
 from mmengine_agent.data.faults import Fault
 from mmengine_agent.errors import UserError
 
@@ -29,11 +26,6 @@ def read_coco(path: Path) -> tuple[Content | None, list[Fault]]:
         return None, [Fault("json-syntax", str(path), str(error.strerror))]
 
 
-def forget_files() -> None:
-    """Free the memory of what ``read_coco`` keeps."""
-    _read.cache_clear()
-
-
 def read_categories(path: Path) -> dict[str, int]:
     """The ids of the categories by name, in the file's order.
 
@@ -41,25 +33,23 @@ def read_categories(path: Path) -> dict[str, int]:
         UserError: if the file is no COCO annotation file, or a category lacks its id or name.
     """
     content, faults = read_coco(path)
-    if content is not None:
-        faults = [f for f in category_faults(content["categories"]) if f.kind == "category-keys"]
-    if faults:
-        place = "" if faults[0].place == str(path) else f"{faults[0].place}: "
-        raise UserError(f"{path} is no COCO annotation file: {place}{faults[0].message}")
-    assert content is not None
-    return {entry["name"]: entry["id"] for entry in content["categories"]}
+    categories = content["categories"] if content else []
+    faults = [*faults, *entry_faults("categories", categories)]
+    broken = [each for each in faults if each.kind.startswith(("json", "category-keys"))]
+    if broken:
+        text = f"{broken[0].place}: {broken[0].message}".removeprefix(f"{path}: ")
+        raise UserError(f"{path} is no COCO annotation file: {text}")
+    return {entry["name"]: entry["id"] for entry in categories}
 
 
 @lru_cache(maxsize=2)
 def _read(path: Path, mtime: int, size: int) -> tuple[Content | None, list[Fault]]:
     try:
-        with _no_collection(), path.open(encoding="utf-8") as file:
-            content = json.load(file)
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         return None, [Fault("json-syntax", str(path), f"{type(error).__name__}: {error}")]
-    if not isinstance(content, dict):
-        return None, [Fault("json-layout", str(path), f"it is a {type(content).__name__}")]
-    absent = [name for name in LISTS if not isinstance(content.get(name), list)]
+    lists = content if isinstance(content, dict) else {}
+    absent = [name for name in LISTS if not isinstance(lists.get(name), list)]
     if absent:
         return None, [Fault("json-layout", str(path), f"{', '.join(absent)} missing or no list")]
     if not content["images"]:
@@ -67,13 +57,4 @@ def _read(path: Path, mtime: int, size: int) -> tuple[Content | None, list[Fault
     return content, []
 
 
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Python looks for garbage again and again while millions of objects are made: a third more."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+forget_files = _read.cache_clear  # frees the memory of what ``read_coco`` keeps

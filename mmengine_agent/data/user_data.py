@@ -7,7 +7,7 @@ is built.
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,35 +36,26 @@ class DataFlags:
         group = parser.add_argument_group(
             "your own data", "COCO- or ADE20K-like; paths are relative to --data-root"
         )
-        group.add_argument("--data-root", metavar="DIR", help="folder of the data set")
-        ann = "COCO: annotation JSON; ADE20K: folder of label PNGs"
-        group.add_argument("--train-ann", metavar="PATH", help=f"{ann}, for training")
-        group.add_argument("--val-ann", metavar="PATH", help=f"{ann}, for validation and test")
-        group.add_argument("--train-images", metavar="DIR", help="folder of training images")
-        group.add_argument("--val-images", metavar="DIR", help="folder of validation images")
-        group.add_argument(
-            "--classes",
-            nargs="+",
-            metavar="NAME",
-            help="class names in label order, or one text file with a name a line; "
-            "COCO-like data need none, they are read from the annotations",
-        )
+        add = group.add_argument
+        add("--data-root", metavar="DIR", help="folder of the data set")
+        text = "COCO: annotation JSON; ADE20K: folder of label PNGs"
+        add("--train-ann", metavar="PATH", help=f"{text}, for training")
+        add("--val-ann", metavar="PATH", help=f"{text}, for validation and test")
+        add("--train-images", metavar="DIR", help="folder of training images")
+        add("--val-images", metavar="DIR", help="folder of validation images")
+        text = "class names in label order, or one text file with a name a line; COCO-like data "
+        text += "need none, they are read from the annotations"
+        add("--classes", nargs="+", metavar="NAME", help=text)
 
     @classmethod
     def of(cls, args: Namespace) -> "DataFlags":
         """The flags a user gave."""
-        classes = read_class_names(args.classes)
-        return cls(
-            args.data_root,
-            args.train_ann,
-            args.val_ann,
-            args.train_images,
-            args.val_images,
-            tuple(classes) if classes else None,
-        )
+        annotations, images = (args.train_ann, args.val_ann), (args.train_images, args.val_images)
+        classes = tuple(read_class_names(args.classes))
+        return cls(args.data_root, *annotations, *images, classes or None)
 
     def __bool__(self) -> bool:
-        return any(getattr(self, field.name) is not None for field in fields(self))
+        return any(value is not None for value in vars(self).values())
 
 
 def point_at(cfg: Config, flags: DataFlags) -> list[str] | None:
@@ -99,7 +90,9 @@ def require_data(cfg: Config, *splits: str) -> None:
     missing: dict[str, None] = {}
     for split, dataset in datasets(cfg):
         if split in splits:
-            missing.update(dict.fromkeys(str(p) for p in _paths(dataset) if not p.exists()))
+            names = [dataset.get("ann_file"), *dataset.get("data_prefix", {}).values()]
+            paths = [Path(dataset.get("data_root") or "", name) for name in names if name]
+            missing.update(dict.fromkeys(str(path) for path in paths if not path.exists()))
     if not missing:
         return
     root = next(datasets(cfg))[1].get("data_root") or "DIR"
@@ -135,29 +128,22 @@ def read_class_names(given: Sequence[str] | None) -> Sequence[str]:
     """
     if not given or len(given) != 1 or not given[0].endswith(".txt"):
         return given or ()
-    return _lines(given[0])
+    try:
+        lines = Path(given[0]).read_text().splitlines()
+    except OSError as error:
+        raise UserError(f"--classes: cannot read {given[0]}: {error.strerror}") from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def class_names(dataset: Any, scope: str) -> tuple[str, ...]:
     """The class names of a data set's config: its own, or those of its type; empty if unknown."""
     found = (dataset.get("metainfo") or {}).get("classes")
     if found is None:
-        with DATASETS.switch_scope_and_registry(scope) as registry:
-            kind = registry.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
-        found = getattr(kind, "METAINFO", {}).get("classes")
-    return tuple(_lines(found) if isinstance(found, str) else found or ())
+        found = getattr(type_of(dataset, scope), "METAINFO", {}).get("classes")
+    return tuple(read_class_names([found] if isinstance(found, str) else found))
 
 
-def _paths(dataset: Any) -> Iterator[Path]:
-    root = dataset.get("data_root") or ""
-    if dataset.get("ann_file"):
-        yield Path(root, dataset.ann_file)
-    for folder in dataset.get("data_prefix", {}).values():
-        yield Path(root, folder)
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        return [line.strip() for line in Path(path).read_text().splitlines() if line.strip()]
-    except OSError as error:
-        raise UserError(f"--classes: cannot read {path}: {error.strerror}") from error
+def type_of(dataset: Any, scope: str) -> Any:
+    """The class of a data set's config, None if nothing of its name is registered."""
+    with DATASETS.switch_scope_and_registry(scope) as registry:
+        return registry.get(dataset.type) if isinstance(dataset.type, str) else dataset.type

@@ -4,28 +4,43 @@ from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
 
+import cv2
 import numpy as np
-from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
-from mmengine_agent.data.check import CheckedSet, Place
-from mmengine_agent.data.faults import FAULT
-from mmengine_agent.data.images import map_in_threads
-from mmengine_agent.data.new_folder import require_some
-from mmseg_agent.data import label_maps
-from mmseg_agent.data.sheet import ade_tiles
+from mmengine_agent.data.check import CheckedSet, Place, size_figures
+from mmengine_agent.data.faults import Fault
+from mmengine_agent.data.images import ImageError, open_whole
+from mmengine_agent.data.sheet import read_small
+from mmengine_agent.draw import Array, class_colours, paint_labels
+from mmseg_agent.data.label_maps import Pair, check_pair, find_pairs, main_suffix
+
+_COLOURS = class_colours(254)  # of labels 1 to 254; 0 and 255 are ignored
 
 
 @dataclass
 class AdeSet(CheckedSet):
     """An ADE20K-like set that was checked."""
 
-    counts_boxes: ClassVar[bool] = False
-    pairs: list[label_maps.Pair] = field(default_factory=list)
+    pairs: list[Pair] = field(default_factory=list)
 
-    def tiles(self) -> list[np.ndarray]:
-        return ade_tiles(self.pairs, self.findings)
+    def pictures(self) -> tuple[int, set[int]]:
+        bad = self.faulty("image", "label")
+        return len(self.pairs), {i for i, pair in enumerate(self.pairs) if pair.name in bad}
+
+    def draw(self, index: int) -> tuple[Array, str]:
+        pair = self.pairs[index]
+        picture = read_small(pair.image)
+        try:
+            labels = np.asarray(open_whole(pair.label))
+        except ImageError:
+            return picture, pair.name
+        if labels.ndim == 2:
+            size = picture.shape[1::-1]
+            labels = cv2.resize(labels.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+            paint_labels(picture, labels.astype(int) - 1, _COLOURS)
+        return picture, pair.name
 
     def write_clean(self, folder: Path) -> str:
         """Link the good pairs below a folder; what was kept, in one line.
@@ -33,41 +48,40 @@ class AdeSet(CheckedSet):
         Links of images get the ending that most images have: OpenCV reads what is in a file,
         whatever its ending.
         """
-        name, bad = self.place.name, self.findings.at(*self.findings.kinds(FAULT))
+        name, bad = self.place.name, self.faulty("")
         good = [pair for pair in self.pairs if pair.name not in bad]
-        require_some(good, name)
-        ending = label_maps.main_suffix([pair.image for pair in self.pairs])
+        self.require_some(good)
+        ending = main_suffix([pair.image for pair in self.pairs])
         for pair in good:
-            _link(folder / "images" / name / f"{pair.name}{ending}", pair.image)
-            _link(folder / "annotations" / name / f"{pair.name}.png", pair.label)
+            for link, target in (
+                (folder / "images" / name / f"{pair.name}{ending}", pair.image),
+                (folder / "annotations" / name / f"{pair.name}.png", pair.label),
+            ):
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(target.resolve())
         return f"{name}: {len(good)} of {len(self.pairs)} pairs"
 
 
 def check_ade(place: Place, names: list[str], workers: int, fast: bool = False) -> AdeSet:
     """Check a folder of images and one of label maps; ``names`` are of labels 1, 2, ..."""
     found = AdeSet(place)
-    found.pairs, faults = label_maps.find_pairs(place.images, place.ann)
-    found.findings.add(faults)
+    found.pairs, faults = find_pairs(place.images, place.ann)
+    found.add(faults)
+    check = partial(check_pair, classes=len(names), fast=fast)
+    contents = thread_map(check, found.pairs, max_workers=workers, desc=place.name, unit="pair")
     pixels: Counter[int] = Counter()
     images: Counter[int] = Counter()
-    read_pair = partial(label_maps.read_pair, classes=len(names), fast=fast)
-    contents = map_in_threads(read_pair, found.pairs, workers)
-    for each in tqdm(contents, desc=place.name, total=len(found.pairs), unit="pair"):
-        found.findings.add(each.faults)
-        found.figures.sizes.update([each.size] if each.size else [])
-        pixels.update(each.pixels)
-        images.update(each.pixels.keys())
+    for _, counts, faults in contents:
+        found.add(faults)
+        pixels.update(counts)
+        images.update(counts.keys())
     if found.pairs:
-        found.findings.add(label_maps.unused_classes(pixels, names))
-    label_names = {0: "(ignore)", **dict(enumerate(names, 1))}
-    for number, name in label_names.items():
-        found.figures.amounts[name] += pixels[number] + (0 if number else pixels[255])
-        found.figures.images[name] += images[number]
-    found.figures.entries = {"pairs": len(found.pairs)}
+        unused = [number for number, _ in enumerate(names, 1) if not pixels[number]]
+        found.add(Fault("category-unused", names[n - 1], "no pixel of it", n) for n in unused)
+    found.figures = {"pairs": len(found.pairs), **size_figures(size for size, *_ in contents)}
+    pixels[0] += pixels.pop(255, 0)
+    found.figures["classes"] = [
+        {"name": name, "pixels": pixels[number], "images": images[number]}
+        for number, name in enumerate(["(ignore)", *names])
+    ]
     return found
-
-
-def _link(link: Path, target: Path) -> None:
-    link.parent.mkdir(parents=True, exist_ok=True)
-    if not link.exists():
-        link.symlink_to(target.resolve())

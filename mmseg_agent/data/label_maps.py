@@ -1,52 +1,22 @@
 """A folder of images and one of label PNGs, as ADE20K has them: 0 = ignore, 1 = first class."""
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from mmengine_agent.data.faults import Fault
-from mmengine_agent.data.images import (
-    IMAGES,
-    ImageError,
-    Probe,
-    open_image,
-    probe,
-    read,
-    require_whole,
-)
-
-Array = np.ndarray
+from mmengine_agent.data.faults import STOPS, Fault
+from mmengine_agent.data.images import IMAGES, ImageError, Size, image_faults, open_whole
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
     """An image and its label map; ``name`` is the path in both folders, without an ending."""
 
     name: str
     image: Path
     label: Path
-
-
-@dataclass(frozen=True)
-class Label:
-    """A label map: pixels of each value 0..65535 that occurs, and what is wrong with it."""
-
-    size: tuple[int, int] | None = None
-    pixels: dict[int, int] = field(default_factory=dict)
-    faults: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True)
-class PairContent:
-    """What a pair holds."""
-
-    size: tuple[int, int] | None
-    pixels: dict[int, int]
-    faults: list[Fault]
 
 
 def find_pairs(images: Path, labels: Path) -> tuple[list[Pair], list[Fault]]:
@@ -55,70 +25,86 @@ def find_pairs(images: Path, labels: Path) -> tuple[list[Pair], list[Fault]]:
     Folders within are searched too, as mmseg does. Training reads images of one ending; the most
     frequent is taken for it.
     """
-    pictures, maps = _files(images), _files(labels)
-    names = {path.with_suffix("") for path in pictures}
-    ending = main_suffix(pictures)
+    files, labelled = _files(images), _files(labels)
+    pictures, maps = ({p.with_suffix(""): p for p in reversed(each)} for each in (files, labelled))
+    pngs = {path.with_suffix("") for path in labelled if path.suffix == ".png"}
+    ending = main_suffix(files)
     faults = [
         Fault("image-suffix", str(path), f"the others end in {ending}", str(path))
-        for path in pictures
+        for path in files
         if path.suffix != ending
     ]
-    pngs = {path.with_suffix("") for path in maps if path.suffix == ".png"}
-    others = {path.with_suffix(""): path for path in maps if path.suffix != ".png"}
-    for name, path in others.items():
-        faults.append(Fault("label-suffix", str(path), f"it ends in {path.suffix}", str(name)))
-    for name in sorted(names - pngs - others.keys()):
-        faults.append(Fault("label-missing", str(name), f"no {labels / name}.png", str(name)))
-    for name in sorted(pngs - names):
-        faults.append(Fault("label-orphan", f"{name}.png", f"no image in {images}", str(name)))
+    for kind, names, message in (
+        ("label-suffix", maps.keys() - pngs, "it does not end in .png"),
+        ("label-missing", pictures.keys() - maps.keys(), f"not in {labels}"),
+        ("label-orphan", pngs - pictures.keys(), f"not in {images}"),
+    ):
+        for name in sorted(names):
+            faults.append(Fault(kind, str(maps.get(name, name)), message, str(name)))
     if not pictures:
         faults.append(Fault("set-empty", str(images), f"no files ending in {', '.join(IMAGES)}"))
-    first = {path.with_suffix(""): path for path in reversed(pictures)}
-    both = sorted(names & pngs)
-    return [Pair(str(n), images / first[n], labels / f"{n}.png") for n in both], faults
+    both = sorted(pngs & pictures.keys())
+    return [Pair(str(n), images / pictures[n], labels / f"{n}.png") for n in both], faults
 
 
-def read_pair(pair: Pair, classes: int, fast: bool = False) -> PairContent:
-    """Open image and label map, and compare them; labels are decoded even if ``fast``."""
-    picture, label = probe(pair.image, fast), read_label(pair.label, classes)
-    faults = list(_pair_faults(picture, label))
-    places = {"image": pair.image.name, "label": pair.label.name}
-    placed = [Fault(k, f"{pair.name} ({places[k[:5]]})", m, pair.name) for k, m in faults]
-    return PairContent(picture.size, label.pixels, placed)
+def check_pair(
+    pair: Pair, classes: int, fast: bool = False
+) -> tuple[Size | None, dict[int, int], list[Fault]]:
+    """The size of a pair's image, the pixels of its labels, and what is wrong with both.
+
+    Labels are decoded even if ``fast``.
+    """
+    size, faults = image_faults(pair.image, fast)
+    pixels, more = read_label(pair.label, size, classes)
+    return size, pixels, [Fault(k, pair.name, m, pair.name) for k, m in (*faults, *more)]
 
 
-def read_label(path: Path, classes: int) -> Label:
-    """Read a label map as mmseg does, by Pillow: the numbers of a palette, not its colours."""
+def read_label(
+    path: Path, size: Size | None, classes: int | None, first: int = 1
+) -> tuple[dict[int, int], list[tuple[str, str]]]:
+    """The pixels of each value of a label map, and (kind, message) of what is wrong with it.
+
+    It is read as mmseg does, by Pillow: the numbers of a palette, not its colours.
+
+    Args:
+        path: its file.
+        size: of its image, None if unknown.
+        classes: how many there are, None if any number is one.
+        first: the number of the first class; 0 is ignored if it is 1, and 255 always.
+    """
     try:
-        data = read(path)
-        image = open_image(data)
-        require_whole(image, data, fast=False)
+        image = open_whole(path)
     except ImageError as error:
-        word, message = error.args
-        return Label(faults=((f"label-{word}", message),))
-    values = np.asarray(image)
+        return {}, [(f"label-{error.args[0]}", error.args[1])]
+    faults, values = [], np.asarray(image)
+    if size not in (None, image.size):
+        sizes = (*image.size, *size)
+        faults.append(("label-size", "{} x {}, the image {} x {}".format(*sizes)))
     if values.ndim != 2:
-        channels = (("label-channels", f"mode {image.mode}, {values.shape[2]} channels"),)
-        return Label(image.size, faults=channels)
-    pixels = _count(values)
-    return Label(image.size, pixels, tuple(_value_faults(pixels, classes)))
+        channels = f"mode {image.mode}, {values.shape[2]} channels"
+        return {}, [*faults, ("label-channels", channels)]
+    counts = np.bincount(np.minimum(values.astype(np.uint32), 2**16).ravel())
+    pixels = {int(value): int(counts[value]) for value in counts.nonzero()[0]}
+    return pixels, [*faults, *_value_faults(pixels, classes, first)]
 
 
-def require_plain(path: Path, classes: int) -> None:
-    """Raise ImageError if labels are colours or deeper than 8 bits."""
-    with Image.open(path) as image:
-        if image.mode in {"L", "P", "1"}:
-            return
-    for kind, message in read_label(path, classes).faults:
-        if kind != "label-empty":
-            raise ImageError(kind, f"{path}: {message}")
+def require_label(
+    names: Sequence[str] | None, path: Path, size: Size | None, results: dict[str, Any]
+) -> None:
+    """Raise ImageError if mmseg could not load a label map, or would train on something else.
 
-
-def unused_classes(pixels: Counter[int], names: list[str]) -> Iterator[Fault]:
-    """Classes without a pixel."""
-    for number, name in enumerate(names, 1):
-        if not pixels[number]:
-            yield Fault("category-unused", f"label {number}", f"no pixel of {name}", number)
+    Args:
+        names: of the classes, None if they are not known.
+        path: of the label map.
+        size: of its image.
+        results: what the loader is given.
+    """
+    # numbers that a loader changes are not those of the classes
+    count = len(names) if names and not results.get("label_map") else None
+    first = int(bool(results.get("reduce_zero_label")))
+    for kind, message in read_label(path, size, count, first)[1]:
+        if kind in STOPS:
+            raise ImageError(kind, f"{path}: {message.removeprefix(f'{path}: ')}")
 
 
 def main_suffix(pictures: list[Path]) -> str:
@@ -134,36 +120,17 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path.relative_to(folder) for path in found)
 
 
-def _count(values: Array) -> dict[int, int]:
-    """Pixels of each value; other values than whole numbers are cut."""
-    if values.dtype in (np.uint8, np.bool_):
-        counts = np.bincount(values.ravel(), minlength=256)
-        return {int(value): int(counts[value]) for value in counts.nonzero()[0]}
-    found, counts = np.unique(values.astype(np.int64), return_counts=True)
-    return dict(zip(found.tolist(), counts.tolist(), strict=True))
-
-
-def _value_faults(pixels: dict[int, int], classes: int) -> Iterator[tuple[str, str]]:
-    deep = [value for value in pixels if not 0 <= value <= 255]
-    unknown = [value for value in pixels if classes < value < 255]
-    if deep:
-        yield "label-depth", f"values up to {max(deep)}"
-    if unknown:
-        more = " ..." if len(unknown) > 8 else ""
-        yield (
-            "label-range",
-            f"{', '.join(map(str, unknown[:8]))}{more}; the classes are 1..{classes}",
-        )
-    if not pixels.keys() - {0, 255}:
-        yield "label-empty", "every pixel is 0 or 255"
-
-
-def _pair_faults(picture: Probe, label: Label) -> Iterator[tuple[str, str]]:
-    if picture.error:
-        yield f"image-{picture.error}", picture.message
-    if picture.size and picture.orientation != 1:
-        yield "image-rotated", f"EXIF orientation {picture.orientation}"
-    if picture.size and label.size and picture.size != label.size:
-        image, labels = (f"{width} x {height}" for width, height in (picture.size, label.size))
-        yield "label-size", f"the image is {image}, the labels are {labels}"
-    yield from label.faults
+def _value_faults(
+    pixels: dict[int, int], classes: int | None, first: int
+) -> Iterator[tuple[str, str]]:
+    ignored = {255, *range(first)}
+    if max(pixels, default=0) > 255:
+        yield "label-depth", f"values up to {max(pixels)}"
+    elif classes is not None:
+        unknown = pixels.keys() - ignored - {*range(first, first + classes)}
+        if unknown:
+            numbers = ", ".join(map(str, sorted(unknown)[:8]))
+            last = first + classes - 1
+            yield "label-range", f"has {numbers}, but classes are {first}..{last}"
+    if not pixels.keys() - ignored:
+        yield "label-empty", f"every pixel is of {sorted(pixels)}, which are ignored"

@@ -175,9 +175,8 @@ def outcome(kind: str, cfg: Config, step: bool) -> str:
 def train_on(kind: str, cfg: Config, step: bool) -> str:
     """Load every sample as training does; 'error' if the policy names one as bad."""
     dataset_cfg = cfg.train_dataloader.dataset
-    classes = None if kind == "coco" else len(dataset_cfg.metainfo.classes)
     dataset = DATASETS.build(dataset_cfg)
-    check_loading(dataset, None, classes, task_of(cfg).label_check())
+    check_loading(dataset, None, task_of(cfg).label_check(dataset.metainfo["classes"]))
     try:
         samples = [dataset[index] for index in range(len(dataset))]
     except UserError:
