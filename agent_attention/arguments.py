@@ -75,12 +75,12 @@ def mixer_names(
     letters: Mapping[str, str],
     depths: Sequence[int],
     known: Collection[str],
-) -> list[list[str]]:
-    """The mixer of each block of each stage, by name.
+) -> list[list[Any]]:
+    """The mixer of each block of each stage, by name, or as a dict with its options.
 
     Args:
-        mixers: a name a stage, or a run such as '2 agent, 16 windows' for its blocks; None for
-            those of ``attn_types``.
+        mixers: a name a stage, or a run such as '2 agent, 16 windows' for its blocks, or a dict
+            such as {'type': 'aft_conv', 'kernel': 11}; None for those of ``attn_types``.
         attn_types: the same in letters: 'A', or '2A16B'.
         letters: the name that each letter stands for.
         depths: blocks of each stage.
@@ -108,8 +108,10 @@ def mixer_names(
     return spelled
 
 
-def _blocks(item: Any, depth: int, names: Mapping[str, str], run: str) -> list[str]:
+def _blocks(item: Any, depth: int, names: Mapping[str, str], run: str) -> list[Any]:
     """('2A1B', 3) -> ['agent', 'agent', 'windows']; nothing if they do not spell a stage."""
+    if isinstance(item, Mapping) and item.get("type") in names:
+        return [item] * depth
     if not isinstance(item, str):
         return []
     found = [(depth, item)]

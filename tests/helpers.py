@@ -145,8 +145,10 @@ def _values(name: str, shape: tuple[int, ...]) -> np.ndarray:
     last = name.rpartition(".")[2]
     if last.endswith("_bias") or last == "relative_position_bias_table":
         return 0.5 * x
-    if last.startswith("pos_embed"):
+    if last.startswith(("pos_embed", "positional_encoding")):
         return 0.2 * x
+    if last == "scale":
+        return 0.5 * x
     if x.ndim == 1:
         return 1 + 0.1 * x if last == "weight" else 0.1 * x
     return x / np.float32(math.sqrt(math.prod(shape[1:])))

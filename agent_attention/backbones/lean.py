@@ -29,8 +29,8 @@ from agent_attention.mixers.windows import WindowAttention
 
 for _kind in (AgentAttention, SoftmaxAttention, SpatialReductionAttention, WindowAttention):
     define(_kind, "project", "mix", "attend")
-for _layer in (Block, DropPath):
-    define(_layer)
+define(Block, "mix", "feed")
+define(DropPath)
 
 
 def takes(blocks: Iterable[nn.Module], x: Tensor) -> bool:
