@@ -151,4 +151,4 @@ def _values(name: str, shape: tuple[int, ...]) -> np.ndarray:
         return 0.5 * x
     if x.ndim == 1:
         return 1 + 0.1 * x if last == "weight" else 0.1 * x
-    return x / np.float32(math.sqrt(math.prod(shape[1:])))
+    return x / np.float32(math.sqrt(math.prod(shape[1:])))  # of (h, 1, 1): as they are
