@@ -82,14 +82,14 @@ def mixer_names(
         mixers: a name a stage, or a run such as '2 agent, 16 windows' for its blocks, or a dict
             such as {'type': 'aft_conv', 'kernel': 11}; None for those of ``attn_types``.
         attn_types: the same in letters: 'A', or '2A16B'.
-        letters: the name that each letter stands for.
+        letters: the name that each letter stands for; none where there is no ``attn_types``.
         depths: blocks of each stage.
         known: names of mixers.
 
     Raises:
         ValueError: if an item is neither a name nor a run whose counts add up to the depth.
     """
-    if mixers is None:
+    if mixers is None and letters:
         argument, given, noun, example = "attn_types", attn_types, "letter", "2A16B"
         names, run = {**letters}, r"([1-9][0-9]?)([A-Z])"
         listed = ", ".join(f"{letter!r} ({name})" for letter, name in letters.items())

@@ -5,8 +5,9 @@ from typing import Any
 
 from torch import Tensor
 
+from agent_attention.arguments import check_integer
 from agent_attention.backbones.info import Recognised, encoding_img_size
-from agent_attention.backbones.swin import AgentSwinTransformer, recognise_swin
+from agent_attention.backbones.swin import STAGES, AgentSwinTransformer, recognise_swin
 
 
 class FLattenSwin(AgentSwinTransformer):
@@ -33,6 +34,7 @@ class FLattenSwin(AgentSwinTransformer):
         pretrain_img_size: int = 224,
         **options: Any,
     ) -> None:
+        check_integer("pretrain_img_size", pretrain_img_size, STAGES[-1].stride, 4096)
         if window_size is None:
             window_size = max(56, pretrain_img_size // 32 * 8)
         options |= {"window_size": window_size, "pretrain_img_size": pretrain_img_size}
