@@ -2,31 +2,12 @@
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from inspect import Parameter, signature
-from typing import Any, TypeVar
+from typing import Any
 
 Pair = tuple[int, int]
-Sizes = TypeVar("Sizes", bound=Mapping[str, Any])
 
 
-def reject_unknown(cls: type, family: type, unknown: Mapping[str, Any]) -> None:
-    """Raise TypeError if there are unknown keyword arguments, listing those ``cls`` takes.
-
-    Args:
-        cls: the class that is built: ``family``, or a subclass that hands arguments on to it.
-        family: the class whose constructor was given them.
-        unknown: the arguments.
-    """
-    if unknown:
-        lineage = cls.__mro__[: cls.__mro__.index(family) + 1]
-        named = [p for each in reversed(lineage) for p in signature(each).parameters.values()]
-        variadic = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
-        allowed = dict.fromkeys(p.name for p in named if p.kind not in variadic)
-        refused = ", ".join(map(repr, unknown))
-        raise TypeError(f"{cls.__name__} does not take {refused}; it takes {', '.join(allowed)}")
-
-
-def resolve_arch(arch: str | Mapping[str, Any], known: Mapping[str, Sizes]) -> dict[str, Any]:
+def resolve_arch(arch: Any, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The sizes of an architecture, by name or as a dict with the same keys.
 
     Raises:
@@ -43,10 +24,8 @@ def resolve_arch(arch: str | Mapping[str, Any], known: Mapping[str, Sizes]) -> d
         raise ValueError(f"arch takes exactly the keys {sorted(model)}, got {sorted(arch)}")
     for key, value in arch.items():
         one = isinstance(model[key], int)
-        count = 1 if one else len(model[key])
-        values = [value] if one else value
-        if not isinstance(values, Sequence) or [*map(_positive, values)] != [True] * count:
-            wanted = "a positive integer" if one else counted(count, "positive integer")
+        if not _are_positive([value] if one else value, 1 if one else len(model[key])):
+            wanted = "a positive integer" if one else f"{len(model[key])} positive integers"
             raise ValueError(f"arch[{key!r}] must be {wanted}, got {value!r}")
     return dict(arch)
 
@@ -57,16 +36,13 @@ def check_agent_shapes(shapes: Any, stages: int) -> tuple[Pair, ...]:
     Raises:
         ValueError: if they are not a pair of positive integers for each stage.
     """
-    try:
-        pairs = tuple((rows, columns) for rows, columns in shapes)
-    except (TypeError, ValueError):
-        pairs = ()
-    if len(pairs) != stages or not all(_positive(side) for pair in pairs for side in pair):
+    listed = list(shapes) if isinstance(shapes, Sequence) else []
+    if len(listed) != stages or not all(_are_positive(pair, 2) for pair in listed):
         raise ValueError(
-            f"agent_shapes must be {counted(stages, 'pair')} of positive integers, one "
-            f"(rows, columns) a stage, such as {((12, 12),) * stages}; got {shapes!r}"
+            "agent_shapes must be a pair of positive integers (rows, columns) a stage, such as "
+            f"{((12, 12),) * stages}; got {shapes!r}"
         )
-    return pairs
+    return tuple((rows, columns) for rows, columns in listed)
 
 
 def mixer_names(
@@ -89,31 +65,28 @@ def mixer_names(
     Raises:
         ValueError: if an item is neither a name nor a run whose counts add up to the depth.
     """
-    if mixers is None and letters:
-        argument, given, noun, example = "attn_types", attn_types, "letter", "2A16B"
-        names, run = {**letters}, r"([1-9][0-9]?)([A-Z])"
-        listed = ", ".join(f"{letter!r} ({name})" for letter, name in letters.items())
-    else:
-        argument, given, noun, example = "mixers", mixers, "name", "2 agent, 16 windows"
-        names, run = {name: name for name in known}, r"([1-9][0-9]?) (\w+)(?:, |$)"
-        listed = ", ".join(map(repr, known))
+    argument, given = (
+        ("attn_types", attn_types) if mixers is None and letters else ("mixers", mixers)
+    )
+    names = {**letters, **{name: name for name in known}}
     items = given if isinstance(given, Sequence) and len(given) == len(depths) else [None]
-    spelled = [_blocks(*each, names, run) for each in zip(items, depths, strict=False)]
+    spelled = [_blocks(*each, names) for each in zip(items, depths, strict=False)]
     if not all(spelled):
         raise ValueError(
-            f"{argument} must be {counted(len(depths), noun)} or runs, one a stage: {listed} or a "
-            f"run of them that adds up to the depths {tuple(depths)}, such as {example!r}; "
-            f"got {given!r}"
+            f"{argument} must be, for each of {len(depths)} stages, one of {', '.join(names)} or a "
+            f"run of them that adds up to the depths {tuple(depths)}, such as '2A16B' or "
+            f"'2 agent, 16 windows'; got {given!r}"
         )
     return spelled
 
 
-def _blocks(item: Any, depth: int, names: Mapping[str, str], run: str) -> list[Any]:
+def _blocks(item: Any, depth: int, names: Mapping[str, str]) -> list[Any]:
     """('2A1B', 3) -> ['agent', 'agent', 'windows']; nothing if they do not spell a stage."""
     if isinstance(item, Mapping) and item.get("type") in names:
         return [item] * depth
     if not isinstance(item, str):
         return []
+    run = r"([1-9][0-9]?) ?([A-Za-z_]+)(?:, |(?=[0-9])|$)"
     found = [(depth, item)]
     if item not in names and re.fullmatch(f"(?:{run})+", item):
         found = [(int(count), name) for count, name in re.findall(run, item)]
@@ -160,24 +133,18 @@ def check_image(shape: Sequence[int], stride: int, channels: int | None) -> None
     if len(shape) != 4 or (channels is not None and shape[1] != channels):
         wanted = f"(B, {channels or 'C'}, H, W)"
         raise ValueError(f"expected an image batch of shape {wanted}, got {tuple(shape)}")
-    height, width = shape[-2:]
-    if height < stride or width < stride:
+    if min(shape[-2:]) < stride:
         raise ValueError(
-            f"an image of {height}x{width} pixels is smaller than the backbone's stride: "
+            f"an image of {shape[-2]}x{shape[-1]} pixels is smaller than the backbone's stride: "
             f"pass at least {stride}x{stride}"
         )
-
-
-def counted(count: int, noun: str) -> str:
-    """'four pairs', 'one pair'."""
-    words = ("no", "one", "two", "three", "four", "five")
-    number = words[count] if count < len(words) else str(count)
-    return f"{number} {noun}{'' if count == 1 else 's'}"
 
 
 def _integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _positive(value: Any) -> bool:
-    return _integer(value) and value > 0
+def _are_positive(values: Any, count: int) -> bool:
+    """Whether they are so many positive integers."""
+    counted = isinstance(values, Sequence) and len(values) == count
+    return counted and all(_integer(each) and each > 0 for each in values)

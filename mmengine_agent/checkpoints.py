@@ -5,23 +5,24 @@ cannot read back its own runs' state. Both read files through ``CheckpointLoader
 registered there serves ``init_cfg``, ``load_from``, ``--resume``, testing and the Inferencers.
 """
 
+import datetime
 import functools
 import hashlib
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+import numpy as np
 import torch
-from mmengine.dist import barrier as wait_for_all
-from mmengine.dist import get_rank, is_distributed, master_only
+from mmengine.dist import barrier, get_rank
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from agent_attention.weights.allowed import inert_attribute, is_inert
-from agent_attention.weights.read import CheckpointError, load_file
+from agent_attention.weights.read import CheckpointError, RefusedError, StandIn, load_file
 from mmengine_agent.config_text import drop_code
 
 
@@ -65,7 +66,7 @@ def without_functions(state: Any) -> Any:
         return [without_functions(each) for each in state]
     if type(state) is not dict:  # a Counter of milestones, too, is a value
         return state
-    kept = {key: each for key, each in state.items() if not (callable(each) or is_inert(each))}
+    kept = {key: each for key, each in state.items() if not callable(each)}
     return {key: without_functions(each) for key, each in kept.items()}
 
 
@@ -75,10 +76,17 @@ def load_address(filename: str, map_location: Any = None) -> Any:
     Raises:
         CheckpointError: if it cannot be downloaded or read safely; the message names it.
     """
-    path = _cached(filename)
-    _download(filename, path)
-    if is_distributed():
-        wait_for_all()
+    # the address's digest tells files of one name apart
+    digest = hashlib.sha256(filename.encode()).hexdigest()[:12]
+    name = Path(urlparse(filename).path).name or "checkpoint"
+    path = Path(torch.hub.get_dir(), "checkpoints", f"{digest}-{name}")
+    if get_rank() == 0 and not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(filename, str(path))
+        except OSError as error:
+            raise CheckpointError(f"cannot download {filename}: {error}") from error
+    barrier()
     return load_local(str(path))
 
 
@@ -115,25 +123,7 @@ def _with_warning(load: Callable[..., Any]) -> Callable[..., Any]:
     return load_unchecked
 
 
-@master_only
-def _download(address: str, path: Path) -> None:
-    if path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        torch.hub.download_url_to_file(address, str(path), progress=get_rank() == 0)
-    except OSError as error:
-        raise CheckpointError(f"cannot download {address}: {error}") from error
-
-
-def _cached(address: str) -> Path:
-    """Where a download is kept; the address's digest tells files of one name apart."""
-    digest = hashlib.sha256(address.encode()).hexdigest()[:12]
-    name = Path(urlparse(address).path).name or "checkpoint"
-    return Path(torch.hub.get_dir(), "checkpoints", f"{digest}-{name}")
-
-
-class _History(HistoryBuffer):
+class _History(HistoryBuffer, metaclass=StandIn):
     """A ``HistoryBuffer`` in the making, without the functions of its file.
 
     Its own ``__setstate__`` hands them to every buffer of the process.
@@ -146,11 +136,27 @@ class _History(HistoryBuffer):
         self.__class__ = HistoryBuffer  # what is saved again must be as mmengine's own
 
 
-def _method(owner: Any, name: str) -> Any:
-    """``getattr`` as a run's state uses it: functions of ``_History``, which drops them."""
-    if owner is not _History or name.startswith("_"):
-        return inert_attribute(owner, name)
-    return None
+class _ArrayType:
+    """The type of an array, of numbers or text alone: others hold pointers, which NumPy trusts."""
+
+    def __init__(self, name: Any, align: bool = False, copy: bool = False) -> None:
+        if not re.fullmatch("[biufcSU][0-9]{1,4}", str(name)):
+            raise RefusedError(f"it makes an array of type {name!r}")
+        self.dtype = np.dtype(str(name))
+
+    def __setstate__(self, state: Any) -> None:
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array(np.ndarray, metaclass=StandIn):
+    """An array, saved again as a plain one."""
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, kind, by_columns, data = state
+        super().__setstate__((1, shape, kind.dtype, by_columns, data))
+
+    def __reduce__(self) -> Any:
+        return np.asarray(self).__reduce__()
 
 
 # mmengine's lists of models, by the scheme of their names
@@ -160,7 +166,21 @@ _LISTS = {
     "open-mmlab": "get_external_models",
     "openmmlab": "get_external_models",
 }
-_RUN_STATE = {
-    ("mmengine.logging.history_buffer", "HistoryBuffer"): _History,
-    ("builtins", "getattr"): _method,
+_RUN_STATE: dict[str, Any] = {
+    "mmengine.logging.history_buffer.HistoryBuffer": _History,
+    "numpy.dtype": _ArrayType,
+    "numpy.ndarray": _Array,
+    # what a hook of one's own may put into the message hub
+    "builtins.frozenset": frozenset,
+    "collections.defaultdict": lambda *args: {},
+    "collections.deque": lambda *args: [],
+    "pathlib.PosixPath": Path,
+    "pathlib._local.PosixPath": Path,  # Python 3.13's
 }
+for _name in ("datetime", "date", "time", "timedelta", "timezone"):
+    _RUN_STATE[f"datetime.{_name}"] = getattr(datetime, _name)
+for _core in ("core", "_core"):  # the second is NumPy 2's
+    _RUN_STATE |= {
+        f"numpy.{_core}.multiarray._reconstruct": lambda *args: np.ndarray.__new__(_Array, 0),
+        f"numpy.{_core}.multiarray.scalar": lambda kind, data: np.frombuffer(data, kind.dtype)[0],
+    }

@@ -65,9 +65,7 @@ def everything() -> dict[str, Any]:
         "ordered": collections.OrderedDict(b=torch.ones(1), a=2),
         "state": nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)).state_dict(),
         "plain": [None, True, 1, 2**70, 0.5, "text", b"bytes", (1, (2,)), {"a": {}}, {1}, 1j],
-        "kinds": [torch.Size([2, 3]), torch.device("cpu"), torch.float16, slice(1, 2), range(3)],
-        "arrays": [np.arange(6.0).reshape(2, 3), np.float64(2.5), np.int64(3), np.array(["ab"])],
-        "bools": [np.array([True, False]), np.float32(0.5), np.zeros((0, 2), np.int32)],
+        "kinds": [torch.Size([2, 3]), torch.device("cpu"), torch.float16],
     }
 
 
@@ -75,8 +73,6 @@ def same(found: Any, wanted: Any) -> None:
     if isinstance(wanted, torch.Tensor):
         assert type(found) is type(wanted) and found.requires_grad == wanted.requires_grad
         torch.testing.assert_close(found, wanted, rtol=0, atol=0, check_stride=True)
-    elif isinstance(wanted, np.ndarray | np.generic):
-        assert np.asarray(found).dtype == wanted.dtype and np.array_equal(found, wanted)
     elif isinstance(wanted, dict):
         assert type(found) is type(wanted) and list(found) == list(wanted)
         for key in wanted:
@@ -100,7 +96,7 @@ class Call:
 
 
 def touching(marker: Path) -> dict[str, Any]:
-    """Objects that make the marker file when unpickled, and the name of what they have called."""
+    """Objects that make the marker file when unpickled, by what they have called, in old names."""
     command, code = f"touch '{marker}'", f"open({str(marker)!r}, 'w').close()"
     buffer = io.BytesIO()
     torch.save(Call(os.system, command), buffer, _use_new_zipfile_serialization=False)
@@ -109,7 +105,7 @@ def touching(marker: Path) -> dict[str, Any]:
         "builtins.eval": Call(eval, code),
         "builtins.exec": Call(exec, code),
         "io.open": Call(open, str(marker), "w"),
-        "subprocess.Popen": Call(subprocess.Popen, ["touch", str(marker)]),
+        "commands.Popen": Call(subprocess.Popen, ["touch", str(marker)]),
         "functools.partial": Call(functools.partial(os.system, command)),
         "builtins.map": Call(list, Call(map, os.system, [command])),
         "numpy.save": Call(np.save, str(marker), 1),

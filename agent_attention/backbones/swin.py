@@ -19,7 +19,6 @@ from agent_attention.arguments import (
     check_agent_shapes,
     check_integer,
     mixer_names,
-    reject_unknown,
     resolve_arch,
 )
 from agent_attention.backbones.base import Backbone
@@ -90,7 +89,6 @@ class AgentSwinTransformer(Backbone):
             '2 agent, 16 windows'.
 
     Raises:
-        TypeError: on an unknown argument.
         ValueError: on a value that is not allowed; the message says what is.
     """
 
@@ -111,9 +109,7 @@ class AgentSwinTransformer(Backbone):
         frozen_stages: int = -1,
         with_cp: bool = False,
         mixers: Sequence[str] | None = None,
-        **unknown: Any,
     ) -> None:
-        reject_unknown(type(self), AgentSwinTransformer, unknown)
         sizes = resolve_arch(arch, ARCHS)
         grids = check_agent_shapes(agent_shapes, len(STAGES))
         if attn_types is None:

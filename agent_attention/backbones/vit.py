@@ -19,7 +19,6 @@ from agent_attention.arguments import (
     check_agent_shapes,
     check_integer,
     mixer_names,
-    reject_unknown,
     resolve_arch,
 )
 from agent_attention.backbones.base import Backbone
@@ -69,7 +68,6 @@ class AgentViT(Backbone):
         with_cp: recompute blocks in the backward pass (gradient checkpointing) to save memory.
 
     Raises:
-        TypeError: on an unknown argument.
         ValueError: on a value that is not allowed; the message says what is.
     """
 
@@ -89,9 +87,7 @@ class AgentViT(Backbone):
         attn_drop_rate: float = 0.0,
         frozen_stages: int = -1,
         with_cp: bool = False,
-        **unknown: Any,
     ) -> None:
-        reject_unknown(type(self), AgentViT, unknown)
         sizes = resolve_arch(arch, ARCHS)
         dim, depth, heads, p = sizes.values()
         (grid,) = check_agent_shapes([agent_shape or (p, p)], 1)

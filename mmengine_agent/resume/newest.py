@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from agent_attention.weights.archive import archive_damage
+from agent_attention.weights.read import archive_damage
 from mmengine_agent.errors import UserError
 from mmengine_agent.files import write_file
 

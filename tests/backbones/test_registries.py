@@ -137,14 +137,16 @@ FIT_NOT: list[Any] = [
 
 @families
 def test_other_mixers_are_refused_with_the_names_of_the_known(family: str) -> None:
-    wrong, count = [*FIT_NOT, "agent"], "four names"
+    wrong, count = [*FIT_NOT, "agent"], 4
     if family == "vit":
-        wrong, count = [*FIT_NOT, "none", "1 agent, 7 softmax", "agent,", {"kernel": 3}], "one name"
+        wrong, count = [*FIT_NOT, "none", "1 agent, 7 softmax", "agent,", {"kernel": 3}], 1
     if family not in (*OF_LETTERS, "vit", "flatten_pvt", "flatten_swin"):
         wrong.append(None)
     for mixers in wrong:
         got = re.escape(repr(mixers))
-        fault = rf"mixers must be {count} or runs.*'agent', 'softmax'.*got \[?{got}"
+        fault = (
+            rf"mixers must be, for each of {count} stages, one of .*agent, softmax.*got \[?{got}"
+        )
         with pytest.raises(ValueError, match=fault):
             small(family, mixers=mixers)
 
@@ -209,7 +211,7 @@ def test_a_backbone_of_one_stage_works(toy_vit: ToyViT, gradients: bool) -> None
         ToyViT(out_indices=(0, 1))
     with pytest.raises(ValueError, match="frozen_stages must be an integer from -1 to 1"):
         ToyViT(frozen_stages=2)
-    with pytest.raises(ValueError, match="agent_shapes must be one pair of"):
+    with pytest.raises(ValueError, match="agent_shapes must be a pair of"):
         ToyViT(agent_shapes=((3, 3), (3, 3)))
     assert not any(p.requires_grad for p in ToyViT(frozen_stages=1).parameters())
     assert any(p.requires_grad for p in ToyViT(frozen_stages=0).parameters())

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from agent_attention.arguments import Pair, check_agent_shapes, reject_unknown, resolve_arch
+from agent_attention.arguments import Pair, check_agent_shapes, resolve_arch
 from agent_attention.backbones.base import Backbone
 from agent_attention.backbones.block import Block
 from agent_attention.backbones.info import Feature, FeatureInfo, Recognised, count_of
@@ -27,9 +27,7 @@ class ToyViT(Backbone):
         with_cp: bool = False,
         pretrain_img_size: int = 224,
         mixer: str = "agent",
-        **unknown: Any,
     ) -> None:
-        reject_unknown(type(self), ToyViT, unknown)
         sizes = resolve_arch(arch, self.ARCHS)
         grids = check_agent_shapes(agent_shapes, 1)
         super().__init__((16,), out_indices, frozen_stages, with_cp, {})
