@@ -246,7 +246,7 @@ class CSwinBlock(Block):
         q, k, v = self.qkv(self.norm1(x)).chunk(3, -1)
         branches: Any = self.attns
         shares = zip(branches, *(t.chunk(len(branches), -1) for t in (q, k, v)), strict=True)
-        outs = [attn.mix(*share, size) for attn, *share in shares]
+        outs = [attn(tuple(share), size) for attn, *share in shares]
         if self.has_lepe:
             outs = [outs[0] + to_tokens(branches[0].get_v(to_map(v, size)))]
         out: Tensor = self.proj_drop(self.proj(torch.cat(outs, -1)))

@@ -24,7 +24,7 @@ class Mixer(nn.Module):
         proj_drop: dropout rate after the output projection.
         joint_qkv: one projection ``qkv`` (Swin's key names) instead of ``q`` and ``kv`` (PVT's).
         detail: have a depth-wise 3x3 convolution ``dwc`` of the values, for ``add_detail``.
-        projections: False for a mixer whose block has the projections; only ``mix`` then works.
+        projections: False for a mixer whose block has the projections; see ``forward``.
         before: layers that come before the projections in published state dicts.
 
     Raises:
@@ -69,11 +69,14 @@ class Mixer(nn.Module):
             self.kv = nn.Linear(dim, 2 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, size: Pair) -> Tensor:
-        """Tokens (B, N, C), row by row, of a map of ``size`` (H, W) -> tokens (B, N, C)."""
-        q, k, v = self.project(x, size)
-        out: Tensor = self.proj_drop(self.proj(self.mix(q, k, v, size)))
-        return out
+    def forward(self, x: Tensor | tuple[Tensor, ...], size: Pair) -> Tensor:
+        """Tokens (B, N, C), row by row, of a map of ``size`` (H, W) -> tokens (B, N, C).
+
+        Without projections ``x`` are the queries, keys and values, each (B, N, C).
+        """
+        q, k, v = self.project(x, size) if isinstance(x, Tensor) else x
+        out = self.mix(q, k, v, size)
+        return self.proj_drop(self.proj(out)) if isinstance(x, Tensor) else out
 
     def project(self, x: Tensor, size: Pair) -> Sequence[Tensor]:
         """Queries, keys and values (B, N, C) of tokens (B, N, C)."""

@@ -71,5 +71,5 @@ class StripeAttention(Mixer):
     def mix(self, q: Tensor, k: Tensor, v: Tensor, size: Pair) -> Tensor:
         """Both halves, joined again: (B, N, C)."""
         halves = zip(self.branches(), *(x.chunk(2, -1) for x in (q, k, v)), strict=True)
-        outs = [attn.mix(*half, size) for attn, *half in halves]
+        outs = [attn(tuple(half), size) for attn, *half in halves]
         return self.add_detail(torch.cat(outs, -1), v, size)

@@ -52,7 +52,7 @@ class WindowAttention(Mixer):
         self.relative_position_bias_table = init_table((2 * window - 1) ** 2, num_heads)
         self.register_buffer("relative_position_index", relative_position_index(window))
 
-    def forward(self, x: Tensor, size: Pair) -> Tensor:
+    def forward(self, x: Tensor, size: Pair) -> Tensor:  # type: ignore[override]
         """Tokens (B, N, C) of a map of ``size`` (H, W) -> tokens (B, N, C)."""
         cut = (size, self.window, self.shift_of(size))
         return join_windows(super().forward(cut_windows(x, *cut), size), *cut, x.shape[0])
