@@ -62,10 +62,14 @@ def outcome(model: nn.Module, size: Pair) -> Tensor:
     dtype = next(model.parameters()).dtype
     if isinstance(model, AgentPVT):
         return model(seeded_input(1, 8 * size[0], 8 * size[1]).to(dtype))[0]
-    x = tokens(size).to(dtype)
-    if isinstance(model, ClassTokenAgentAttention):
-        x = torch.cat([x[:, :1], x], 1)
-    return model(x, size)
+    return model(tokens_for(model, size).to(dtype), size)
+
+
+def tokens_for(model: nn.Module, size: Pair) -> Tensor:
+    """Tokens of a map, with a class token in front where the module takes one."""
+    x = tokens(size)
+    takes = isinstance(model, ClassTokenAgentAttention)
+    return torch.cat([x[:, :1], x], 1) if takes else x
 
 
 def like_a_new_one(model: nn.Module, kind: str, size: Pair) -> None:
@@ -238,7 +242,7 @@ def test_what_is_kept_serves_and_does_not_disturb_training(kind: str) -> None:
         close(found, wanted, rtol=0, atol=0)
         for parameter in model.parameters():
             parameter.requires_grad_(False)
-        x = tokens(size).requires_grad_()
+        x = tokens_for(model, size).requires_grad_()
         if kind != "position":
             model(x, size).sum().backward()  # a graph through what was kept
 
