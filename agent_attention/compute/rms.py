@@ -6,6 +6,8 @@ from torch import Tensor
 from agent_attention.compute.numerics import bounded
 
 EPS = 1e-6
+_SMALLEST = 1e-18  # divisor of a token; numbers of no account in float32
+_FLOOR = 1e-24  # of a mean square; to the power of -3/2, in the gradient, it is a float32
 
 
 def split_scales(*factors: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -19,4 +21,8 @@ def rms_norm(x: Tensor, scale: Tensor) -> Tensor:
 
     SimpleRMSNorm of TransNormer (arXiv 2307.14995, section 3.1), without parameters.
     """
-    return x * (x.square().mean(-1, keepdim=True) + EPS / scale / scale).rsqrt()
+    # each token by its largest channel, which cancels: a square of small numbers would be 0
+    largest = x.detach().abs().amax(-1, keepdim=True).clamp(min=_SMALLEST)
+    x, scale = x / largest, scale * largest
+    square = x.square().mean(-1, keepdim=True) + EPS / scale / scale
+    return x * square.clamp(min=_FLOOR).rsqrt()  # which is below the floor where x is 0 alone

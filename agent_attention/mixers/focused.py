@@ -68,9 +68,8 @@ class FocusedAttention(Mixer):
         query, key, value = full_precision(q, k + self.positions(size), v)
         with without_autocast(q):
             sigma = F.softplus(self.scale.float())
-            query, key = (focus(x, sigma, self.factor) for x in (query, key))
-            query, key, value = (self.split_heads(x) for x in (query, key, value))
-            out = join_heads(linear_attention(query, key, value))
+            (query, of_q), (key, of_k) = (focus(x, sigma, self.factor) for x in (query, key))
+            out = linear_attention(query, key, value, of_q, of_k, self.num_heads)
         return out.to(q.dtype) + self.detail(v, size)
 
     def positions(self, size: Pair) -> Tensor:
