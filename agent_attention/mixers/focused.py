@@ -65,9 +65,9 @@ class FocusedAttention(Mixer):
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, size: Pair) -> Tensor:
         """The equation above, of queries (B, N, C), keys and values (B, N/R², C)."""
-        query, key, value = full_precision(q, k + self.positions(size), v)
+        query, key, value, scale = full_precision(q, k + self.positions(size), v, self.scale)
         with without_autocast(q):
-            sigma = F.softplus(self.scale.float())
+            sigma = F.softplus(scale)
             (query, of_q), (key, of_k) = (focus(x, sigma, self.factor) for x in (query, key))
             out = linear_attention(query, key, value, of_q, of_k, self.num_heads)
         return out.to(q.dtype) + self.detail(v, size)
