@@ -74,6 +74,8 @@ FROZEN: dict[str, tuple[list[str], list[str]]] = {  # of the stem, of stage {} f
 # what the last block's class token has of its own changes no map
 WITHOUT_EFFECT = {"vit": "blocks.3.attn.ca_bias"}
 families = pytest.mark.parametrize("family", BACKBONES)
+# each with code of its own; the others are made of the same stages
+skeletons = pytest.mark.parametrize("family", ["pvt", "swin", "vit", "cswin", "flatten_pvt_v2"])
 kinds = pytest.mark.parametrize(
     ("family", "options"), [(f, options) for f in BACKBONES for options in OTHERS[f]], ids=str
 )
@@ -101,9 +103,7 @@ def test_all_published_variants_are_tested() -> None:
 # --- maps
 
 
-@pytest.mark.parametrize(
-    "size", [(32, 32), (33, 47), (63, 97), (224, 96), (64, 896), (224, 224)], ids=str
-)
+@pytest.mark.parametrize("size", [(32, 32), (33, 47), (63, 97), (64, 448), (224, 224)], ids=str)
 @kinds
 def test_every_size_gives_finite_maps(family: str, options: Any, size: tuple[int, int]) -> None:
     model = small(family, **options).eval()
@@ -144,7 +144,7 @@ def test_evaluation_is_deterministic_and_free_of_dropout(family: str) -> None:
         close(small(family).eval()(image), first)
 
 
-@families
+@skeletons
 @pytest.mark.parametrize("indices", [(0,), (1,), (0, 2), (1, 3), (3,)])
 def test_out_indices_choose_maps_and_later_stages_are_not_built(
     family: str, indices: tuple[int, ...]
@@ -201,7 +201,7 @@ def test_checkpointing_changes_neither_maps_nor_gradients(
     close(gradients(saving), gradients(plain))
 
 
-@families
+@skeletons
 @pytest.mark.parametrize(
     ("with_cp", "training", "runs"), [(True, True, 2), (True, False, 1), (False, True, 1)]
 )
@@ -226,7 +226,7 @@ def frozen_parts(family: str, stages: int) -> tuple[str, ...]:
     return (*stem, *counted)
 
 
-@families
+@skeletons
 @pytest.mark.parametrize("stages", range(-1, 5))
 def test_frozen_stages_do_not_train_and_stay_in_evaluation_mode(family: str, stages: int) -> None:
     model = small(family, frozen_stages=stages)
@@ -245,9 +245,9 @@ def test_frozen_stages_do_not_train_and_stay_in_evaluation_mode(family: str, sta
         assert {name for name, gradient in gradients(model).items() if gradient is None} == frozen
 
 
-@families
+@skeletons
 @pytest.mark.parametrize("rate", RATES)
-@pytest.mark.parametrize("stages", [-1, 1, 2, 4])
+@pytest.mark.parametrize("stages", [-1, 2, 4])
 def test_each_rate_drops_in_training_and_behind_frozen_stages_only(
     family: str, stages: int, rate: str
 ) -> None:
