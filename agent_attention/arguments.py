@@ -51,21 +51,23 @@ def mixer_names(
     letters: Mapping[str, str],
     depths: Sequence[int],
     known: Collection[str],
-) -> list[list[str]]:
-    """The mixer of each block of each stage, by name.
+) -> list[list[Any]]:
+    """The mixer of each block of each stage, by name, or as a dict with its options.
 
     Args:
-        mixers: a name a stage, or a run such as '2 agent, 16 windows' for its blocks; None for
-            those of ``attn_types``.
+        mixers: a name a stage, or a run such as '2 agent, 16 windows' for its blocks, or a dict
+            such as {'type': 'aft_conv', 'kernel': 11}; None for those of ``attn_types``.
         attn_types: the same in letters: 'A', or '2A16B'.
-        letters: the name that each letter stands for.
+        letters: the name that each letter stands for; none where there is no ``attn_types``.
         depths: blocks of each stage.
         known: names of mixers.
 
     Raises:
         ValueError: if an item is neither a name nor a run whose counts add up to the depth.
     """
-    argument, given = ("attn_types", attn_types) if mixers is None else ("mixers", mixers)
+    argument, given = (
+        ("attn_types", attn_types) if mixers is None and letters else ("mixers", mixers)
+    )
     names = {**letters, **{name: name for name in known}}
     items = given if isinstance(given, Sequence) and len(given) == len(depths) else [None]
     spelled = [_blocks(*each, names) for each in zip(items, depths, strict=False)]
@@ -78,8 +80,10 @@ def mixer_names(
     return spelled
 
 
-def _blocks(item: Any, depth: int, names: Mapping[str, str]) -> list[str]:
+def _blocks(item: Any, depth: int, names: Mapping[str, str]) -> list[Any]:
     """('2A1B', 3) -> ['agent', 'agent', 'windows']; nothing if they do not spell a stage."""
+    if isinstance(item, Mapping) and item.get("type") in names:
+        return [item] * depth
     if not isinstance(item, str):
         return []
     run = r"([1-9][0-9]?) ?([A-Za-z_]+)(?:, |(?=[0-9])|$)"

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from agent_attention import AgentAttention, AgentPVT, AgentSwinTransformer
+from agent_attention.backbones import BACKBONES
 from agent_attention.backbones.block import Block
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -27,25 +29,61 @@ SMALL: dict[str, tuple[int, ...]] = {
 }
 SMALL_GRIDS = ((3, 4), (5, 4), (7, 7), (6, 8))
 SMALL_SWIN: dict[str, Any] = {"embed_dim": 8, "depths": (1, 2, 2, 2), "num_heads": (1, 2, 2, 4)}
+SMALL_CSWIN: dict[str, Any] = {"embed_dim": 8, "depths": (1, 2, 2, 1), "num_heads": (2, 2, 4, 4)}
+SMALL_VIT: dict[str, Any] = {"embed_dim": 8, "depth": 4, "num_heads": 2, "base_grid": 3}
 SWIN_TYPES = ("A", "1A1B", "B", "B")
 RATES = ["drop_rate", "attn_drop_rate", "drop_path_rate"]
 TABLES = ["an_bias", "ah_bias", "aw_bias", "na_bias", "ha_bias", "wa_bias"]
 
+# one row a family of ``BACKBONES``: the generic tests loop over these
+SMALL_ARCHS: dict[str, dict[str, Any]] = {
+    "pvt": SMALL,
+    "swin": SMALL_SWIN,
+    "vit": SMALL_VIT,
+    "cswin": SMALL_CSWIN,
+    "flatten_pvt": SMALL,
+    "flatten_pvt_v2": SMALL,
+    "flatten_swin": SMALL_SWIN,
+    "flatten_cswin": SMALL_CSWIN,
+}
+# arguments of a small backbone beside ``arch``; those of the others are grids
+SMALL_OPTIONS: dict[str, dict[str, Any]] = {
+    "swin": {"agent_shapes": SMALL_GRIDS, "attn_types": SWIN_TYPES},
+    # blocks in the place of stages, each with a map
+    "vit": {"agent_shape": (3, 4), "out_indices": (0, 1, 2, 3)},
+}
+
+
+def small_backbone(family: str, **arguments: Any) -> Any:
+    """A backbone of ``BACKBONES`` that runs in milliseconds, with seeded weights."""
+    defaults = SMALL_OPTIONS.get(family, {"agent_shapes": SMALL_GRIDS})
+    return seed_weights(BACKBONES[family](**{"arch": SMALL_ARCHS[family], **defaults, **arguments}))
+
 
 def small_pvt(**arguments: Any) -> AgentPVT:
-    """An Agent-PVT that runs in milliseconds, with seeded weights."""
-    return seed_weights(AgentPVT(**{"arch": SMALL, "agent_shapes": SMALL_GRIDS, **arguments}))
+    """A small Agent-PVT."""
+    return small_backbone("pvt", **arguments)
 
 
 def small_swin(**arguments: Any) -> AgentSwinTransformer:
-    """An Agent-Swin that runs in milliseconds, with seeded weights."""
-    defaults = {"arch": SMALL_SWIN, "agent_shapes": SMALL_GRIDS, "attn_types": SWIN_TYPES}
-    return seed_weights(AgentSwinTransformer(**{**defaults, **arguments}))
+    """A small Agent-Swin."""
+    return small_backbone("swin", **arguments)
 
 
-# one row a family of ``BACKBONES``: the generic tests loop over these
-SMALL_BACKBONES: dict[str, Callable[..., Any]] = {"pvt": small_pvt, "swin": small_swin}
-SMALL_ARCHS: dict[str, dict[str, Any]] = {"pvt": SMALL, "swin": SMALL_SWIN}
+SMALL_BACKBONES: dict[str, Callable[..., Any]] = {
+    family: partial(small_backbone, family) for family in SMALL_ARCHS
+}
+
+
+def mixers_of(block: Any) -> list[Any]:
+    """The mixers of a block: several where they share its channels, as in CSwin."""
+    return [*block.attns] if block.attn is None else [block.attn]
+
+
+def in_all_stages(family: str, *mixers: Any) -> dict[str, Any]:
+    """The argument ``mixers`` with these, one after the other, in the four stages or blocks."""
+    four = [mixers[i % len(mixers)] for i in range(4)]
+    return {"mixers": ", ".join(f"1 {each}" for each in four) if family == "vit" else four}
 
 
 def blocks_of(model: nn.Module) -> list[Any]:
@@ -145,8 +183,10 @@ def _values(name: str, shape: tuple[int, ...]) -> np.ndarray:
     last = name.rpartition(".")[2]
     if last.endswith("_bias") or last == "relative_position_bias_table":
         return 0.5 * x
-    if last.startswith("pos_embed"):
+    if last.startswith(("pos_embed", "positional_encoding")):
         return 0.2 * x
+    if last == "scale":
+        return 0.5 * x
     if x.ndim == 1:
         return 1 + 0.1 * x if last == "weight" else 0.1 * x
-    return x / np.float32(math.sqrt(math.prod(shape[1:])))
+    return x / np.float32(math.sqrt(math.prod(shape[1:])))  # of (h, 1, 1): as they are

@@ -349,7 +349,7 @@ def test_missing_data_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--models", "pvt-x"], "no 'pvt-x'; there are pvt-t"),
+        (["--models", "pvt-x"], "no 'pvt-x'; there are "),
         (["--baselines", "theirs"], "no 'theirs'; there are ours"),
         (["--repeats", "0"], "'0' is no whole number from 1"),
     ],

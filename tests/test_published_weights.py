@@ -204,7 +204,7 @@ def test_what_is_in_no_model_here_is_described_by_its_keys() -> None:
 
 def test_sizes_of_no_published_model_are_told() -> None:
     assert "The file looks like AgentPVT of unknown sizes (1, 2, 1, 1)" in refusal(
-        without("pos_embed1")
+        without("block1.0.norm1.bias")
     )
 
 

@@ -54,7 +54,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     method = tmp_path_factory.mktemp("toys") / "agent_attention"
     shutil.copytree(ROOT / "agent_attention", method)
     add(method / "mixers", "mean", "MeanMixer", "MIXERS")
-    add(method / "backbones", "vit", "ToyViT", "BACKBONES")
+    add(method / "backbones", "toy_vit", "ToyViT", "BACKBONES")
     return {**os.environ, "PYTHONPATH": f"{method.parent}:{ROOT}"}
 
 

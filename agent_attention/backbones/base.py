@@ -122,5 +122,7 @@ class Backbone(nn.Module):
 
     def _channels(self) -> int | None:
         """Channels that the first convolution takes (it may have been replaced), where known."""
-        stem = getattr(self.stage_modules(0)[0], "proj", None)
-        return getattr(stem, "in_channels", None)
+        stem = self.stage_modules(0)[0]
+        layers = stem.modules() if isinstance(stem, nn.Module) else ()
+        channels = (getattr(layer, "in_channels", None) for layer in layers)
+        return next((each for each in channels if each is not None), None)

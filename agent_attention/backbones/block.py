@@ -16,7 +16,8 @@ class Block(nn.Module):
 
     Args:
         dim: channels C.
-        attn: a module that maps tokens (B, N, C) and the map's size to tokens (B, N, C).
+        attn: a module that maps tokens (B, N, C) and the map's size to tokens (B, N, C); None in a
+            block that writes a ``mix`` of its own.
         mlp_dim: hidden channels of the MLP.
         drop: dropout rate in the MLP.
         drop_path: stochastic depth rate.
@@ -24,7 +25,13 @@ class Block(nn.Module):
     """
 
     def __init__(
-        self, dim: int, attn: nn.Module, mlp_dim: int, drop: float, drop_path: float, eps: float
+        self,
+        dim: int,
+        attn: nn.Module | None,
+        mlp_dim: int,
+        drop: float,
+        drop_path: float,
+        eps: float,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=eps)
@@ -35,12 +42,22 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, size: Pair) -> Tensor:
         """Tokens (B, N, C) of a map of ``size`` (H, W) -> tokens (B, N, C)."""
-        x = x + self.drop_path(self.attn(self.norm1(x), size))
-        return x + self.drop_path(norm_mlp(self.norm2, self.mlp, x))  # mlp(norm2(x))
+        x = x + self.drop_path(self.mix(x, size))
+        return x + self.drop_path(self.feed(x, size))
+
+    def mix(self, x: Tensor, size: Pair) -> Tensor:
+        """What tokens (B, N, C) get from each other."""
+        assert self.attn is not None
+        out: Tensor = self.attn(self.norm1(x), size)
+        return out
+
+    def feed(self, x: Tensor, size: Pair) -> Tensor:
+        """What each of the tokens (B, N, C) makes of itself: mlp(norm2(x))."""
+        return norm_mlp(self.norm2, self.mlp, x)
 
 
 def build_blocks(
-    names: Sequence[str],
+    mixers: Sequence[Any],
     dim: int,
     num_heads: int,
     mlp_dim: int,
@@ -48,12 +65,13 @@ def build_blocks(
     drop_paths: Iterator[float],
     eps: float,
     window: int,
+    block: type[Block] = Block,
     **options: Any,
 ) -> nn.ModuleList:
     """The blocks of a stage, with a mixer of ``MIXERS`` each.
 
     Args:
-        names: of the mixers.
+        mixers: names, or dicts with options.
         dim: channels C.
         num_heads: heads h.
         mlp_dim: hidden channels of the MLPs.
@@ -61,12 +79,13 @@ def build_blocks(
         drop_paths: stochastic depth rates, one of which is taken for each block.
         eps: of the LayerNorms.
         window: M of mixers that have windows; those of odd blocks are shifted by half of it.
+        block: class of the blocks.
         options: further options of the mixers, see ``build_mixer``.
     """
     blocks = nn.ModuleList()
-    for j, name in enumerate(names):
+    for j, each in enumerate(mixers):
         shift = window // 2 * (j % 2)
         place = {"proj_drop": drop, "window": window, "shift": shift, **options}
-        mixer = build_mixer(name, dim, num_heads, **place)
-        blocks.append(Block(dim, mixer, mlp_dim, drop, next(drop_paths), eps))
+        mixer = build_mixer(each, dim, num_heads, **place)
+        blocks.append(block(dim, mixer, mlp_dim, drop, next(drop_paths), eps))
     return blocks

@@ -1,5 +1,6 @@
 """What is known of a backbone: the maps that it gives, and the files that are of it."""
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -53,7 +54,13 @@ def count_of(weights: Weights, pattern: str) -> int:
     return len({match.group(1) for key in weights if (match := re.match(pattern, key))})
 
 
-def agent_img_size(weights: Weights, first_block: str, stride: int) -> int | None:
-    """Pixels at pre-training, by a bias table of the first block's agent attention."""
-    table = weights.get(f"{first_block}.attn.ah_bias")
+def agent_img_size(weights: Weights, first_mixer: str, stride: int) -> int | None:
+    """Pixels at pre-training, by a bias table of the first agent attention."""
+    table = weights.get(f"{first_mixer}.ah_bias")
     return None if table is None or table.dim() != 5 else stride * table.shape[3]
+
+
+def encoding_img_size(weights: Weights, first_mixer: str, stride: int) -> int | None:
+    """Pixels at pre-training, by the positions of the first block's focused attention."""
+    table = weights.get(f"{first_mixer}.positional_encoding")
+    return None if table is None or table.dim() != 3 else stride * math.isqrt(table.shape[1])

@@ -21,16 +21,17 @@ from agent_attention.compute.guard import Part, define, is_exact, may_replace
 from agent_attention.compute.norm_mlp import add_norm_mlp_
 from agent_attention.compute.symbolic import join_heads
 from agent_attention.layers import DropPath
+from agent_attention.mixers import MIXERS, WITH_CLASS_TOKEN
 from agent_attention.mixers.agent import AgentAttention
 from agent_attention.mixers.base import Mixer
-from agent_attention.mixers.reduced import SpatialReductionAttention
-from agent_attention.mixers.softmax import SoftmaxAttention
-from agent_attention.mixers.windows import WindowAttention
+from agent_attention.mixers.stripes import Stripes
 
-for _kind in (AgentAttention, SoftmaxAttention, SpatialReductionAttention, WindowAttention):
-    define(_kind, "project", "mix", "attend")
-for _layer in (Block, DropPath):
-    define(_layer)
+for _kind in {*MIXERS.values(), *WITH_CLASS_TOKEN.values()}:
+    define(_kind, "project", "mix", "attend", "branches")
+define(Stripes, "mix", "attend")
+define(nn.ModuleList)
+define(Block, "mix", "feed")
+define(DropPath)
 
 
 def takes(blocks: Iterable[nn.Module], x: Tensor) -> bool:
@@ -57,7 +58,7 @@ def run(blocks: Iterable[nn.Module], x: Tensor, size: Pair) -> Tensor:
     scratch: list[Tensor] = []  # tensors (B, N, C) that nobody needs any more
     for i, block in enumerate(blocks):
         assert isinstance(block, Block) and isinstance(block.attn, Mixer)
-        if isinstance(block.attn, AgentAttention):
+        if type(block.attn) is AgentAttention:
             out = _agent_attention(block.norm1, block.attn, x, size, scratch)
         else:
             out = block.attn(block.norm1(x), size).contiguous()

@@ -165,9 +165,15 @@ class AgentPVT(Backbone):
     @classmethod
     def recognise(cls, weights: Mapping[str, Tensor]) -> Recognised | None:
         """PVT's files have a first patch embedding, architectures differ in their depths."""
-        if "patch_embed1.proj.weight" not in weights:
-            return None
-        depths = tuple(count_of(weights, rf"block{i + 1}\.(\d+)\.") for i in range(len(STAGES)))
-        arch = {sizes["depths"]: name for name, sizes in ARCHS.items()}.get(depths)
-        img_size = agent_img_size(weights, "block1.0", STAGES[0].stride)
-        return Recognised(cls, depths, arch, img_size, cls.options_at(img_size or 224))
+        return recognise_pvt(cls, weights, agent_img_size(weights, "block1.0.attn", 4))
+
+
+def recognise_pvt(
+    family: type[AgentPVT], weights: Mapping[str, Tensor], img_size: int | None
+) -> Recognised | None:
+    """What ``recognise`` tells of a file of PVT's skeleton."""
+    if "patch_embed1.proj.weight" not in weights or "pos_embed1" not in weights:
+        return None
+    depths = tuple(count_of(weights, rf"block{i + 1}\.(\d+)\.") for i in range(len(STAGES)))
+    arch = {sizes["depths"]: name for name, sizes in ARCHS.items()}.get(depths)
+    return Recognised(family, depths, arch, img_size, family.options_at(img_size or 224))

@@ -93,6 +93,7 @@ class AgentSwinTransformer(Backbone):
     """
 
     ARCHS = ARCHS
+    shift_small = True  # shift the windows of maps that are no larger than one
 
     def __init__(
         self,
@@ -131,6 +132,7 @@ class AgentSwinTransformer(Backbone):
             blocks = build_blocks(
                 *(names[i], dim, heads, MLP_RATIO * dim, drop_rate, drop_paths, _EPS),
                 window=max(7, window_size // 8),
+                shift_small=self.shift_small,
                 attn_drop=attn_drop_rate,
                 joint_qkv=True,
                 base_grid=stage.base_grid,
@@ -188,20 +190,27 @@ class AgentSwinTransformer(Backbone):
     @classmethod
     def recognise(cls, weights: Mapping[str, Tensor]) -> Recognised | None:
         """Swin's files have layers, architectures differ in channels and depths."""
-        embed = weights.get("patch_embed.proj.weight")
-        if embed is None or not any(key.startswith("layers.0.") for key in weights):
-            return None
-        depths = [count_of(weights, rf"layers\.{i}\.blocks\.(\d+)\.") for i in range(len(STAGES))]
-        sizes = (*embed.shape[:1], *depths)
-        known = {(each["embed_dim"], *each["depths"]): name for name, each in ARCHS.items()}
-        img_size = agent_img_size(weights, "layers.0.blocks.0", _PATCH)
-        options = {**cls.options_at(img_size or 224), "window_size": 8 * _window(weights)}
-        return Recognised(cls, sizes, known.get(sizes), img_size, options)
+        img_size = agent_img_size(weights, "layers.0.blocks.0.attn", _PATCH)
+        return recognise_swin(cls, weights, img_size)
 
     @classmethod
     def options_at(cls, img_size: int) -> dict[str, Any]:
         """The image's side, and windows that grow with it as in the published models."""
         return {"pretrain_img_size": img_size, "window_size": img_size // 32 * 8}
+
+
+def recognise_swin(
+    family: type[AgentSwinTransformer], weights: Mapping[str, Tensor], img_size: int | None
+) -> Recognised | None:
+    """What ``recognise`` tells of a file of Swin's skeleton."""
+    embed = weights.get("patch_embed.proj.weight")
+    if embed is None or not any(key.startswith("layers.0.") for key in weights):
+        return None
+    depths = [count_of(weights, rf"layers\.{i}\.blocks\.(\d+)\.") for i in range(len(STAGES))]
+    sizes = (*embed.shape[:1], *depths)
+    known = {(each["embed_dim"], *each["depths"]): name for name, each in ARCHS.items()}
+    options = {**family.options_at(img_size or 224), "window_size": 8 * _window(weights)}
+    return Recognised(family, sizes, known.get(sizes), img_size, options)
 
 
 class Layer(nn.Module):

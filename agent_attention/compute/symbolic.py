@@ -20,14 +20,14 @@ def is_symbolic(size: Sequence[int]) -> bool:
     return any(isinstance(side, torch.SymInt) for side in size)
 
 
-def resize(x: Tensor, size: Pair) -> Tensor:
-    """Bilinear resize of (B, C, H, W) to ``size``, half-pixel centres, no antialias.
+def resize(x: Tensor, size: Pair, mode: str = "bilinear") -> Tensor:
+    """Resize of (B, C, H, W) to ``size``, half-pixel centres, no antialias.
 
     The published weights were trained with exactly this kernel; an equal size is an identity.
     """
     if not is_symbolic(size) and tuple(x.shape[-2:]) == tuple(size):
         return x
-    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
+    return F.interpolate(x, size=tuple(size), mode=mode, align_corners=False)
 
 
 def pool(x: Tensor, grid: Pair) -> Tensor:
@@ -95,13 +95,13 @@ def join_heads(x: Tensor) -> Tensor:
     return torch.cat(x.unbind(1), -1) if symbolic else x.transpose(1, 2).flatten(2)
 
 
-def resize_tokens(table: Tensor, old: Pair, new: Pair) -> Tensor:
+def resize_tokens(table: Tensor, old: Pair, new: Pair, mode: str = "bilinear") -> Tensor:
     """A table (1, Hs*Ws, C) of a map of ``old`` size for a map of ``new`` size: (1, H*W, C)."""
     if not is_symbolic(new) and tuple(new) == tuple(old):
         return table
 
     def resized() -> tuple[Tensor]:
         square = table.unflatten(1, tuple(old)).permute(0, 3, 1, 2)
-        return (resize(square, new).permute(0, 2, 3, 1).flatten(1, 2),)
+        return (resize(square, new, mode).permute(0, 2, 3, 1).flatten(1, 2),)
 
-    return cached(resized, [table], tuple(new))[0]
+    return cached(resized, [table], (*new, mode))[0]

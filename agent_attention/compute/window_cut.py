@@ -57,6 +57,16 @@ def shift_mask(size: Pair, window: int, shift: int, device: torch.device) -> Ten
     return (regions[:, :, None] != regions[:, None, :]).float() * _APART
 
 
+def padding_mask(size: Pair, window: int, count: int, device: torch.device) -> Tensor | None:
+    """What keeps padding out of ``count`` = B*G windows: (B*G, 1, 1, M*M), 0 or -inf."""
+    if not is_symbolic(size) and not any(side % window for side in size):
+        return None
+    there = window_permutation(size, window, 0, device)[0].unflatten(0, (-1, window**2))
+    padding = there == size[0] * size[1]  # (G, M*M)
+    mask = torch.zeros_like(padding, dtype=torch.float32).masked_fill(padding, -torch.inf)
+    return repeat_windows(mask, count)[:, None, None]
+
+
 def relative_position_index(window: int) -> Tensor:
     """Row of the bias table for each pair of pixels of a window: (M*M, M*M) int64."""
     axis = torch.arange(window)

@@ -7,7 +7,7 @@ Letters used for shapes, here and in the other modules:
     p side of the base agent grid   P = p*p base agents, for which the bias tables are learned
 """
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from agent_attention.arguments import Pair
 from agent_attention.compute.bias import AgentBias
@@ -40,6 +40,7 @@ class AgentAttention(Mixer):
         joint_qkv: one projection ``qkv`` (Swin's key names) instead of ``q`` and ``kv`` (PVT's).
         agent_bias: learn B₁ and B₂; without them there are no tables.
         detail: add DWC(V).
+        projections: have ``q``, ``kv`` (or ``qkv``) and ``proj``, see ``Mixer``.
 
     Raises:
         ValueError: if ``dim`` is not a multiple of ``num_heads``.
@@ -58,13 +59,12 @@ class AgentAttention(Mixer):
         joint_qkv: bool = False,
         agent_bias: bool = True,
         detail: bool = True,
+        projections: bool = True,
     ) -> None:
-        super().__init__(dim, num_heads, qkv_bias, attn_drop, proj_drop, joint_qkv)
+        shared = (qkv_bias, attn_drop, proj_drop, joint_qkv, detail, projections)
+        super().__init__(dim, num_heads, *shared)
         self.base_grid = base_grid
         self.agent_shape = agent_shape
-        if detail:
-            self.dwc = nn.Conv2d(dim, dim, kernel_size=3, padding=1, groups=dim)
-        self.has_detail = detail
         self.agent_bias = agent_bias
         if agent_bias:
             h, p2, (hs, ws) = num_heads, base_grid**2, table_shape
@@ -81,7 +81,7 @@ class AgentAttention(Mixer):
         a = self.agents(q, size)  # (B, n, C)
         v_a = self.attend(a, k, v, self.b1(size))  # (B, n, C)
         o = self.attend(q, a, v_a, self.b2(size))  # (B, N, C)
-        return o + self.detail(v, size) if self.has_detail else o
+        return self.add_detail(o, v, size)
 
     def agents(self, q: Tensor, size: Pair) -> Tensor:
         """A (B, n, C): the queries (B, N, C) averaged over the cells of the agent grid."""
@@ -100,11 +100,6 @@ class AgentAttention(Mixer):
             return None
         row, column = (t[0].permute(0, 3, 1, 2) for t in (self.ha_bias, self.wa_bias))
         return AgentBias(self.na_bias, row, column, size, self.agent_shape, tokens_first=True)
-
-    def detail(self, v: Tensor, size: Pair) -> Tensor:
-        """DWC(V): a depth-wise convolution, for the diversity that maps of rank n lack."""
-        detail: Tensor = self.dwc(to_map(v, size))
-        return to_tokens(detail)
 
     def extra_repr(self) -> str:
         return f"num_heads={self.num_heads}, agent_shape={tuple(self.agent_shape)}"

@@ -1,7 +1,7 @@
 """What all token mixers share: projections, heads, the output. Letters: see ``agent``."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -20,23 +20,30 @@ class Mixer(nn.Module):
         dim: channels C; a multiple of ``num_heads``.
         num_heads: heads h.
         qkv_bias: learn a bias in the query, key and value projections.
-        attn_drop: dropout rate on attention weights.
+        attn_drop: dropout rate on attention weights, where a mixer has them.
         proj_drop: dropout rate after the output projection.
         joint_qkv: one projection ``qkv`` (Swin's key names) instead of ``q`` and ``kv`` (PVT's).
+        detail: have a depth-wise 3x3 convolution ``dwc`` of the values, for ``add_detail``.
+        projections: False for a mixer whose block has the projections; see ``forward``.
         before: layers that come before the projections in published state dicts.
 
     Raises:
         ValueError: if ``dim`` is not a multiple of ``num_heads``.
     """
 
+    fixed_options: ClassVar[frozenset[str]] = frozenset()  # which backbones do not choose
+    takes_projections: ClassVar[bool] = True  # whether ``mix`` is all that is its own
+
     def __init__(
         self,
         dim: int,
-        num_heads: int,
+        num_heads: int = 1,
         qkv_bias: bool = True,
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
         joint_qkv: bool = False,
+        detail: bool = False,
+        projections: bool = True,
         before: Mapping[str, nn.Module] | None = None,
     ) -> None:
         super().__init__()
@@ -46,19 +53,30 @@ class Mixer(nn.Module):
         for name, layer in (before or {}).items():
             self.add_module(name, layer)
         self.joint_qkv = joint_qkv
-        if joint_qkv:
+        if projections:
+            self.add_projections(dim, qkv_bias)
+            self.proj_drop = nn.Dropout(proj_drop)
+        self.has_detail = detail
+        if detail:
+            self.dwc = nn.Conv2d(dim, dim, kernel_size=3, padding=1, groups=dim)
+
+    def add_projections(self, dim: int, qkv_bias: bool) -> None:
+        """Make the linear layers that ``project`` calls, and ``proj``."""
+        if self.joint_qkv:
             self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         else:
             self.q = nn.Linear(dim, dim, bias=qkv_bias)
             self.kv = nn.Linear(dim, 2 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
-        self.proj_drop = nn.Dropout(proj_drop)
 
-    def forward(self, x: Tensor, size: Pair) -> Tensor:
-        """Tokens (B, N, C), row by row, of a map of ``size`` (H, W) -> tokens (B, N, C)."""
-        q, k, v = self.project(x, size)
-        out: Tensor = self.proj_drop(self.proj(self.mix(q, k, v, size)))
-        return out
+    def forward(self, x: Tensor | tuple[Tensor, ...], size: Pair) -> Tensor:
+        """Tokens (B, N, C), row by row, of a map of ``size`` (H, W) -> tokens (B, N, C).
+
+        Without projections ``x`` are the queries, keys and values, each (B, N, C).
+        """
+        q, k, v = self.project(x, size) if isinstance(x, Tensor) else x
+        out = self.mix(q, k, v, size)
+        return self.proj_drop(self.proj(out)) if isinstance(x, Tensor) else out
 
     def project(self, x: Tensor, size: Pair) -> Sequence[Tensor]:
         """Queries, keys and values (B, N, C) of tokens (B, N, C)."""
@@ -70,6 +88,10 @@ class Mixer(nn.Module):
         """The linear layers that ``project`` calls, in order."""
         return [self.qkv] if self.joint_qkv else [self.q, self.kv]
 
+    def branches(self) -> "list[Mixer]":
+        """Mixers of a share of the channels each, in order; most mixers are one."""
+        return [self]
+
     def mix(self, q: Tensor, k: Tensor, v: Tensor, size: Pair) -> Tensor:
         """The equation: queries, keys and values, each (B, N, C), to tokens (B, N, C)."""
         raise NotImplementedError
@@ -79,6 +101,15 @@ class Mixer(nn.Module):
         dropout = self.attn_drop if self.training else 0.0
         q, k, v = (self.split_heads(t) for t in (q, k, v))
         return join_heads(compute.attend(q, k, v, bias, dropout))
+
+    def detail(self, v: Tensor, size: Pair) -> Tensor:
+        """DWC(V) (B, N, C): a depth-wise convolution, for what a map of low rank cannot tell."""
+        detail: Tensor = self.dwc(to_map(v, size))
+        return to_tokens(detail)
+
+    def add_detail(self, out: Tensor, v: Tensor, size: Pair) -> Tensor:
+        """``out`` (B, N, C), plus DWC(V) with the option ``detail``."""
+        return out + self.detail(v, size) if self.has_detail else out
 
     def split_heads(self, x: Tensor) -> Tensor:
         """(B, N, C) as (B, h, N, d), in the same memory."""

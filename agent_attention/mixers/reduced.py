@@ -17,6 +17,7 @@ class SpatialReductionAttention(Mixer):
         sr_ratio: R; 1 is plain softmax attention. The other arguments are those of ``Mixer``.
     """
 
+    takes_projections = False  # keys are reduced before them
     sr: nn.Conv2d
     norm: nn.LayerNorm
 

@@ -26,10 +26,12 @@ class WindowAttention(Mixer):
 
     Args:
         window: M.
-        shift: pixels the windows are shifted by, 0 for none. The other arguments are those of
-            ``Mixer``.
+        shift: pixels the windows are shifted by, 0 for none.
+        shift_small: shift also where a side of the map is no longer than M. The other arguments
+            are those of ``Mixer``.
     """
 
+    takes_projections = False  # padding comes before them
     relative_position_index: Tensor
 
     def __init__(
@@ -41,16 +43,18 @@ class WindowAttention(Mixer):
         qkv_bias: bool = True,
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
+        shift_small: bool = True,
     ) -> None:
         super().__init__(dim, num_heads, qkv_bias, attn_drop, proj_drop, joint_qkv=True)
         self.window = window
         self.shift = shift
+        self.shift_small = shift_small
         self.relative_position_bias_table = init_table((2 * window - 1) ** 2, num_heads)
         self.register_buffer("relative_position_index", relative_position_index(window))
 
-    def forward(self, x: Tensor, size: Pair) -> Tensor:
+    def forward(self, x: Tensor, size: Pair) -> Tensor:  # type: ignore[override]
         """Tokens (B, N, C) of a map of ``size`` (H, W) -> tokens (B, N, C)."""
-        cut = (size, self.window, self.shift)
+        cut = (size, self.window, self.shift_of(size))
         return join_windows(super().forward(cut_windows(x, *cut), size), *cut, x.shape[0])
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, size: Pair) -> Tensor:
@@ -59,17 +63,22 @@ class WindowAttention(Mixer):
 
     def bias(self, size: Pair, count: int) -> Tensor:
         """B of ``count`` = B*G windows, with what a shift forbids: (B*G, h, M*M, M*M)."""
-        if not self.shift:
+        shift = self.shift_of(size)
+        if not shift:
             return self._by_place()
 
         def with_mask() -> tuple[Tensor]:
             table = self._by_place()
-            mask = shift_mask((size[0], size[1]), self.window, self.shift, table.device)
+            mask = shift_mask((size[0], size[1]), self.window, shift, table.device)
             return (table + mask.unsqueeze(1).to(table.dtype),)  # (G, h, M*M, M*M)
 
-        key = (tuple(size), self.window, self.shift)
+        key = (tuple(size), self.window, shift)
         (bias,) = cached(with_mask, [self.relative_position_bias_table], key)
         return repeat_windows(bias, count)
+
+    def shift_of(self, size: Pair) -> int:
+        """Pixels that the windows of a map are shifted by."""
+        return self.shift if self.shift_small or min(size) > self.window else 0
 
     def _by_place(self) -> Tensor:
         """Relative position bias of any window: (h, M*M, M*M)."""

@@ -12,13 +12,17 @@ from helpers import (
     SMALL_BACKBONES,
     SMALL_GRIDS,
     SMALL_SWIN,
+    in_all_stages,
     seeded_input,
+    small_backbone,
 )
 
-from agent_attention import AgentPVT, AgentSwinTransformer
 from agent_attention.backbones import BACKBONES
 
 families = pytest.mark.parametrize("family", BACKBONES)
+pyramids = pytest.mark.parametrize("family", [family for family in BACKBONES if family != "vit"])
+of_letters = pytest.mark.parametrize("family", ["pvt", "swin"])  # with ``attn_types``
+STRIDE = {"vit": 16}  # of the coarsest map; 32 in the others
 close = torch.testing.assert_close
 
 
@@ -26,12 +30,18 @@ def refused(family: str, fault: str, *wrong: dict[str, Any]) -> None:
     """Each of these arguments is refused with a message that matches."""
     for options in wrong:
         with pytest.raises(ValueError, match=fault):
-            BACKBONES[family](**{"arch": SMALL_ARCHS[family], **options})  # type: ignore[arg-type]
+            small_backbone(family, **options)
             pytest.fail(f"{options} are taken")
 
 
 def each(name: str, *values: Any) -> list[dict[str, Any]]:
     return [{name: value} for value in values]
+
+
+@families
+def test_unknown_arguments_are_refused(family: str) -> None:
+    with pytest.raises(TypeError, match="num_classes"):
+        small_backbone(family, num_classes=80)
 
 
 @families
@@ -44,7 +54,7 @@ def test_an_unknown_arch_is_refused_with_the_names_of_the_known(family: str) -> 
 def test_an_arch_of_other_keys_is_refused(family: str) -> None:
     arch = SMALL_ARCHS[family]
     keys = re.escape(str(sorted(arch)))
-    without = {key: value for key, value in arch.items() if key != "depths"}
+    without = {key: value for key, value in arch.items() if key != "num_heads"}
     wrong = each("arch", without, {**arch, "width": (1, 1, 1, 1)})
     refused(family, f"arch takes exactly the keys {keys}", *wrong)
 
@@ -66,23 +76,33 @@ def test_an_arch_without_positive_integers_is_refused(family: str, key: str) -> 
 
 
 @families
-@pytest.mark.parametrize("types", ["AAAA", "BBBB"])
-def test_channels_that_heads_cannot_share_are_refused(family: str, types: str) -> None:
-    arch = {**SMALL_ARCHS[family], "num_heads": (1, 3, 3, 4)}
-    refused(family, "dim=16 is not a multiple of num_heads=3", {"arch": arch, "attn_types": types})
+@pytest.mark.parametrize("mixer", ["agent", "softmax", "focused", "norm"])
+def test_channels_that_heads_cannot_share_are_refused(family: str, mixer: str) -> None:
+    one = family == "vit"
+    arch = {**SMALL_ARCHS[family], "num_heads": 3 if one else (1, 3, 3, 4)}
+    fault = f"dim={8 if one else 16} is not a multiple of num_heads=3"
+    refused(family, fault, {"arch": arch, **in_all_stages(family, mixer)})
 
 
-@families
+def test_an_agent_grid_other_than_a_pair_is_refused() -> None:
+    wrong: list[Any] = [(7,), (7, 7, 7), (7, -1), (7.0, 7.0), ((7, 7),) * 4, 7, "77"]
+    fault = "agent_shapes must be a pair of positive integers"
+    refused("vit", fault, *each("agent_shape", *wrong))
+
+
+@pyramids
 def test_agent_grids_other_than_four_pairs_are_refused(family: str) -> None:
     good = (7, 7)
     last: list[Any] = [(7,), (7, 7, 7), (7, 0), (-7, 7), (7.0, 7.0), (True, True), ("7", "7")]
     wrong = [(good, good, good, pair) for pair in [*last, "77", None]]
-    wrong += [(good,) * 3, (good,) * 5, (7, 7, 7, 7), 7, "7777", (), None]
+    wrong += [(good,) * 3, (good,) * 5, (7, 7, 7, 7), 7, "7777"]
+    if "cswin" not in family:  # which take none for the default
+        wrong += [(), None]
     fault = "agent_shapes must be a pair of positive integers"
     refused(family, fault, *each("agent_shapes", *wrong))
 
 
-@families
+@pyramids
 def test_agent_grids_may_be_lists_as_in_configs(family: str) -> None:
     image, small = seeded_input(1, 64, 64), SMALL_BACKBONES[family]
     with torch.no_grad():
@@ -90,7 +110,7 @@ def test_agent_grids_may_be_lists_as_in_configs(family: str) -> None:
         close(lists(image), small().eval()(image))
 
 
-@families
+@of_letters
 def test_attention_types_that_do_not_fit_the_depths_are_refused(family: str) -> None:
     depths = re.escape(str(SMALL_ARCHS[family]["depths"]))
     wrong: list[Any] = ["AAA", "AAAAA", "AABC", "aaaa", "", None, 5, ["A"] * 3, ("A",) * 5]
@@ -113,21 +133,24 @@ def test_other_values_outside_their_range_are_refused(family: str) -> None:
     fault = "frozen_stages must be an integer from -1 to"
     refused(family, f"{fault} 4", *each("frozen_stages", -2, 5, 1.5, "1", None))
     refused(family, f"{fault} 2", {"frozen_stages": 3, "out_indices": (0, 1)})
-    sizes = [31, 0, -224, 5000, 224.0, "224", (224, 224), None]
-    fault = "pretrain_img_size must be an integer from 32 to"
+    least = STRIDE.get(family, 32)
+    sizes = [least - 1, 0, -224, 5000, 224.0, "224", (224, 224), None]
+    fault = f"pretrain_img_size must be an integer from {least} to"
     refused(family, fault, *each("pretrain_img_size", *sizes))
 
 
-def test_window_sizes_outside_their_range_are_refused() -> None:
-    sizes = [0, -7, 56.0, "56", (7, 7), None, True, 5000]
-    refused("swin", "window_size must be an integer from 1 to", *each("window_size", *sizes))
+@pytest.mark.parametrize("family", ["swin", "flatten_swin", "cswin", "flatten_cswin"])
+def test_window_sizes_outside_their_range_are_refused(family: str) -> None:
+    sizes = [0, -7, 56.0, "56", (7, 7), True, 5000, *([None] if family == "swin" else [])]
+    refused(family, "window_size must be an integer from 1 to", *each("window_size", *sizes))
 
 
 @families
 @pytest.mark.parametrize("size", [(31, 64), (64, 31), (1, 1)])
 def test_images_smaller_than_a_patch_are_refused(family: str, size: tuple[int, int]) -> None:
-    height, width = size
-    with pytest.raises(ValueError, match=rf"{height}x{width} pixels .* at least 32x32"):
+    least = STRIDE.get(family, 32)
+    height, width = (side if side != 31 else least - 1 for side in size)
+    with pytest.raises(ValueError, match=rf"{height}x{width} pixels .* at least {least}x{least}"):
         SMALL_BACKBONES[family]()(seeded_input(1, height, width))
 
 
@@ -140,7 +163,7 @@ def test_other_than_images_of_three_channels_are_refused(
         SMALL_BACKBONES[family]()(torch.zeros(shape))
 
 
-def test_sizes_of_the_other_family_are_refused() -> None:
-    for cls, arch in ((AgentPVT, SMALL_SWIN), (AgentSwinTransformer, SMALL)):
-        with pytest.raises(ValueError, match="arch takes exactly the keys"):
-            cls(arch)
+@families
+def test_sizes_of_another_family_are_refused(family: str) -> None:
+    other = SMALL_SWIN if SMALL_ARCHS[family].keys() != SMALL_SWIN.keys() else SMALL
+    refused(family, "arch takes exactly the keys", {"arch": other})

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import SMALL_BACKBONES, seeded_input, small_pvt, tokens
+from helpers import SMALL_BACKBONES, blocks_of, seeded_input, small_pvt, tokens
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 from torch.nn.utils import parametrize, prune
@@ -65,7 +65,7 @@ def test_global_hooks_see_every_module_and_keep_what_they_saw(
             sum(out.sum() for out in found).backward()
     finally:
         handle.remove()
-    called = {m for m in model.modules() if not isinstance(m, nn.ModuleList)}
+    called = {m for m in model.modules() if not isinstance(m, (nn.ModuleList, nn.ModuleDict))}
     called -= {m for m in called if type(m).__name__ == "Layer"}
     assert called <= seen
     assert all(torch.equal(tensor, copy) for tensor, copy in kept)
@@ -91,6 +91,9 @@ def test_a_global_hook_may_change_outputs(gradients: bool) -> None:
     close(found, plain(doubled), **CLOSE)
 
 
+OF_CSWIN = {"attn": "qkv", "attn.proj": "proj"}  # whose blocks have the projections
+
+
 @models
 @pytest.mark.parametrize("part", ["norm1", "attn", "attn.proj", "norm2", "mlp", "mlp.act", ""])
 @pytest.mark.parametrize("kind", HOOKS[:2])
@@ -102,9 +105,10 @@ def test_what_a_hook_has_seen_is_not_overwritten(name: str, part: str, kind: str
     def see(module: nn.Module, given: tuple[Any, ...], *made: Tensor) -> None:
         seen.append((tensor := (*made, given[0])[0], tensor.clone()))
 
-    blocks = [m for m in model.modules() if type(m).__name__ == "Block"]
+    blocks = blocks_of(model)
     for block in blocks:
-        getattr(block.get_submodule(part), f"register_{kind}")(see)
+        path = part if block.attn is not None else OF_CSWIN.get(part, part)
+        getattr(block.get_submodule(path), f"register_{kind}")(see)
     close(model(X), wanted, **CLOSE)
     assert len(seen) >= len(blocks) and all(torch.equal(out, copy) for out, copy in seen)
 

@@ -245,7 +245,8 @@ def traced_flops(model: nn.Module) -> str:
 def attempt(name: str, family: str) -> str:
     """What a client says, or the end of its traceback."""
     torch.manual_seed(0)
-    model = seed_weights(BACKBONES[family]("tiny")).eval()  # type: ignore[arg-type, call-arg]
+    cls = BACKBONES[family]
+    model = seed_weights(cls(next(iter(cls.ARCHS)))).eval()  # type: ignore[arg-type, call-arg]
     try:
         return CLIENTS[name](model)
     except Exception as error:

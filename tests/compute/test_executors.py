@@ -200,6 +200,18 @@ MIXER_CASES: dict[str, Callable[[], Mixer]] = {
     "reduced by 1": lambda: build_mixer("reduced", 8, 2),
     "windows": lambda: build_mixer("windows", 8, 2, window=3),
     "windows, shifted": lambda: build_mixer("windows", 8, 2, window=3, shift=1),
+    "stripes": lambda: build_mixer("stripes", 8, 2, window=3),
+    "focused": lambda: build_mixer("focused", 8, 2, table_shape=(7, 7)),
+    "focused, reduced keys": lambda: build_mixer("focused", 8, 2, table_shape=(8, 8), reduction=2),
+    "norm": lambda: build_mixer("norm", 8, 2),
+    "norm, elu and detail": lambda: build_mixer("norm", 8, 2, kernel="elu", detail=True),
+    "diag": lambda: build_mixer("diag", 8, 2, window=3),
+    "diag, relu": lambda: build_mixer("diag", 8, 2, window=4, kernel="relu"),
+    "aft_full": lambda: build_mixer("aft_full", 8, 2, table_shape=(7, 7), rank=4),
+    "aft_local": lambda: build_mixer("aft_local", 8, 1, table_shape=(7, 7), rank=4, window=3),
+    "aft_conv": lambda: build_mixer("aft_conv", 8, 2, kernel=5),
+    "aft_conv, a head a channel": lambda: build_mixer("aft_conv", 8, 8, kernel=3),
+    "aft_simple": lambda: build_mixer("aft_simple", 8, 1, joint_qkv=True),
 }
 mixers = pytest.mark.parametrize("name", MIXER_CASES)
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 from helpers import (
+    SMALL_BACKBONES,
     TABLES,
     agent_attention,
     seed_weights,
     seeded_input,
     small_pvt,
-    small_swin,
     tokens,
 )
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from agent_attention import AgentPVT
 from agent_attention.compute.guard import using
 from agent_attention.compute.size_cache import SizeCache, cached, pure
 from agent_attention.mixers import build_mixer
+from agent_attention.mixers.class_token import ClassTokenAgentAttention
 
 pytestmark = pytest.mark.usefixtures("always_tiles")
 
@@ -40,6 +41,14 @@ KINDS: dict[str, tuple[Callable[[], Any], str]] = {
         "relative_position_bias_table",
     ),
     "position": (lambda: small_pvt(out_indices=(0,)), "pos_embed1"),
+    "positions of keys": (
+        lambda: seed_weights(build_mixer("focused", 8, 2, table_shape=(7, 7))),
+        "positional_encoding",
+    ),
+    "agent with a class token": (
+        lambda: seed_weights(build_mixer("agent", 8, 2, class_token=True, table_shape=(7, 7))),
+        "ac_bias",
+    ),
 }
 kinds = pytest.mark.parametrize("kind", KINDS)
 
@@ -53,7 +62,14 @@ def outcome(model: nn.Module, size: Pair) -> Tensor:
     dtype = next(model.parameters()).dtype
     if isinstance(model, AgentPVT):
         return model(seeded_input(1, 8 * size[0], 8 * size[1]).to(dtype))[0]
-    return model(tokens(size).to(dtype), size)
+    return model(tokens_for(model, size).to(dtype), size)
+
+
+def tokens_for(model: nn.Module, size: Pair) -> Tensor:
+    """Tokens of a map, with a class token in front where the module takes one."""
+    x = tokens(size)
+    takes = isinstance(model, ClassTokenAgentAttention)
+    return torch.cat([x[:, :1], x], 1) if takes else x
 
 
 def like_a_new_one(model: nn.Module, kind: str, size: Pair) -> None:
@@ -226,7 +242,7 @@ def test_what_is_kept_serves_and_does_not_disturb_training(kind: str) -> None:
         close(found, wanted, rtol=0, atol=0)
         for parameter in model.parameters():
             parameter.requires_grad_(False)
-        x = tokens(size).requires_grad_()
+        x = tokens_for(model, size).requires_grad_()
         if kind != "position":
             model(x, size).sum().backward()  # a graph through what was kept
 
@@ -270,7 +286,7 @@ COPIES: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("build", [small_pvt, small_swin])
+@pytest.mark.parametrize("build", SMALL_BACKBONES.values(), ids=SMALL_BACKBONES)
 @torch.no_grad()
 def test_averaged_weights_swap_in_and_out(build: Callable[[], nn.Module]) -> None:
     model, average = build().eval(), build().eval()

@@ -1,12 +1,12 @@
-"""Both attentions against their definitions, written out here step by step and head by head."""
+"""Agent attention, and softmax attention to a reduced map, against tests/definitions.py."""
 
 from typing import Any
 
 import pytest
 import torch
+from definitions import attend, definition
 from helpers import TABLES, Largest, agent_attention, normal, seed_weights, tokens
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from agent_attention import AgentAttention
 from agent_attention.compute.guard import using
@@ -16,91 +16,6 @@ pytestmark = pytest.mark.usefixtures("always_tiles")
 
 Pair = tuple[int, int]
 close = torch.testing.assert_close
-
-
-# --- the definition: tensors are (B, N, C), maps (B, C, H, W), biases (h, n, N) and (h, N, n)
-
-
-def softmax(scores: Tensor) -> Tensor:
-    powers = (scores - scores.amax(-1, keepdim=True)).exp()
-    return powers / powers.sum(-1, keepdim=True)
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
-    """Softmax attention, one head after the other."""
-    outs = []
-    for head in range(heads):
-        width = q.shape[-1] // heads
-        part = slice(head * width, (head + 1) * width)
-        scores = q[..., part] @ k[..., part].transpose(1, 2) / width**0.5
-        outs.append(softmax(scores if bias is None else scores + bias[head]) @ v[..., part])
-    return torch.cat(outs, -1)
-
-
-def average(x: Tensor, shape: Pair) -> Tensor:
-    """Means of a map over a grid of cells, which overlap where sides do not divide: (B, n, C)."""
-    (rows, columns), (height, width) = shape, x.shape[-2:]
-    cells = []
-    for i in range(rows):
-        for j in range(columns):
-            top, bottom = i * height // rows, -(-(i + 1) * height // rows)
-            left, right = j * width // columns, -(-(j + 1) * width // columns)
-            cells.append(x[:, :, top:bottom, left:right].mean((2, 3)))
-    return torch.stack(cells, 1)
-
-
-def depthwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """3x3 convolution of each channel by itself, as nine shifted maps."""
-    height, width = x.shape[-2:]
-    padded = F.pad(x, (1, 1, 1, 1))
-    out = bias[:, None, None].expand_as(x)
-    for i in range(3):
-        for j in range(3):
-            shifted = padded[:, :, i : i + height, j : j + width]
-            out = out + weight[:, :, i, j][None, :, :, None] * shifted
-    return out
-
-
-def interpolate(x: Tensor, size: Pair) -> Tensor:
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
-
-
-def resized_bias(block: Tensor, cross: Tensor, p: int, size: Pair, shape: Pair) -> Tensor:
-    """(h, P, 7, 7) and (h, P, Hs, Ws), resized in space and then in agents: (h, N, n)."""
-    spatial = interpolate(block, size) + interpolate(cross, size)  # (h, P, H, W)
-    heads, count = spatial.shape[0], size[0] * size[1]
-    grids = spatial.permute(0, 2, 3, 1).reshape(heads * count, 1, p, p)
-    return interpolate(grids, shape).reshape(heads, count, -1)
-
-
-def biases(attn: AgentAttention, size: Pair) -> tuple[Tensor, Tensor]:
-    p, shape = attn.base_grid, attn.agent_shape
-    cross = (attn.ah_bias + attn.aw_bias)[0]
-    b1 = resized_bias(attn.an_bias, cross, p, size, shape).transpose(1, 2)
-    cross = (attn.ha_bias + attn.wa_bias)[0].permute(0, 3, 1, 2)
-    return b1, resized_bias(attn.na_bias, cross, p, size, shape)
-
-
-def definition(
-    attn: AgentAttention, x: Tensor, size: Pair, both: tuple[Tensor, Tensor] | None = None
-) -> Tensor:
-    """Agent attention from the weights of a module, with its biases or those given."""
-    w, dim, heads = dict(attn.named_parameters()), x.shape[-1], attn.num_heads
-    if "qkv.weight" in w:
-        weight, bias = w["qkv.weight"], w.get("qkv.bias")
-    else:
-        weight = torch.cat([w["q.weight"], w["kv.weight"]])
-        bias = torch.cat([w["q.bias"], w["kv.bias"]]) if "q.bias" in w else None
-    all_three = x @ weight.T if bias is None else x @ weight.T + bias
-    q, k, v = all_three[..., :dim], all_three[..., dim : 2 * dim], all_three[..., 2 * dim :]
-
-    b1, b2 = both or biases(attn, size)
-    agents = average(q.transpose(1, 2).unflatten(2, size), attn.agent_shape)
-    v_a = attend(agents, k, v, heads, b1)
-    out = attend(q, agents, v_a, heads, b2)
-    v_map = v.transpose(1, 2).unflatten(2, size)
-    out = out + depthwise(v_map, w["dwc.weight"], w["dwc.bias"]).flatten(2).transpose(1, 2)
-    return out @ w["proj.weight"].T + w["proj.bias"]
 
 
 # --- agent attention

@@ -1,0 +1,37 @@
+"""FLatten-PVT: the Pyramid Vision Transformer with focused linear attention."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from agent_attention.backbones.info import Recognised, encoding_img_size
+from agent_attention.backbones.pvt import AgentPVT, recognise_pvt
+
+
+class FLattenPVT(AgentPVT):
+    """FLatten-PVT backbone (arXiv 2308.00442): an image to a pyramid of feature maps.
+
+    Args:
+        arch: 'tiny', 'small', 'medium', 'large', or a dict with the keys of ``ARCHS['tiny']``.
+        mixers: see ``AgentPVT``; all stages are focused by default.
+        options: further arguments of ``AgentPVT``.
+    """
+
+    def __init__(
+        self,
+        arch: str | Mapping[str, Any] = "tiny",
+        mixers: Sequence[Any] = ("focused",) * 4,
+        **options: Any,
+    ) -> None:
+        super().__init__(arch, mixers=mixers, **options)
+
+    def is_unused_key(self, key: str) -> bool:
+        """The stages that are not built, and a norm that the classifier has but never applies."""
+        return key.startswith("norm.") or super().is_unused_key(key)
+
+    @classmethod
+    def recognise(cls, weights: Mapping[str, Tensor]) -> Recognised | None:
+        """PVT's files with positions of focused attention."""
+        img_size = encoding_img_size(weights, "block1.0.attn", 4)
+        return None if img_size is None else recognise_pvt(cls, weights, img_size)
