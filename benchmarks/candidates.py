@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from agent_attention.backbones import BACKBONES, pvt, swin
 from mmengine_agent.errors import UserError
 
-MODELS = {
-    f"{name}-{arch[0]}": (name, arch) for name, family in BACKBONES.items() for arch in family.ARCHS
+MODELS = {  # 'pvt-t' for tiny, 'flatten_pvt_v2-b0'
+    f"{name}-{arch if arch[-1].isdigit() else arch[0]}": (name, arch)
+    for name, family in BACKBONES.items()
+    for arch in family.ARCHS
 }
 BASELINES = ("ours", "ours-cp", "published", "softmax", "resnet-50")
 MODES = ("inference", "training")

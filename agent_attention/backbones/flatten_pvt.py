@@ -21,10 +21,10 @@ class FLattenPVT(AgentPVT):
     def __init__(
         self,
         arch: str | Mapping[str, Any] = "tiny",
-        mixers: Sequence[Any] = ("focused",) * 4,
+        mixers: Sequence[Any] | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(arch, mixers=mixers, **options)
+        super().__init__(arch, mixers=mixers or ("focused",) * 4, **options)
 
     def is_unused_key(self, key: str) -> bool:
         """The stages that are not built, and a norm that the classifier has but never applies."""

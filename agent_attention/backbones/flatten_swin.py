@@ -29,7 +29,7 @@ class FLattenSwin(AgentSwinTransformer):
     def __init__(
         self,
         arch: str | Mapping[str, Any] = "tiny",
-        mixers: Sequence[Any] = ("focused", "focused", "windows", "windows"),
+        mixers: Sequence[Any] | None = None,
         window_size: int | None = None,
         pretrain_img_size: int = 224,
         **options: Any,
@@ -38,6 +38,7 @@ class FLattenSwin(AgentSwinTransformer):
         if window_size is None:
             window_size = max(56, pretrain_img_size // 32 * 8)
         options |= {"window_size": window_size, "pretrain_img_size": pretrain_img_size}
+        mixers = mixers or ("focused", "focused", "windows", "windows")
         super().__init__(arch, mixers=mixers, **options)
 
     @classmethod
