@@ -1,7 +1,5 @@
 """Atomic writes of checkpoints; the one before stays until the next is safe."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +8,9 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 
 from mmengine_agent.errors import UserError
-from mmengine_agent.files import describe_disk, disk_is_full
+from mmengine_agent.files import describe_disk, disk_is_full, write_file
 from mmengine_agent.resume.backends import WHOLE, RemoveLater
-from mmengine_agent.resume.newest import INTERRUPTED, point_at
+from mmengine_agent.resume.newest import INTERRUPTED, POINTER, point_at
 
 OBSOLETE = "obsolete_checkpoints"  # in the message hub: to be removed once the next one is safe
 
@@ -21,8 +19,8 @@ OBSOLETE = "obsolete_checkpoints"  # in the message hub: to be removed once the 
 class SafeCheckpointHook(CheckpointHook):
     """mmengine's ``CheckpointHook`` with its arguments, files and names, and these promises.
 
-    - A checkpoint is written to a temporary file, flushed to the disk, and renamed. The pointer
-      ``last_checkpoint`` is written after it, and never names a file that is not there whole.
+    - A checkpoint and the pointer ``last_checkpoint`` are written to temporary files, flushed to
+      the disk, and renamed. The pointer never names a file that is not there whole.
     - The pointer names what a run goes on from, from its first moment: one that resumes points at
       the checkpoint that it resumed, one that begins removes the pointer of another run.
     - Old checkpoints, also the best one before, are removed after the new one is safe. So there is
@@ -35,8 +33,6 @@ class SafeCheckpointHook(CheckpointHook):
     """
 
     backend_args: dict[str, Any] | None
-    filename_tmpl: str
-    max_keep_ckpts: int
     file_backend: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -54,17 +50,9 @@ class SafeCheckpointHook(CheckpointHook):
         if "last_ckpt" in info and Path(info["last_ckpt"]).parent == Path(self.out_dir):
             self.last_ckpt = info["last_ckpt"]
             self._remove(info.get(OBSOLETE, []))
-        # the list itself: what mmengine has removed while it saves is saved too
-        runner.message_hub.update_info(OBSOLETE, self.file_backend.noted)
-        if not is_main_process():
-            return
-        if "://" not in str(self.out_dir):
-            for part in Path(self.out_dir).glob("*.pth.part"):  # of a killed run
-                part.unlink(missing_ok=True)
-        resumed = runner.cfg.get("load_from") if runner.cfg.get("resume") else None
-        if resumed or not runner.cfg.get("resume"):  # else mmengine went where the pointer points
-            with self._explained(runner):
-                point_at(runner.work_dir, resumed)
+        if is_main_process():
+            self._remove_parts(runner)
+            self._point_at_beginning(runner)
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """Save the best one later, when all hooks have heard of the metrics and can be saved."""
@@ -74,9 +62,7 @@ class SafeCheckpointHook(CheckpointHook):
         """Save the best one, and again the newest one, which names it."""
         metrics, self.metrics = self.metrics, None
         if metrics is not None:
-            with self._explained(runner):
-                super().after_val_epoch(runner, metrics)
-            self._remove_noted()
+            super().after_val_epoch(runner, metrics)
 
     def save_interrupted(self, runner: Any, meta: dict[str, int]) -> str:
         """Save at any iteration, into a file that ``--resume`` goes on from; the run may go on too.
@@ -99,50 +85,102 @@ class SafeCheckpointHook(CheckpointHook):
         Raises:
             UserError: if the disk is full.
         """
-        usual = self.filename_tmpl, self.max_keep_ckpts
-        self.filename_tmpl, self.max_keep_ckpts = INTERRUPTED, 0
-        try:
-            self._save(runner, runner.iter, meta)
-        finally:
-            self.filename_tmpl, self.max_keep_ckpts = usual
+        self._save_as(runner, INTERRUPTED, meta)
         return str(self.last_ckpt)
 
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict[str, Any]) -> None:
         """What mmengine calls for each checkpoint; theirs removes first, then saves."""
-        self._save(runner, step, meta)
-        self._remove_noted()
-        self._remove([INTERRUPTED])
+        obsolete = self._obsolete(runner, step)
+        runner.message_hub.update_info(OBSOLETE, obsolete)
+        self._save_as(runner, self.filename_tmpl.format(step), meta)
+        self._remove([*obsolete, INTERRUPTED])
 
-    def _save(self, runner: Any, step: int, meta: dict[str, Any]) -> None:
-        runner.call_hook("before_saving_in_every_process", meta=meta)
-        with self._explained(runner):
-            super()._save_checkpoint_with_step(runner, step, meta)
-
-    @contextmanager
-    def _explained(self, runner: Any) -> Iterator[None]:
-        """What to do about a full disk."""
+    def _save_best_checkpoint(self, runner: Any, metrics: dict[str, Any]) -> None:
+        """mmengine's own, with the removal of the best one before put off to the end."""
+        if not self.save_best:
+            return
         try:
-            yield
+            super()._save_best_checkpoint(runner, metrics)
         except OSError as error:
-            if not disk_is_full(error):
-                raise
-            folder = Path(self.out_dir)
-            raise UserError(
-                f"the disk {describe_disk(folder)} is full: no checkpoint of iteration "
-                f"{runner.iter} could be saved in {folder}. What was saved before is whole: make "
-                "room, and go on with --resume"
-            ) from error
+            raise self._explained(runner, error) from error
+        self._remove(self._noted())
 
-    def _remove_noted(self) -> None:
-        self._remove(self.file_backend.noted)
+    def _obsolete(self, runner: Any, step: int) -> list[str]:
+        """Names of the files that the checkpoint of ``step`` replaces; it is noted as kept."""
+        obsolete = self._noted()
+        if self.max_keep_ckpts > 0 and step not in self.keep_ckpt_ids:
+            if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
+                obsolete.append(self.filename_tmpl.format(self.keep_ckpt_ids.popleft()))
+            self.keep_ckpt_ids.append(step)
+            runner.message_hub.update_info("keep_ckpt_ids", list(self.keep_ckpt_ids))
+        return obsolete
+
+    def _noted(self) -> list[str]:
+        """Names of the files that mmengine would have removed by now."""
+        names = [Path(path).name for path in self.file_backend.noted]
         self.file_backend.noted.clear()
+        return names
+
+    def _save_as(self, runner: Any, name: str, meta: dict[str, Any]) -> None:
+        """Save, and then point at it."""
+        runner.call_hook("before_saving_in_every_process", meta=meta)
+        path = self._path(name)
+        runner.message_hub.update_info("last_ckpt", path)
+        try:
+            runner.save_checkpoint(
+                self.out_dir,
+                name,
+                self.file_client_args,
+                save_optimizer=self.save_optimizer,
+                save_param_scheduler=self.save_param_scheduler,
+                meta=meta,
+                by_epoch=self.by_epoch,
+                backend_args=self.backend_args,
+                **self.args,
+            )
+            if is_main_process():
+                write_file(Path(runner.work_dir, POINTER), path)
+        except OSError as error:
+            raise self._explained(runner, error) from error
+        self.last_ckpt = path
+
+    def _remove_parts(self, runner: Any) -> None:
+        """Remove what a killed run left half-written."""
+        parts = [Path(runner.work_dir, f"{POINTER}.part")]
+        if "://" not in str(self.out_dir):
+            parts += Path(self.out_dir).glob("*.pth.part")
+        for part in parts:
+            part.unlink(missing_ok=True)
+
+    def _point_at_beginning(self, runner: Any) -> None:
+        """Point at what this run goes on from, or at nothing."""
+        named = runner.cfg.get("load_from") if runner.cfg.get("resume") else None
+        if runner.cfg.get("resume") and not named:
+            return  # mmengine itself went where the pointer points
+        try:
+            point_at(runner.work_dir, named)
+        except OSError as error:
+            raise self._explained(runner, error) from error
+
+    def _explained(self, runner: Any, error: OSError) -> Exception:
+        """The error, or what to do about a full disk."""
+        if not disk_is_full(error):
+            return error
+        folder = Path(self.out_dir)
+        return UserError(
+            f"the disk {describe_disk(folder)} is full: no checkpoint of iteration "
+            f"{runner.iter} could be saved in {folder}. What was saved before is whole: make room, "
+            "and go on with --resume"
+        )
+
+    def _path(self, name: str) -> str:
+        return str(self.file_backend.join_path(self.out_dir, name))
 
     @master_only
     def _remove(self, names: list[str]) -> None:
         """Remove checkpoints; DeepSpeed's are folders."""
         backend = self.file_backend.backend
-        for name in names:
-            path = backend.join_path(self.out_dir, name)
+        for path in map(self._path, names):
             if backend.isfile(path):
                 backend.remove(path)
             elif backend.isdir(path):

@@ -24,7 +24,7 @@ register_backend(WHOLE, WholeFileBackend, force=True)
 
 
 class RemoveLater:
-    """A file backend that only notes the names of what is to be removed."""
+    """A file backend that only notes what is to be removed."""
 
     def __init__(self, backend: Any) -> None:
         self.backend = backend
@@ -34,6 +34,6 @@ class RemoveLater:
         return getattr(self.backend, name)
 
     def remove(self, path: str) -> None:
-        self.noted.append(Path(path).name)
+        self.noted.append(path)
 
     rmtree = remove

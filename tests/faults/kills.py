@@ -307,8 +307,8 @@ def inspect(cfg: Config, story: Story) -> None:
     newest = newest_whole(cfg, damaged.append)
     story.problems += damaged
     pointer = Path(cfg.work_dir, "last_checkpoint")
-    if pointer.exists() and (named := pointer.read_text()) and not Path(named).is_file():
-        story.problems.append(f"the pointer names {named!r}, which is not there")
+    if pointer.exists() and not Path(pointer.read_text()).is_file():
+        story.problems.append(f"the pointer names {pointer.read_text()!r}, which is not there")
     saved = 0 if newest is None else int(load_local(str(newest))["meta"]["iter"])
     if progress(cfg):
         behind = progress(cfg) - saved
