@@ -117,6 +117,8 @@ def archive_damage(path: Path) -> str | None:
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                return "TorchScript archives are programs: save model.state_dict()"
             if sum(each.file_size for each in archive.infolist()) > path.stat().st_size:
                 return "its parts are larger than the file"
             records = {*torch._C.PyTorchFileReader(str(path)).get_all_records()}
