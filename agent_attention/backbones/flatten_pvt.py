@@ -24,7 +24,8 @@ class FLattenPVT(AgentPVT):
         mixers: Sequence[Any] | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(arch, mixers=mixers or ("focused",) * 4, **options)
+        mixers = ("focused",) * 4 if mixers is None else mixers
+        super().__init__(arch, mixers=mixers, **options)
 
     def is_unused_key(self, key: str) -> bool:
         """The stages that are not built, and a norm that the classifier has but never applies."""

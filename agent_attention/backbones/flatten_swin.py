@@ -38,7 +38,8 @@ class FLattenSwin(AgentSwinTransformer):
         if window_size is None:
             window_size = max(56, pretrain_img_size // 32 * 8)
         options |= {"window_size": window_size, "pretrain_img_size": pretrain_img_size}
-        mixers = mixers or ("focused", "focused", "windows", "windows")
+        if mixers is None:
+            mixers = ("focused", "focused", "windows", "windows")
         super().__init__(arch, mixers=mixers, **options)
 
     @classmethod
