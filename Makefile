@@ -1,6 +1,6 @@
 # make demo   install, train and test both demo models, show a table and a picture
 # make test   install, run the tests        STACK=upstream: with upstream's OpenMMLab
-# make quick  the tests of the method, in half a minute: torch alone, no OpenMMLab, no process
+# make quick  the tests of the method, in 40 s: torch alone, no OpenMMLab, no process
 #             PYTHON=python takes any environment with torch, NumPy and pytest; nothing is installed
 # make check  ruff and mypy
 # make faults  install, then kill, fill, break and fuzz for half an hour; prints a table

@@ -86,3 +86,9 @@ def test_no_package_holds_more_than_half_of_all_lines() -> None:
         for package in (*OURS, "tools")
     }
     assert max(lines.values()) <= 0.5 * sum(lines.values()), lines
+
+
+def test_no_package_is_half_of_the_whole() -> None:
+    folders = (*OURS, "tools")
+    lines = [sum(len(path.read_text().splitlines()) for path in files(each)) for each in folders]
+    assert max(lines) <= 0.45 * sum(lines), dict(zip(folders, lines, strict=True))

@@ -174,7 +174,7 @@ class AgentCSwin(Backbone):
 def recognise_cswin(
     family: type[AgentCSwin], weights: Mapping[str, Tensor], img_size: int | None
 ) -> Recognised | None:
-    """What ``recognise`` tells of a file of CSwin's skeleton."""
+    """What ``recognise`` returns for a file of CSwin's skeleton."""
     embed = weights.get("stage1_conv_embed.0.weight")
     if embed is None:
         return None

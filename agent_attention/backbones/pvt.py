@@ -171,7 +171,7 @@ class AgentPVT(Backbone):
 def recognise_pvt(
     family: type[AgentPVT], weights: Mapping[str, Tensor], img_size: int | None
 ) -> Recognised | None:
-    """What ``recognise`` tells of a file of PVT's skeleton."""
+    """What ``recognise`` returns for a file of PVT's skeleton."""
     if "patch_embed1.proj.weight" not in weights or "pos_embed1" not in weights:
         return None
     depths = tuple(count_of(weights, rf"block{i + 1}\.(\d+)\.") for i in range(len(STAGES)))

@@ -202,7 +202,7 @@ class AgentSwinTransformer(Backbone):
 def recognise_swin(
     family: type[AgentSwinTransformer], weights: Mapping[str, Tensor], img_size: int | None
 ) -> Recognised | None:
-    """What ``recognise`` tells of a file of Swin's skeleton."""
+    """What ``recognise`` returns for a file of Swin's skeleton."""
     embed = weights.get("patch_embed.proj.weight")
     if embed is None or not any(key.startswith("layers.0.") for key in weights):
         return None
