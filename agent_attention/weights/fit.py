@@ -19,12 +19,12 @@ from agent_attention.compute.symbolic import resize
 from agent_attention.weights.read import CheckpointError, load_file
 from agent_attention.weights.recognise import looks_like
 
-_WRAPPINGS = ("state_dict", "model")  # mmengine and mmdet 2 files; the authors' ImageNet files
-# What agent attention has and softmax attention lacks, and the other way round.
-_AGENT = re.compile(r"\.attn\.(?:(?:an|na|ah|aw|ha|wa)_bias|dwc\.(?:weight|bias))$")
-_SOFTMAX = re.compile(
-    r"\.attn\.(?:(?:sr|norm)\.\w+|relative_position_\w+)$|^cls_token$|^norm\.\w+$"
-)
+# The averaged weights, which the authors score; mmengine and mmdet 2 files; their ImageNet files.
+_WRAPPINGS = ("state_dict_ema", "state_dict", "model")
+# What is a mixer's own: all but the projections, which softmax attention has too.
+_OF_MIXER = re.compile(r"\.attns\.\d+\.|\.attn\.(?!(?:q|kv|qkv|proj)\.)")
+_IN_PLAIN = re.compile(r"\.(?:relative_position_\w+|get_v\.\w+)$")  # of plain Swin and CSwin
+_OF_CLASSIFIER = re.compile(r"^cls_token$|^norm\.\w+$")
 # The axes of a map in the bias tables of agent attention.
 _AXES = {"ah_bias": (3, 4), "aw_bias": (3, 4), "ha_bias": (2, 3), "wa_bias": (2, 3)}
 
@@ -49,7 +49,7 @@ def load_backbone(model: Backbone, path: str | Path, new_attention: bool = False
     Args:
         model: the backbone; weights that do not fit leave it as it was.
         path: a file of ImageNet weights, of a training by mmdet or mmseg, or of plain weights.
-        new_attention: accept weights of plain PVT or Swin, see ``backbone_weights``.
+        new_attention: accept weights of another mixer's model, see ``backbone_weights``.
 
     Returns:
         The report; printed it counts the tensors that matched, were resized, dropped or are new.
@@ -73,11 +73,12 @@ def backbone_weights(
     """The weights of ``model`` out of a checkpoint.
 
     Args:
-        checkpoint: a state dict, bare or under 'state_dict' or 'model'; of a backbone, of an
-            ImageNet classifier or of a detector or segmentor (its ``backbone.*`` is taken).
+        checkpoint: a state dict, bare or under 'state_dict' or 'model', or the average of one
+            under 'state_dict_ema', which comes first; of a backbone, of an ImageNet classifier or
+            of a detector or segmentor (its ``backbone.*`` is taken).
         model: the backbone that will load the weights.
-        new_attention: accept weights of plain PVT or Swin; agent tables and depth-wise
-            convolutions then keep their initialisation.
+        new_attention: accept weights of another mixer's model, such as plain PVT or Swin; all but
+            the projections of the mixers then keeps its initialisation.
 
     Returns:
         The weights, with exactly the keys and shapes of ``model.state_dict()``, and the report.
@@ -92,8 +93,8 @@ def backbone_weights(
     misfits: list[str] = []
     for key, value in found.items():
         if key not in wanted:
-            soft = new_attention and _SOFTMAX.search(key)
-            unused = key.startswith("head.") or _is_index(key) or model.is_unused_key(key) or soft
+            other = new_attention and (_OF_MIXER.search(key) or _OF_CLASSIFIER.search(key))
+            unused = key.startswith("head.") or _is_index(key) or model.is_unused_key(key) or other
             (fit.dropped if unused else left).append(key)
         elif _is_index(key):
             continue  # both compute it
@@ -108,7 +109,8 @@ def backbone_weights(
     missing: list[str] = []
     for key in wanted:
         if key not in found and not _is_index(key):
-            optional = model.is_optional_key(key) or (new_attention and _AGENT.search(key))
+            own = new_attention and _OF_MIXER.search(key) and not _IN_PLAIN.search(key)
+            optional = model.is_optional_key(key) or own
             (fit.new if optional else missing).append(key)
     faults = {"missing": missing, "left over": left, "of another shape": misfits}
     if any(faults.values()):
@@ -152,10 +154,10 @@ def resize_table(key: str, table: Tensor, shape: torch.Size) -> Tensor | None:
     name = key.rpartition(".")[2]
     if table.dim() != len(shape) or not table.numel() or table.layout is not torch.strided:
         return None
-    if name.startswith("pos_embed") and table.shape[::2] == shape[::2]:
-        # PVT's own last stage has a class token in front
-        tokens = table[:, 1:] if _side(table.shape[1]) is None else table
-        return _resize_square(tokens[0], "bilinear", shape)
+    if name.startswith(("pos_embed", "positional_encoding")) and table.shape[::2] == shape[::2]:
+        # PVT's are resized as its authors do in a run, all others as theirs do when they load them
+        mode = "bilinear" if name[-1].isdigit() else "bicubic"
+        return _resize_tokens(table, mode, shape)
     if name == "relative_position_bias_table" and table.shape[1] == shape[1] and len(table) % 2:
         return _resize_square(table, "bicubic", shape)
     axes = _AXES.get(name, ())
@@ -166,6 +168,16 @@ def resize_table(key: str, table: Tensor, shape: torch.Size) -> Tensor | None:
     size = (shape[axes[0]], shape[axes[1]])
     out = resize(maps.flatten(0, 1), size).unflatten(0, maps.shape[:2])
     return out.movedim((3, 4), axes).to(table.dtype)
+
+
+def _resize_tokens(table: Tensor, mode: str, shape: torch.Size) -> Tensor | None:
+    """(1, S*S, C), or with a class token in front, which is kept as it is, or dropped."""
+    had, has = (_side(count) is None for count in (table.shape[1], shape[1]))
+    if has and not had:
+        return None
+    map_shape = torch.Size((1, shape[1] - has, shape[2]))
+    out = _resize_square(table[0, had:], mode, map_shape)
+    return torch.cat([table[:, :1], out], 1) if has and out is not None else out
 
 
 def _resize_square(table: Tensor, mode: str, shape: torch.Size) -> Tensor | None:
