@@ -32,7 +32,9 @@ class Backbone(nn.Module):
         out_indices: stages whose maps are returned; later stages than the last are not built.
         frozen_stages: -1 trains everything; k freezes the stem and the first k stages.
         with_cp: recompute blocks in the backward pass (gradient checkpointing) to save memory.
-        rates: dropout and stochastic depth rates, by argument name.
+        drop_path_rate: stochastic depth of the last block.
+        drop_rate: dropout after projections and MLP layers.
+        attn_drop_rate: dropout on attention maps.
     """
 
     ARCHS: Mapping[str, Mapping[str, Any]] = {}  # sizes by the name that ``arch`` takes
@@ -44,15 +46,18 @@ class Backbone(nn.Module):
         out_indices: Sequence[int],
         frozen_stages: int,
         with_cp: bool,
-        rates: Mapping[str, float],
+        drop_path_rate: float = 0.0,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
     ) -> None:
         super().__init__()
         self.strides = tuple(strides)
         self.out_indices = check_out_indices(out_indices, len(self.strides))
         self.num_stages = max(self.out_indices) + 1
         check_integer("frozen_stages", frozen_stages, -1, self.num_stages)
-        for name, rate in rates.items():
-            check_rate(name, rate)
+        check_rate("drop_path_rate", drop_path_rate)
+        check_rate("drop_rate", drop_rate)
+        check_rate("attn_drop_rate", attn_drop_rate)
         self.frozen_stages = frozen_stages
         self.with_cp = with_cp
 

@@ -100,9 +100,8 @@ class AgentCSwin(Backbone):
         check_integer("pretrain_img_size", pretrain_img_size, strides[-1], 4096)
         if window_size is not None:
             check_integer("window_size", window_size, 1, 4096)
-        rates = {"drop_path_rate": drop_path_rate, "drop_rate": drop_rate}
-        rates["attn_drop_rate"] = attn_drop_rate
-        super().__init__(strides, out_indices, frozen_stages, with_cp, rates)
+        rates = (drop_path_rate, drop_rate, attn_drop_rate)
+        super().__init__(strides, out_indices, frozen_stages, with_cp, *rates)
 
         dims = [sizes["embed_dim"] * stage.width for stage in STAGES]
         self.stage1_conv_embed = ConvEmbed(dims[0])

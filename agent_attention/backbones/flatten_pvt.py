@@ -24,7 +24,8 @@ class FLattenPVT(AgentPVT):
         mixers: Sequence[Any] | None = None,
         **options: Any,
     ) -> None:
-        mixers = ("focused",) * 4 if mixers is None else mixers
+        if mixers is None and "attn_types" not in options:
+            mixers = ("focused",) * 4
         super().__init__(arch, mixers=mixers, **options)
 
     def is_unused_key(self, key: str) -> bool:

@@ -38,7 +38,7 @@ class FLattenSwin(AgentSwinTransformer):
         if window_size is None:
             window_size = max(56, pretrain_img_size // 32 * 8)
         options |= {"window_size": window_size, "pretrain_img_size": pretrain_img_size}
-        if mixers is None:
+        if mixers is None and "attn_types" not in options:
             mixers = ("focused", "focused", "windows", "windows")
         super().__init__(arch, mixers=mixers, **options)
 

@@ -105,9 +105,8 @@ class AgentPVT(Backbone):
         names = mixer_names(mixers, attn_types, LETTERS, sizes["depths"], MIXERS)
         strides = [stage.stride for stage in STAGES]
         check_integer("pretrain_img_size", pretrain_img_size, strides[-1], 4096)
-        rates = {"drop_path_rate": drop_path_rate, "drop_rate": drop_rate}
-        rates["attn_drop_rate"] = attn_drop_rate
-        super().__init__(strides, out_indices, frozen_stages, with_cp, rates)
+        rates = (drop_path_rate, drop_rate, attn_drop_rate)
+        super().__init__(strides, out_indices, frozen_stages, with_cp, *rates)
 
         drop_paths = iter(linear_rates(drop_path_rate, sum(sizes["depths"])))
         dims = sizes["embed_dims"]

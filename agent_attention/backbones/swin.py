@@ -118,9 +118,8 @@ class AgentSwinTransformer(Backbone):
         check_integer("window_size", window_size, 1, 4096)
         strides = [stage.stride for stage in STAGES]
         check_integer("pretrain_img_size", pretrain_img_size, strides[-1], 4096)
-        rates = {"drop_path_rate": drop_path_rate, "drop_rate": drop_rate}
-        rates["attn_drop_rate"] = attn_drop_rate
-        super().__init__(strides, out_indices, frozen_stages, with_cp, rates)
+        rates = (drop_path_rate, drop_rate, attn_drop_rate)
+        super().__init__(strides, out_indices, frozen_stages, with_cp, *rates)
 
         self.patch_embed = PatchEmbed(3, sizes["embed_dim"], _PATCH)
         self.pos_drop = nn.Dropout(drop_rate)

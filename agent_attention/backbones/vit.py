@@ -1,7 +1,7 @@
 """Agent-DeiT as a dense backbone: a plain Vision Transformer with agent attention.
 
 One stage, of stride 16, whose blocks see all tokens and a class token. The maps after some of the
-blocks are given to a neck, such as ``SimpleFeaturePyramid`` of mmdet's side here.
+blocks are given to a neck, such as mmseg's ``MultiLevelNeck``.
 Parameter names are the published checkpoints' own.
 Shape letters: see ``agent_attention.mixers.agent``.
 """
@@ -99,9 +99,8 @@ class AgentViT(Backbone):
         if class_token and not known:
             raise ValueError(f"class_token=True takes the mixers {[*WITH_CLASS_TOKEN]} alone")
         check_integer("pretrain_img_size", pretrain_img_size, _PATCH, 4096)
-        rates = {"drop_path_rate": drop_path_rate, "drop_rate": drop_rate}
-        rates["attn_drop_rate"] = attn_drop_rate
-        super().__init__([_PATCH] * depth, out_indices, frozen_stages, with_cp, rates)
+        rates = (drop_path_rate, drop_rate, attn_drop_rate)
+        super().__init__([_PATCH] * depth, out_indices, frozen_stages, with_cp, *rates)
 
         side = pretrain_img_size // _PATCH
         self._table = (side, side)
@@ -148,12 +147,10 @@ class AgentViT(Backbone):
 
     def embed(self, x: Tensor, size: Pair) -> Tensor:
         """Patches (B, N, C) with their positions, behind the class token if there is one."""
-        if not self.has_class_token:
-            return x + resize_tokens(self.pos_embed, self._table, size, "bicubic")
-        # a table of its own, as all that is cached is
-        position = resize_tokens(self.pos_embed[:, 1:], self._table, size, "bicubic")
-        first = self.cls_token + self.pos_embed[:, :1]
-        return torch.cat([first.expand(len(x), -1, -1), x + position], 1)
+        front = int(self.has_class_token)
+        if front:
+            x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], 1)
+        return x + resize_tokens(self.pos_embed, self._table, size, "bicubic", front)
 
     def stage_modules(self, stage: int) -> list[nn.Module | nn.Parameter]:
         """A block; the embeddings for 0."""

@@ -10,8 +10,6 @@ from agent_attention.compute.numerics import bounded
 from agent_attention.compute.symbolic import join_heads
 
 EPS = 1e-6
-
-
 _FLOOR = 1e-18  # of a denominator; its inverse squared, in the gradient, is a float32
 
 

@@ -8,9 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from agent_attention.arguments import Pair
-from agent_attention.compute.numerics import exp_to_one
-
-_FLOOR = -85.0  # exp of it is just a normal float32, so that no sum of weights vanishes
+from agent_attention.compute.numerics import exp_to_one, exp_within
 
 
 def kernel_average(place: Tensor, k: Tensor, v: Tensor, size: Pair) -> Tensor:
@@ -30,9 +28,7 @@ def kernel_average(place: Tensor, k: Tensor, v: Tensor, size: Pair) -> Tensor:
         (B, N, C).
     """
     heads, side, _ = place.shape
-    largest = place.detach().amax((1, 2)).clamp(min=0)  # (h)
-    inside = (place - largest[:, None, None]).clamp(min=_FLOOR).exp()
-    outside = (-largest).clamp(min=_FLOOR).exp()[:, None, None, None]  # exp(0), by the same factor
+    inside, outside = exp_within(place, (1, 2))  # (h, s, s), (h, 1, 1)
     weights = exp_to_one(k, 1).unsqueeze(-1)  # (B, N, h, 1)
     terms = torch.cat([weights * v.unflatten(-1, (heads, -1)), weights], -1)  # (B, N, h, d + 1)
     channels = terms.shape[-1]
@@ -41,6 +37,7 @@ def kernel_average(place: Tensor, k: Tensor, v: Tensor, size: Pair) -> Tensor:
     near = F.conv2d(maps, kernel, padding=side // 2, groups=len(kernel))
     far = maps.sum((2, 3), keepdim=True) - box_sum(maps, side)
     near, far = (x.unflatten(1, (heads, channels)) for x in (near, far))
+    outside = outside.unsqueeze(1)
     above = near[:, :, :-1] + outside * far[:, :, :-1]
     below = near[:, :, -1:] + outside * far[:, :, -1:].clamp(min=0)
     return (above / below).flatten(1, 2).flatten(2).mT

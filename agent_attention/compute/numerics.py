@@ -28,6 +28,18 @@ def bounded(x: Tensor) -> tuple[Tensor, Tensor]:
     return x / scale, scale
 
 
+FLOOR = -85.0  # exp of it is just a normal float32, so that no sum of weights vanishes
+
+
+def exp_within(w: Tensor, dim: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """exp(w) and exp(0), for weights within a window and beyond it, by a common factor.
+
+    The largest of all is 1; that beyond has the axes ``dim`` of length 1.
+    """
+    largest = w.detach().amax(dim, keepdim=True).clamp(min=0)
+    return (w - largest).clamp(min=FLOOR).exp(), (-largest).clamp(min=FLOOR).exp()
+
+
 def exp_to_one(x: Tensor, dim: int, floor: float | None = None) -> Tensor:
     """exp(x - max x) along an axis: the largest gives 1; a floor keeps the others above exp(floor).
 

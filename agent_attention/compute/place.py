@@ -12,14 +12,12 @@ from torch.nn import functional as F
 from agent_attention.arguments import Pair
 from agent_attention.compute.guard import settings
 from agent_attention.compute.kernel_average import box_sum
-from agent_attention.compute.numerics import exp_to_one
-
-_FLOOR = -85.0  # exp of it is just a normal float32, so that no sum of weights vanishes
+from agent_attention.compute.numerics import FLOOR, exp_to_one, exp_within
 
 
 def average_plain(w: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Σ exp(k + w) v / Σ exp(k + w), sums over the keys: (B, h, N, d). The definition."""
-    by_key, by_place = exp_to_one(k, -2), exp_to_one(w, -1, _FLOOR)
+    by_key, by_place = exp_to_one(k, -2), exp_to_one(w, -1, FLOOR)
     above, below = (by_place @ torch.cat([by_key * v, by_key], -1)).chunk(2, -1)
     return above / below
 
@@ -46,9 +44,7 @@ def _by_shifts(u: Tensor, z: Tensor, k: Tensor, v: Tensor, size: Pair, window: i
     w = torch.stack(
         [(query * around[..., i : i + height, j : j + width]).sum(1) for i, j in places]
     )
-    largest = w.detach().amax(0).clamp(min=0)  # (h, H, W); places beyond the window have 0
-    inside = (w - largest).clamp(min=_FLOOR).exp().unsqueeze(-1)
-    outside = (-largest).clamp(min=_FLOOR).exp().unsqueeze(-1)
+    inside, outside = exp_within(w.unsqueeze(-1), (0,))  # ((2s - 1)², h, H, W, 1), (1, h, H, W, 1)
     by_key = exp_to_one(k, -2)
     terms = torch.cat([by_key * v, by_key], -1).unflatten(2, tuple(size))  # (B, h, H, W, 2d)
     shifted = F.pad(terms, (0, 0, *(pad,) * 4))

@@ -95,13 +95,19 @@ def join_heads(x: Tensor) -> Tensor:
     return torch.cat(x.unbind(1), -1) if symbolic else x.transpose(1, 2).flatten(2)
 
 
-def resize_tokens(table: Tensor, old: Pair, new: Pair, mode: str = "bilinear") -> Tensor:
-    """A table (1, Hs*Ws, C) of a map of ``old`` size for a map of ``new`` size: (1, H*W, C)."""
+def resize_tokens(
+    table: Tensor, old: Pair, new: Pair, mode: str = "bilinear", front: int = 0
+) -> Tensor:
+    """A table (1, Hs*Ws, C) of a map of ``old`` size for a map of ``new`` size: (1, H*W, C).
+
+    With so many tokens in ``front`` of the map, which stay as they are.
+    """
     if not is_symbolic(new) and tuple(new) == tuple(old):
         return table
 
     def resized() -> tuple[Tensor]:
-        square = table.unflatten(1, tuple(old)).permute(0, 3, 1, 2)
-        return (resize(square, new, mode).permute(0, 2, 3, 1).flatten(1, 2),)
+        square = table[:, front:].unflatten(1, tuple(old)).permute(0, 3, 1, 2)
+        of_map = resize(square, new, mode).permute(0, 2, 3, 1).flatten(1, 2)
+        return (torch.cat([table[:, :front], of_map], 1) if front else of_map,)
 
     return cached(resized, [table], (*new, mode))[0]

@@ -30,7 +30,7 @@ class ToyViT(Backbone):
     ) -> None:
         sizes = resolve_arch(arch, self.ARCHS)
         grids = check_agent_shapes(agent_shapes, 1)
-        super().__init__((16,), out_indices, frozen_stages, with_cp, {})
+        super().__init__((16,), out_indices, frozen_stages, with_cp)
         dim = sizes["embed_dim"]
         self.patch_embed = PatchEmbed(3, dim, 16)
         self.blocks = nn.ModuleList(
