@@ -1,6 +1,6 @@
 """Numbers that stay finite: the precision that sums need, and scales that cancel."""
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ def full_precision(*tensors: Tensor) -> list[Tensor]:
 
 def without_autocast(x: Tensor) -> AbstractContextManager[object]:
     """A context in which products are computed in the type of their tensors."""
+    if x.is_meta:  # shapes without numbers, for which torch knows no autocast
+        return nullcontext()
     return torch.autocast(x.device.type, enabled=False)
 
 
