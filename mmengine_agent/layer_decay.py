@@ -32,10 +32,10 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
         backbone = getattr(module, "backbone", None)
         if not isinstance(backbone, Backbone):
             raise UserError(f"LayerDecayConstructor takes our backbones, not {type(backbone)}")
+        full: Any = self.base_lr
         rates = learning_rates(backbone, self.paramwise_cfg["layer_decay"])
         for group in params:
-            rate = rates.get(group["params"][0], 1.0)
-            group["lr"] = group.get("lr", self.base_lr) * rate
+            group["lr"] = group.get("lr", full) * rates.get(group["params"][0], 1.0)
 
 
 def learning_rates(backbone: Backbone, decay: float) -> dict[nn.Parameter, float]:

@@ -26,10 +26,10 @@ model = dict(
         # docs/weights.md; from scratch: --cfg-options model.backbone.init_cfg=None
         init_cfg=dict(type="Pretrained", checkpoint="checkpoints/agent_deit_s.pth"),
     ),
-    neck=dict(_delete_=True, type="SimpleFeaturePyramid", in_channels=384),
+    neck=dict(_delete_=True, type="SimpleFeaturePyramid", in_channels=384, out_channels=256),
     rpn_head=dict(num_convs=2),
     roi_head=dict(
-        bbox_head=dict(type="Shared4Conv1FCBBoxHead", norm_cfg=norm_cfg),
+        bbox_head=dict(type="Shared4Conv1FCBBoxHead", conv_out_channels=256, norm_cfg=norm_cfg),
         mask_head=dict(norm_cfg=norm_cfg),
     ),
 )
