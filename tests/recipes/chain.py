@@ -59,10 +59,11 @@ class Chain:
         write_weights(cfg, folder)
         self.data_flags = data_flags(cfg, data)
         self.package: str = cfg.default_scope
-        detects, epochs = self.package == "mmdet", case.cut.epochs
-        self.first = "epoch_1.pth" if detects else f"iter_{epochs}.pth"
-        self.last = f"epoch_{epochs}.pth" if detects else f"iter_{2 * epochs}.pth"
-        self.images = data / ("coco/val2017" if detects else "ade/images/validation")
+        by_epoch, epochs = "max_epochs" in cfg.train_cfg, case.cut.epochs
+        self.first = "epoch_1.pth" if by_epoch else f"iter_{epochs}.pth"
+        self.last = f"epoch_{epochs}.pth" if by_epoch else f"iter_{2 * epochs}.pth"
+        folders = {"mmdet": "coco/val2017", "mmseg": "ade/images/validation"}
+        self.images = data / folders[self.package]
 
     # ---- places
 
