@@ -8,6 +8,8 @@ import re
 # on stderr, whole lines
 MEANT = (
     r"--resume: \S+",
+    r"recording the model, which takes about a minute",
+    r"no checkpoint: the weights are random",
     # torchrun, when a signal stops it
     r"W\d+ .* Received 15 death signal, shutting down workers",
     r"W\d+ .* Sending process \d+ closing signal SIGTERM",
