@@ -6,12 +6,16 @@
 # it is not known with which learning rate, decay and drop path).
 # Cost: 108 M parameters, 841 GFLOPs at 1280x800 (reported by the authors; counted here: 836).
 _base_ = [
-    "../agent_swin/cascade-mask-rcnn_agent-swin-s_fpn_3x_coco.py",
+    "../agent_swin/cascade-mask-rcnn_agent-swin-t_fpn_3x_coco.py",
     "../_base_/flatten_no_decay.py",
 ]
 
 model = dict(
-    backbone=dict(type="FLattenSwin", init_cfg=dict(checkpoint="checkpoints/flatten_swin_s.pth"))
+    backbone=dict(
+        type="FLattenSwin",
+        arch="small",
+        init_cfg=dict(checkpoint="checkpoints/flatten_swin_s.pth"),
+    )
 )
 
 optim_wrapper = dict(paramwise_cfg=dict(_delete_=True, custom_keys=_base_.flatten_no_decay))
