@@ -19,8 +19,21 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
     embeddings come before the first stage, and what is behind the last one keeps the full rate.
 
     Raises:
-        UserError: if the model has no backbone of ours.
+        UserError: if the model has no backbone of ours, or the config no such number or no
+            learning rate.
     """
+
+    def __init__(self, optim_wrapper_cfg: Any, paramwise_cfg: Any = None) -> None:
+        super().__init__(optim_wrapper_cfg, paramwise_cfg)
+        decay = (paramwise_cfg or {}).get("layer_decay")
+        if not isinstance(decay, int | float) or not 0 < decay <= 1:
+            raise UserError(
+                "LayerDecayConstructor needs optim_wrapper.paramwise_cfg.layer_decay, above 0 and "
+                f"up to 1, such as 0.7; got {decay!r}"
+            )
+        self.layer_decay = float(decay)
+        if self.base_lr is None:
+            raise UserError("LayerDecayConstructor needs optim_wrapper.optimizer.lr")
 
     def add_params(
         self, params: list[dict[str, Any]], module: nn.Module, prefix: str = "", **more: Any
@@ -33,7 +46,7 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
         if not isinstance(backbone, Backbone):
             raise UserError(f"LayerDecayConstructor takes our backbones, not {type(backbone)}")
         full: Any = self.base_lr
-        rates = learning_rates(backbone, self.paramwise_cfg["layer_decay"])
+        rates = learning_rates(backbone, self.layer_decay)
         for group in params:
             group["lr"] = group.get("lr", full) * rates.get(group["params"][0], 1.0)
 

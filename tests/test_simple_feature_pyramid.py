@@ -14,7 +14,7 @@ import mmdet_agent
 import mmseg_agent
 from agent_attention.backbones import AgentViT
 from mmengine_agent.errors import UserError
-from mmengine_agent.layer_decay import learning_rates
+from mmengine_agent.layer_decay import LayerDecayConstructor, learning_rates
 from mmengine_agent.simple_feature_pyramid import ChannelLayerNorm, SimpleFeaturePyramid
 
 SMALL_VIT = {"embed_dim": 16, "depth": 3, "num_heads": 2, "base_grid": 3}
@@ -204,9 +204,15 @@ def test_rates_are_of_all_parameters_of_the_stages() -> None:
     assert without == ["norm.weight", "norm.bias"]
 
 
-def test_layer_decay_wants_a_backbone_of_ours() -> None:
+def test_layer_decay_wants_a_backbone_of_ours_and_numbers() -> None:
     with pytest.raises(UserError, match="takes our backbones"):
         optimizer(nn.Linear(2, 2))
+    for number in (None, 0.0, 1.5, "0.7"):
+        with pytest.raises(UserError, match=r"paramwise_cfg\.layer_decay, above 0"):
+            optimizer(nn.Linear(2, 2), layer_decay=number)
+    wrapper = {"optimizer": {"type": "AdamW"}}
+    with pytest.raises(UserError, match=r"optimizer\.lr"):
+        LayerDecayConstructor(wrapper, {"layer_decay": 0.5})
 
 
 def test_a_norm_over_channels_is_that_of_its_definition() -> None:
