@@ -29,6 +29,7 @@ HEADS = {  # a recipe that has it
 }
 PYRAMID = {"type": "SimpleFeaturePyramid", "in_channels": 8, "out_channels": 256}
 LEVELS = {"type": "MultiLevelNeck", "in_channels": [8] * 4, "scales": [4, 2, 1, 0.5]}
+COUNTED = ("RetinaNet", "Semantic FPN")  # those counted soonest; test_zoo.py counts the others
 SHAPE = (64, 96)
 
 
@@ -69,7 +70,8 @@ def test_a_stock_head_trains_predicts_and_is_counted(family: str, head: str) -> 
     assert type(model.backbone).__mro__[1] is BACKBONES[family]
     check_training_step(model)
     check_prediction(model)
-    counts = get_flops.count(cfg, SHAPE)
-    whole = counts["model"]
-    assert whole.multiply_adds > counts["backbone"].multiply_adds > 0
-    assert whole.parameters == sum(parameter.numel() for parameter in model.parameters())
+    if head in COUNTED:
+        counts = get_flops.count(cfg, SHAPE)
+        whole = counts["model"]
+        assert whole.multiply_adds > counts["backbone"].multiply_adds > 0
+        assert whole.parameters == sum(parameter.numel() for parameter in model.parameters())
