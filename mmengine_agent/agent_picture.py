@@ -163,6 +163,8 @@ def draw(view: View, agents: int) -> Figure:
 def _overlay(ax: Axes, view: View, weights: np.ndarray | None) -> None:
     """The image; under weights (any grid over the map) in grey, the largest weight brightest."""
     height, width = view.image.shape[:2]
+    ax.set(xlim=(0, width), ylim=(height, 0))  # what is padded is not shown
+    ax.set_autoscale_on(False)
     if weights is None:
         ax.imshow(view.image.astype(np.uint8), extent=(0, width, height, 0))
         return
@@ -172,7 +174,6 @@ def _overlay(ax: Axes, view: View, weights: np.ndarray | None) -> None:
     alpha = 0.2 + 0.65 * np.sqrt(strength)
     bottom, right = (side * view.stride for side in view.reach.shape)
     ax.imshow(strength, cmap="inferno", vmin=0, alpha=alpha, extent=(0, right, bottom, 0))
-    ax.set(xlim=(0, width), ylim=(height, 0))
 
 
 def cell(view: View, row: int, column: int) -> Rectangle:
