@@ -24,6 +24,7 @@ from agent_attention.arguments import (
 from agent_attention.backbones.base import Backbone
 from agent_attention.backbones.block import Block, build_blocks
 from agent_attention.backbones.info import (
+    ClassifierRules,
     Feature,
     FeatureInfo,
     Recognised,
@@ -77,6 +78,7 @@ class AgentCSwin(Backbone):
     """
 
     ARCHS = ARCHS
+    CLASSIFIER = ClassifierRules({"out_indices": (3,)}, norm="norm4")
 
     def __init__(
         self,
