@@ -38,7 +38,7 @@ class Backbone(nn.Module):
     """
 
     ARCHS: Mapping[str, Mapping[str, Any]] = {}  # sizes by the name that ``arch`` takes
-    CLASSIFIER: ClassifierRules  # of the published ImageNet files
+    CLASSIFIER = ClassifierRules({})  # of the published ImageNet files
     feature_info: FeatureInfo  # of the maps that ``forward`` returns
 
     def __init__(

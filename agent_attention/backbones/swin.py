@@ -194,8 +194,7 @@ class AgentSwinTransformer(Backbone):
     @classmethod
     def recognise(cls, weights: Mapping[str, Tensor]) -> Recognised | None:
         """Swin's files have layers, architectures differ in channels and depths."""
-        img_size = agent_img_size(weights, "layers.0.blocks.0.attn", _PATCH)
-        return recognise_swin(cls, weights, img_size)
+        return recognise_swin(cls, weights, agent_img_size(weights, "layers.0.blocks.0.attn", 4))
 
     @classmethod
     def options_at(cls, img_size: int) -> dict[str, Any]:
