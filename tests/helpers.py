@@ -147,6 +147,11 @@ def seed_weights(model: Model) -> Model:
     return model
 
 
+def seeded_tensor(name: str, shape: Iterable[int]) -> Tensor:
+    """The values that ``seed_weights`` gives a parameter of that name and shape."""
+    return torch.from_numpy(np.asarray(_values(name, tuple(shape))))
+
+
 def seeded_input(batch: int, height: int, width: int) -> Tensor:
     """Images (batch, 3, height, width)."""
     return normal(7, (batch, 3, height, width))

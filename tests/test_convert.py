@@ -9,9 +9,11 @@ from typing import Any
 
 import convert_checkpoint
 import fork_server
+import golden_cases
 import mmdet.registry
 import pytest
 import torch
+from golden_cases import published_keys
 from helpers import seed_weights
 from mmengine.config import Config
 from safetensors.torch import save_file
@@ -87,6 +89,21 @@ def test_a_classifier_becomes_a_backbone_that_init_cfg_loads(
     model.init_weights()
     assert same(model.state_dict(), tiny())
     assert not [*tmp_path.rglob("*.part")]
+
+
+@pytest.mark.parametrize("variant", ["agent_deit_t", "agent_cswin_t", "flatten_swin_t"])
+def test_averaged_weights_of_the_further_backbones_are_converted(
+    variant: str, convert: Convert, tmp_path: Path
+) -> None:
+    shapes = published_keys()[variant]
+    found = {key: torch.full((1,), 0.5).expand(shape) for key, shape in shapes.items()}
+    other = {key: value + 1 for key, value in found.items()}
+    torch.save({"model": other, "state_dict_ema": found, "epoch": 299}, tmp_path / "in.pth")
+    weights = convert(tmp_path / "in.pth", tmp_path / "out.pth")
+    model = golden_cases.build(variant)
+    assert weights.keys() <= model.state_dict().keys() and "head.weight" not in weights
+    assert all(value.eq(0.5).all() for key, value in weights.items() if "index" not in key)
+    assert all(key.startswith("norm") for key in model.state_dict().keys() - weights.keys())
 
 
 def test_safetensors_are_converted(convert: Convert, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def convert(checkpoint: Any, source: str, pretrain_img_size: int | None) -> dict
     """The weights to write: of a backbone, or all of a detector or segmentor.
 
     Raises:
-        UserError: if there is no whole Agent-PVT or Agent-Swin backbone in the checkpoint.
+        UserError: if there is no whole backbone of a published model in the checkpoint.
     """
     try:
         weights = unwrap(checkpoint)

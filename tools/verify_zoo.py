@@ -2,9 +2,11 @@
 
     python tools/verify_zoo.py --weights published            # data in data/coco and data/ade
     python tools/verify_zoo.py --weights published --data /datasets --only retinanet
+    python tools/verify_zoo.py --weights checkpoints --imagenet data/imagenet
 
-A row is evaluated if WEIGHTS/NAME.pth and its data are there; what is absent is named. So are rows
-of which no score is reported. A row that fails does not stop the others. Exits with 1 if a score is
+With --imagenet the rows are the ImageNet classifiers of docs/weights.md. A row is evaluated if
+WEIGHTS/NAME.pth and its data are there; what is absent is named. A row that fails does not stop the
+others; of one without a reported score the figures found are printed. Exits with 1 if a score is
 off by more than the tolerance, a row failed, or nothing could be evaluated.
 """
 
@@ -13,12 +15,15 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmengine.fileio import load
 
 from mmengine_agent.errors import UserError
+from mmengine_agent.published import IMAGENET_FILES
 from mmengine_agent.run.exit import run_tool
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,6 +37,15 @@ METRICS = {
 }
 
 
+class Row(NamedTuple):
+    """A published file, and what its authors report of it."""
+
+    name: str
+    needs: list[Path]  # weights and data
+    reported: dict[str, float]  # in per cent
+    evaluate: Callable[[], dict[str, float]]  # the same scores here
+
+
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -39,6 +53,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--weights", required=True, metavar="DIR", help="folder of NAME.pth files")
     parser.add_argument(
         "--data", default="data", metavar="DIR", help=f"holds {' and '.join(DATA.values())}"
+    )
+    parser.add_argument(
+        "--imagenet", metavar="DIR", help="evaluate classifiers on this, see tools/classify.py"
     )
     parser.add_argument("--only", default="", metavar="TEXT", help="rows whose name has TEXT")
     parser.add_argument("--tolerance", type=float, default=0.2, help="in points (default: 0.2)")
@@ -48,55 +65,85 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    chosen = [model for model in zoo() if args.only in model["Name"]]
+    rows = classifiers(args) if args.imagenet else recipes(args)
+    chosen = [row for row in rows if args.only in row.name]
     if not chosen:
-        raise UserError(f"--only: no row of docs/model_zoo.md has {args.only!r} in its name")
+        page = "weights" if args.imagenet else "model_zoo"
+        raise UserError(f"--only: no row of docs/{page}.md has {args.only!r} in its name")
     off: dict[str, list[float]] = {}
     failed = []
-    for model in chosen:
-        name, results = model["Name"], model["Results"]
-        data = Path(args.data, DATA[results[0]["Dataset"]])
-        weights = Path(args.weights, f"{name}.pth")
-        absent = [path for path in (weights, data) if not path.exists()]
+    for row in chosen:
+        absent = [path for path in row.needs if not path.exists()]
         if absent:
-            print(f"{name:<52} not evaluated: no {absent[0]}", flush=True)
+            print(f"{row.name:<52} not evaluated: no {absent[0]}", flush=True)
             continue
         try:
-            found = evaluate(ROOT / model["Config"], weights, data, Path(args.work_dir, name))
+            found = row.evaluate()
         except UserError as error:
-            failed.append(name)
+            failed.append(row.name)
             print(error, flush=True)
             continue
-        off[name] = compare(name, found, results)
+        off[row.name] = compare(row, found)
     if failed:
         raise UserError(f"{len(failed)} rows failed: {', '.join(failed)}")
     if not off:
-        raise UserError("nothing was evaluated: docs/model_zoo.md says where the weights are")
+        page = "weights" if args.imagenet else "model_zoo"
+        raise UserError(f"nothing was evaluated: docs/{page}.md says where the weights are")
     most = max((each for scores in off.values() for each in scores), default=0)
     if most > args.tolerance:
         raise UserError(f"a score is {most:.2f} points off, more than {args.tolerance}")
 
 
-def compare(name: str, found: dict[str, float], results: list[dict[str, Any]]) -> list[float]:
+def compare(row: Row, found: dict[str, float]) -> list[float]:
     """Print the scores of a row beside those reported, if any; how far each of these is off."""
     off = []
-    reported = {key: value for part in results for key, value in part["Metrics"].items()}
-    for score in dict.fromkeys([*reported, *found]):
+    for score in dict.fromkeys([*row.reported, *found]):
         line = f"{score:<8} {found[score]:6.2f}  "
-        if score in reported:
-            change = found[score] - reported[score]
+        if score in row.reported:
+            change = found[score] - row.reported[score]
             off.append(math.inf if math.isnan(change) else abs(change))  # nan passes no comparison
-            line += f"reported {reported[score]:6.2f}  {change:+.2f}"
+            line += f"reported {row.reported[score]:6.2f}  {change:+.2f}"
         else:
             line += "none reported"
-        print(f"{name:<52} {line}", flush=True)
+        print(f"{row.name:<52} {line}", flush=True)
     return off
+
+
+def recipes(args: argparse.Namespace) -> Iterator[Row]:
+    """The detectors and segmentors."""
+    for model in zoo():
+        name, results = model["Name"], model["Results"]
+        data = Path(args.data, DATA[results[0]["Dataset"]])
+        weights = Path(args.weights, f"{name}.pth")
+        reported = {key: score for part in results for key, score in part["Metrics"].items()}
+        test = partial(evaluate, ROOT / model["Config"], weights, data, Path(args.work_dir, name))
+        yield Row(name, [weights, data], reported, test)
+
+
+def classifiers(args: argparse.Namespace) -> Iterator[Row]:
+    """The ImageNet classifiers."""
+    data = Path(args.imagenet)
+    for name, file in IMAGENET_FILES.items():
+        weights = Path(args.weights, f"{name}.pth")
+        test = partial(evaluate_classifier, weights, data, Path(args.work_dir, name))
+        yield Row(name, [weights, data], {"top-1": file.top1}, test)
 
 
 def zoo() -> list[dict[str, Any]]:
     """The models of the metafiles that ``model-index.yml`` imports."""
     metafiles = load(ROOT / "model-index.yml")["Import"]
     return [model for metafile in metafiles for model in load(ROOT / metafile)["Models"]]
+
+
+def evaluate_classifier(weights: Path, data: Path, folder: Path) -> dict[str, float]:
+    """Score weights with ``tools/classify.py``, which writes into a folder; in per cent.
+
+    Raises:
+        UserError: if that fails.
+    """
+    command: list[str | Path] = [sys.executable, ROOT / "tools/classify.py", weights]
+    run([*command, "--imagenet", data, "--json", folder / "found.json"], weights.stem, folder)
+    return {"top-1": json.loads((folder / "found.json").read_text())["top1"]}
 
 
 def evaluate(config: Path, weights: Path, data: Path, folder: Path) -> dict[str, float]:
@@ -107,18 +154,27 @@ def evaluate(config: Path, weights: Path, data: Path, folder: Path) -> dict[str,
     """
     command: list[str | Path] = [sys.executable, ROOT / "tools/test.py", config, weights]
     command += ["--data-root", data, "--work-dir", folder]
-    folder.mkdir(parents=True, exist_ok=True)
-    log = folder / "test.log"
-    print(f"{weights.stem:<52} testing, log: {log}", flush=True)
-    with log.open("w") as file:
-        ran = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT)
-    if ran.returncode:
-        end = "\n".join(log.read_text().splitlines()[-10:])
-        raise UserError(f"testing {weights.stem} failed; the end of {log}:\n{end}")
+    run(command, weights.stem, folder)
     metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text())["metrics"]
     return {
         name: metrics[key] * factor for name, (key, factor) in METRICS.items() if key in metrics
     }
+
+
+def run(command: list[str | Path], name: str, folder: Path) -> None:
+    """Run a command, its words going to a log in a folder.
+
+    Raises:
+        UserError: if it fails.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "test.log"
+    print(f"{name:<52} testing, log: {log}", flush=True)
+    with log.open("w") as file:
+        ran = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT)
+    if ran.returncode:
+        end = "\n".join(log.read_text().splitlines()[-10:])
+        raise UserError(f"testing {name} failed; the end of {log}:\n{end}")
 
 
 if __name__ == "__main__":

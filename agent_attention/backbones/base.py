@@ -14,7 +14,7 @@ from agent_attention.arguments import (
     check_rate,
 )
 from agent_attention.backbones import lean
-from agent_attention.backbones.info import FeatureInfo, Recognised
+from agent_attention.backbones.info import ClassifierRules, FeatureInfo, Recognised
 from agent_attention.compute.symbolic import assume_multiple_of
 
 Self = TypeVar("Self", bound="Backbone")
@@ -38,6 +38,7 @@ class Backbone(nn.Module):
     """
 
     ARCHS: Mapping[str, Mapping[str, Any]] = {}  # sizes by the name that ``arch`` takes
+    CLASSIFIER = ClassifierRules({})  # of the published ImageNet files
     feature_info: FeatureInfo  # of the maps that ``forward`` returns
 
     def __init__(
@@ -74,6 +75,10 @@ class Backbone(nn.Module):
     def maps(self, x: Tensor) -> list[Tensor]:
         """The maps of ``forward``, in order."""
         raise NotImplementedError
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """Images (B, 3, H, W) -> what the authors' classifiers hand to their head, (B, C)."""
+        return self.maps(x)[-1].mean((2, 3))
 
     def stage_modules(self, stage: int) -> list[nn.Module | nn.Parameter]:
         """What to freeze of a stage, counted from 1; 0 is the stem."""

@@ -24,6 +24,7 @@ from agent_attention.arguments import (
 from agent_attention.backbones.base import Backbone
 from agent_attention.backbones.block import Block, build_blocks
 from agent_attention.backbones.info import (
+    ClassifierRules,
     Feature,
     FeatureInfo,
     Recognised,
@@ -77,6 +78,7 @@ class AgentCSwin(Backbone):
     """
 
     ARCHS = ARCHS
+    CLASSIFIER = ClassifierRules({"out_indices": (3,)}, norm="norm4")
 
     def __init__(
         self,
@@ -98,8 +100,10 @@ class AgentCSwin(Backbone):
         names = mixer_names(mixers, None, {}, sizes["depths"], MIXERS)
         strides = [stage.stride for stage in STAGES]
         check_integer("pretrain_img_size", pretrain_img_size, strides[-1], 4096)
+        width = pretrain_img_size // strides[-1]  # M: 7 at 224 pixels, 12 at 384
         if window_size is not None:
             check_integer("window_size", window_size, 1, 4096)
+            width = max(7, window_size // 8)
         rates = (drop_path_rate, drop_rate, attn_drop_rate)
         super().__init__(strides, out_indices, frozen_stages, with_cp, *rates)
 
@@ -111,7 +115,7 @@ class AgentCSwin(Backbone):
                 *(names[i], dims[i], sizes["num_heads"][i], MLP_RATIO * dims[i], drop_rate),
                 drop_paths=drop_paths,
                 eps=_EPS,
-                window=stripe_width(window_size, pretrain_img_size),
+                window=width,
                 block=CSwinBlock,
                 attn_drop=attn_drop_rate,
                 base_grid=stage.base_grid,
@@ -180,13 +184,7 @@ def recognise_cswin(
     depths = [count_of(weights, rf"stage{i + 1}\.(\d+)\.") for i in range(len(STAGES))]
     sizes = (embed.shape[0], *depths)
     known = {(each["embed_dim"], *each["depths"]): name for name, each in family.ARCHS.items()}
-    options = family.options_at(img_size or 224)
-    return Recognised(family, sizes, known.get(sizes), img_size, options)
-
-
-def stripe_width(window_size: int | None, pretrain_img_size: int) -> int:
-    """M: 7 for images of 224 pixels, 12 for 384."""
-    return pretrain_img_size // 32 if window_size is None else max(7, window_size // 8)
+    return Recognised(family, sizes, known.get(sizes), img_size, family.options_at(img_size or 224))
 
 
 class ConvEmbed(nn.Module):
@@ -222,12 +220,12 @@ class CSwinBlock(Block):
     """A block that has the projections itself; its mixers share the channels.
 
     Raises:
-        ValueError: if the mixer needs projections of its own.
+        ValueError: if the mixer needs or makes projections of its own.
     """
 
     def __init__(self, dim: int, attn: Mixer, mlp_dim: int, drop: float, *args: Any) -> None:
         super().__init__(dim, None, mlp_dim, drop, *args)
-        if not attn.takes_projections:
+        if not attn.takes_projections or hasattr(attn, "proj"):
             allowed = [name for name, kind in MIXERS.items() if kind.takes_projections]
             raise ValueError(f"{type(attn).__name__} cannot be in CSwin; mixers are {allowed}")
         self.qkv = nn.Linear(dim, 3 * dim)

@@ -22,6 +22,7 @@ from agent_attention.arguments import (
 from agent_attention.backbones.base import Backbone
 from agent_attention.backbones.block import Block, build_blocks
 from agent_attention.backbones.info import (
+    ClassifierRules,
     Feature,
     FeatureInfo,
     Recognised,
@@ -85,6 +86,7 @@ class FLattenPVTv2(Backbone):
     """
 
     ARCHS = ARCHS
+    CLASSIFIER = ClassifierRules({"out_indices": (3,)})
 
     def __init__(
         self,

@@ -49,6 +49,14 @@ class Recognised(NamedTuple):
     options: dict[str, Any]  # of the constructor, without ``arch``
 
 
+class ClassifierRules(NamedTuple):
+    """In what the authors' ImageNet classifiers differ from a backbone as it is by default."""
+
+    options: dict[str, Any]  # of the constructor
+    norm: str = "norm"  # the backbone's name of the norm before the head, ``norm`` in files
+    uncropped: tuple[int, ...] = ()  # image sides, in pixels, that are evaluated without a crop
+
+
 def count_of(weights: Weights, pattern: str) -> int:
     """How many different things the group of a pattern matches at the beginning of keys."""
     return len({match.group(1) for key in weights if (match := re.match(pattern, key))})

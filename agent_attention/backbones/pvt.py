@@ -21,6 +21,7 @@ from agent_attention.arguments import (
 from agent_attention.backbones.base import Backbone
 from agent_attention.backbones.block import build_blocks
 from agent_attention.backbones.info import (
+    ClassifierRules,
     Feature,
     FeatureInfo,
     Recognised,
@@ -56,6 +57,7 @@ class Stage(NamedTuple):
 
 
 STAGES = (Stage(4, 4, 3, 8), Stage(8, 2, 4, 4), Stage(16, 2, 7, 2), Stage(32, 2, 7, 1))
+BASE_GRIDS = tuple((stage.base_grid,) * 2 for stage in STAGES)  # those of ImageNet
 LETTERS = {"A": "agent", "B": "reduced"}  # of ``attn_types``
 _WINDOW = 7  # M where a stage uses windows
 
@@ -85,6 +87,7 @@ class AgentPVT(Backbone):
     """
 
     ARCHS = ARCHS
+    CLASSIFIER = ClassifierRules({"agent_shapes": BASE_GRIDS, "out_indices": (3,)})
 
     def __init__(
         self,

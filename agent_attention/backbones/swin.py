@@ -24,6 +24,7 @@ from agent_attention.arguments import (
 from agent_attention.backbones.base import Backbone
 from agent_attention.backbones.block import build_blocks
 from agent_attention.backbones.info import (
+    ClassifierRules,
     Feature,
     FeatureInfo,
     Recognised,
@@ -58,6 +59,7 @@ class Stage(NamedTuple):
 
 
 STAGES = (Stage(4, 1, 3, 8), Stage(8, 2, 4, 4), Stage(16, 4, 7, 2), Stage(32, 8, 7, 1))
+BASE_GRIDS = tuple((stage.base_grid,) * 2 for stage in STAGES)  # those of ImageNet
 LETTERS = {"A": "agent", "B": "windows"}  # of ``attn_types``
 MLP_RATIO = 4
 _PATCH = STAGES[0].stride
@@ -93,6 +95,9 @@ class AgentSwinTransformer(Backbone):
     """
 
     ARCHS = ARCHS
+    CLASSIFIER = ClassifierRules(
+        {"agent_shapes": BASE_GRIDS, "out_indices": (3,)}, norm="norm3", uncropped=(384,)
+    )
     shift_small = True  # shift the windows of maps that are no larger than one
 
     def __init__(
@@ -189,8 +194,7 @@ class AgentSwinTransformer(Backbone):
     @classmethod
     def recognise(cls, weights: Mapping[str, Tensor]) -> Recognised | None:
         """Swin's files have layers, architectures differ in channels and depths."""
-        img_size = agent_img_size(weights, "layers.0.blocks.0.attn", _PATCH)
-        return recognise_swin(cls, weights, img_size)
+        return recognise_swin(cls, weights, agent_img_size(weights, "layers.0.blocks.0.attn", 4))
 
     @classmethod
     def options_at(cls, img_size: int) -> dict[str, Any]:

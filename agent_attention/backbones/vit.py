@@ -24,6 +24,7 @@ from agent_attention.arguments import (
 from agent_attention.backbones.base import Backbone
 from agent_attention.backbones.block import build_blocks
 from agent_attention.backbones.info import (
+    ClassifierRules,
     Feature,
     FeatureInfo,
     Recognised,
@@ -72,6 +73,7 @@ class AgentViT(Backbone):
     """
 
     ARCHS = ARCHS
+    CLASSIFIER = ClassifierRules({"out_indices": (11,), "final_norm": True})
 
     def __init__(
         self,
@@ -135,6 +137,18 @@ class AgentViT(Backbone):
 
         Images are padded right and bottom with zeros, so sizes round up.
         """
+        outs, size = self.tokens(x)
+        return [to_map(out[:, self.has_class_token :], size).contiguous() for out in outs]
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """Images (B, 3, H, W) -> the class token (B, C) after the last of ``out_indices``."""
+        return self.tokens(x)[0][-1][:, 0]
+
+    def tokens(self, x: Tensor) -> tuple[list[Tensor], Pair]:
+        """Images (B, 3, H, W) -> tokens after the blocks of ``out_indices``, and their map's size.
+
+        They are (B, N, C), behind the class token if there is one.
+        """
         x = F.pad(x, (0, missing(x.shape[3], _PATCH), 0, missing(x.shape[2], _PATCH)))
         x, size = self.patch_embed(x)
         x = self.pos_drop(self.embed(x, size))
@@ -142,9 +156,8 @@ class AgentViT(Backbone):
         for i in self.out_indices:
             x = self.run(self.blocks[done : i + 1], x, size)
             done = i + 1
-            out = self.norm(x) if self.norm is not None and done == self.num_stages else x
-            outs.append(to_map(out[:, self.has_class_token :], size).contiguous())
-        return outs
+            outs.append(self.norm(x) if self.norm is not None and done == self.num_stages else x)
+        return outs, size
 
     def embed(self, x: Tensor, size: Pair) -> Tensor:
         """Patches (B, N, C) with their positions, behind the class token if there is one."""

@@ -18,6 +18,7 @@ from agent_attention.backbones import Backbone
 from agent_attention.compute.symbolic import resize
 from agent_attention.weights.read import CheckpointError, load_file
 from agent_attention.weights.recognise import looks_like
+from agent_attention.weights.regroup import regroup
 
 # The averaged weights, which the authors score; mmengine and mmdet 2 files; their ImageNet files.
 _WRAPPINGS = ("state_dict_ema", "state_dict", "model")
@@ -88,6 +89,8 @@ def backbone_weights(
             keys and the architecture the file looks like.
     """
     found, wanted = unwrap(checkpoint), model.state_dict()
+    if new_attention:
+        found = regroup(found, wanted)
     fit = Fit(dict(wanted), [], [], [], [])
     left: list[str] = []
     misfits: list[str] = []
@@ -109,7 +112,7 @@ def backbone_weights(
     missing: list[str] = []
     for key in wanted:
         if key not in found and not _is_index(key):
-            own = new_attention and _OF_MIXER.search(key) and not _IN_PLAIN.search(key)
+            own = new_attention and _is_new(key, found, wanted)
             optional = model.is_optional_key(key) or own
             (fit.new if optional else missing).append(key)
     faults = {"missing": missing, "left over": left, "of another shape": misfits}
@@ -193,6 +196,16 @@ def _resize_square(table: Tensor, mode: str, shape: torch.Size) -> Tensor | None
 def _side(count: int) -> int | None:
     side = round(count**0.5)
     return side if side * side == count else None
+
+
+def _is_new(key: str, found: Iterable[str], wanted: Iterable[str]) -> bool:
+    """Whether another mixer's model need not have a key: all but what the file has elsewhere."""
+    if key.endswith((".attn.q.weight", ".attn.q.bias")):
+        return f"{key.rpartition('.q.')[0]}.k.weight" in wanted  # see ``regroup``
+    if _IN_PLAIN.search(key):
+        last = key.split(".")[-1]
+        return not any(other.endswith(f".{last}") and _IN_PLAIN.search(other) for other in found)
+    return _OF_MIXER.search(key) is not None
 
 
 def _is_index(key: str) -> bool:

@@ -93,6 +93,23 @@ def test_every_mixer_stands_in_every_stage_of_every_backbone(family: str) -> Non
             torch.testing.assert_close(model(x), wanted, rtol=1e-4, atol=1e-5)
 
 
+class OwnProjections(MeanMixer):
+    """Its constructor hands on no ``projections``, so it always makes its own."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__(dim, num_heads)
+
+
+@pytest.mark.parametrize("family", ["cswin", "flatten_cswin"])
+def test_blocks_with_projections_refuse_a_mixer_that_makes_its_own(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MIXERS, "own", OwnProjections)
+    with pytest.raises(ValueError, match="OwnProjections cannot be in CSwin"):
+        small(family, **in_all_stages(family, "own"))
+    assert small("pvt", **in_all_stages("pvt", "own"))
+
+
 @pytest.mark.parametrize("family", OF_LETTERS)
 def test_letters_are_names(family: str) -> None:
     other = {"pvt": "reduced", "swin": "windows"}[family]
