@@ -6,8 +6,8 @@ command goes on: finished runs stay, one that was begun goes on from its last ch
 """
 
 import argparse
+import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import reporting
-import torch
 from candidates import at_least, flat, one_of
 from mmengine.config import Config
-from study_config import CLASSES, ROOT, Plan, Run, detector_test, make_config, segmentor_test
+from study_config import ROOT, Plan, Run, detector_test, make_config, segmentor_test
 
 from mmengine_agent.errors import UserError
 from mmengine_agent.files import atomic_folder
@@ -70,7 +70,7 @@ HELP = {
     "batch": "images of a batch",
     "size": "side of training images in pixels",
     "rate": "learning rate",
-    "amp": "train under autocast to bfloat16",
+    "bfloat16": "train under autocast to bfloat16",
     "save_every": "iterations between checkpoints",
 }
 
@@ -102,7 +102,7 @@ def runs(args: argparse.Namespace, data: list[str]) -> Iterator[Run]:
 
 def result_path(folder: Path, run: Run, plan: Plan) -> Path:
     """The JSON file of a run; others of its name had the same task, data, mixer, seed, plan."""
-    kind = f"{plan.budget}x{plan.batch}at{plan.size}" + "-amp" * plan.amp
+    kind = f"{plan.budget}x{plan.batch}at{plan.size}" + "-bfloat16" * plan.bfloat16
     return folder / f"{run.task}-{run.data}-{run.mixer}-seed{run.seed}-{kind}.json"
 
 
@@ -154,7 +154,7 @@ def losses(work_dir: Path) -> list[float]:
     found = []
     for path in sorted(work_dir.glob("*/vis_data/scalars.json")):
         for line in path.read_text().splitlines():
-            found += [reporting.json.loads(line)["loss"]] if '"loss"' in line else []
+            found += [json.loads(line)["loss"]] if '"loss"' in line else []
     return found
 
 
@@ -202,13 +202,4 @@ def prepare_camvid(source: Path, out: Path, tests: int) -> None:
                 os.symlink(image.resolve(), new / "ade/images" / split / f"{image.stem}.jpg")
                 labels = cv2.imread(str(source / f"{part}annot/{image.stem}.png"), -1)
                 path = new / "ade/annotations" / split / f"{image.stem}.png"
-                cv2.imwrite(str(path), (labels + 1) % (IGNORED + 1))
-
-
-__all__ = ["CLASSES", "ROWS", "add_flags", "study", "torch", "shutil"]
-
-
-if __name__ == "__main__":  # until mixers.py
-    parser = argparse.ArgumentParser()
-    add_flags(parser)
-    study(parser.parse_args())
+                cv2.imwrite(str(path), (np.asarray(labels) + 1) % (IGNORED + 1))

@@ -41,7 +41,7 @@ class Plan(NamedTuple):
     batch: int = 2  # images
     size: int = 512  # side of a training image, in pixels
     rate: float = 5e-4  # learning rate
-    amp: bool = False  # train under autocast to bfloat16
+    bfloat16: bool = False  # train under autocast to bfloat16
     save_every: int = 40  # iterations; only a run that is stopped needs them
 
 
@@ -81,12 +81,10 @@ def make_config(
     cfg = read_config(str(ROOT / CONFIGS[run.task]))
     change = segmentor if run.task == "segmentor" else detector
     cfg.merge_from_dict(change(run, plan, data))
-    cfg.model.backbone.update(
-        agent_shapes=AGENTS, mixers=mixers, drop_path_rate=0.0, init_cfg=None
-    )
+    cfg.model.backbone.update(agent_shapes=AGENTS, mixers=mixers, drop_path_rate=0.0, init_cfg=None)
     cfg.optim_wrapper.optimizer.lr = plan.rate
     cfg.optim_wrapper.clip_grad = {"max_norm": 5.0}
-    if plan.amp:
+    if plan.bfloat16:
         cfg.optim_wrapper.type = "Bfloat16OptimWrapper"
     warm_up = max(1, plan.budget // 8)
     cfg.param_scheduler = [
