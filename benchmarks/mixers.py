@@ -208,17 +208,11 @@ def too_much(known: list[Record], record: Record, limits: Limits) -> str:
     seconds = last["median"] * max(pixels, work)
     if seconds > limits.max_seconds:
         return f"would take about {seconds:.0f} s"
-    power = max(1.0, exponent(known[-2], last, "peak_memory") if len(known) > 1 else 1.0)
+    power = max(1.0, reporting.growth(known[:-1], last, "peak_memory") or 1.0)
     memory = last["peak_memory"] * pixels**power
     if memory > limits.max_memory:
         return f"would take about {memory / 2**30:.0f} GiB"
     return ""
-
-
-def exponent(small: Record, large: Record, key: str) -> float:
-    """p, where a figure grows as (number of tokens)^p from one size to another."""
-    tokens = math.prod(large["size"]) / math.prod(small["size"])
-    return math.log(large[key] / small[key]) / math.log(tokens)
 
 
 # --- results
@@ -251,12 +245,10 @@ def cells(records: list[Record], place: str, sides: Size, mixer: str) -> list[st
 
 def columns(record: Record, own: list[Record]) -> list[str]:
     """Time, its growth from the size before, and peak memory, of a mode."""
-    known = [r for r in own if "median" in r and r["mode"] == record.get("mode")]
-    smaller = [r for r in known if math.prod(r["size"]) < math.prod(record["size"])]
-    grown = exponent(smaller[-1], record, "median") if smaller and "median" in record else None
+    known = [r for r in own if r["mode"] == record.get("mode")]
     return [
         reporting.milliseconds(record.get("median")),
-        reporting.decimals(grown),
+        reporting.decimals(reporting.growth(known, record, "median")),
         reporting.mebibytes(record.get("peak_memory")),
     ]
 

@@ -11,7 +11,6 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -23,6 +22,7 @@ import reporting
 from candidates import at_least, flat, one_of
 from mmengine.config import Config
 from study_config import ROOT, Plan, Run, detector_test, make_config, segmentor_test
+from study_page import write_summary
 
 from mmengine_agent.errors import UserError
 from mmengine_agent.files import atomic_folder
@@ -88,6 +88,8 @@ def study(args: argparse.Namespace) -> None:
         if not path.exists():
             reporting.say(f"{path.stem} ...")
             reporting.write_json(path, carry_out(run, plan, folders[run.data], path))
+            write_summary(args.study)
+    print(write_summary(args.study))
 
 
 def runs(args: argparse.Namespace, data: list[str]) -> Iterator[Run]:
@@ -110,7 +112,7 @@ def carry_out(run: Run, plan: Plan, data: Path, result: Path) -> dict[str, Any]:
     """Train and test, from the last checkpoint if there is one; what the JSON file has."""
     work_dir = result.with_suffix("")
     cfg = make_config(run, plan, ROWS[run.mixer], data, work_dir)
-    seconds = train(cfg, plan)
+    train(cfg)
     checkpoint = work_dir / f"iter_{plan.budget}.pth"
     scores = {f"{f:g}": test(run, plan, data, cfg, checkpoint, f) for f in FACTORS}
     loss = statistics.mean(losses(work_dir)[-2:])
@@ -119,18 +121,15 @@ def carry_out(run: Run, plan: Plan, data: Path, result: Path) -> dict[str, Any]:
     return {
         **reporting.header(),
         **{**run._asdict(), "mixers": ROWS[run.mixer], **plan._asdict()},
-        **{"scores": scores, "seconds": seconds, "last_loss": loss},
+        **{"scores": scores, "last_loss": loss},
     }
 
 
-def train(cfg: Config, plan: Plan) -> float:
-    """Train to the end of the budget; processor seconds of this process for it, per iteration."""
+def train(cfg: Config) -> None:
+    """Train to the end of the budget, from the last checkpoint if there is one."""
     found = newest_whole(cfg, reporting.say) if Path(cfg.work_dir).is_dir() else None
     cfg.resume, cfg.load_from = found is not None, str(found) if found else None
-    runner = build_runner(cfg)
-    started = time.process_time()
-    runner.train()
-    return time.process_time() - started
+    build_runner(cfg).train()
 
 
 def test(
