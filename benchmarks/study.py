@@ -166,10 +166,11 @@ def prepare_data(args: argparse.Namespace) -> dict[str, Path]:
     if not args.no_scenes:
         name = f"scenes-{args.train_images}-{args.test_images}-{args.size}"
         found["scenes"] = args.study / "data" / name
-        flags = {"--train": args.train_images, "--val": args.test_images, "--size": args.size}
-        command = [sys.executable, ROOT / "tools/make_demo_data.py", found["scenes"]]
-        words = [str(word) for flag in flags.items() for word in flag]
-        subprocess.run([*map(str, command), *words], check=True)
+        if not found["scenes"].is_dir():
+            flags = {"--train": args.train_images, "--val": args.test_images, "--size": args.size}
+            words = [str(word) for flag in flags.items() for word in flag]
+            tool = str(ROOT / "tools/make_demo_data.py")
+            subprocess.run([sys.executable, tool, str(found["scenes"]), *words], check=True)
     if args.camvid:
         found["camvid"] = args.study / "data" / f"camvid-{args.test_images}"
         if not found["camvid"].is_dir():

@@ -100,7 +100,10 @@ def make_config(
         **{"type": "CheckpointHook", "by_epoch": False, "save_best": None},
         **{"interval": plan.save_every, "max_keep_ckpts": 1},
     }
-    cfg.default_hooks.logger = {"type": "LoggerHook", "interval": 10, "log_metric_by_epoch": False}
+    every = max(1, min(10, plan.budget // 4))
+    cfg.default_hooks.logger = {
+        **{"type": "LoggerHook", "interval": every, "log_metric_by_epoch": False},
+    }
     cfg.log_processor = {"by_epoch": False}
     cfg.randomness = {"seed": run.seed}
     cfg.work_dir, cfg.launcher = str(work_dir), "none"

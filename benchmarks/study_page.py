@@ -11,7 +11,6 @@ Results count as one group, and are compared, if their task, data and plan are t
 import argparse
 import json
 import math
-import re
 import shutil
 import statistics
 from collections.abc import Iterable
@@ -196,7 +195,7 @@ def cost_table(records: list[Record], smaller: list[Record]) -> str:
         by.setdefault(record["mixer"], {})[record["mode"]] = record
     order = sorted(by, key=lambda name: by[name].get("inference", {}).get("median", math.inf))
     titles = ["mixer", "G multiply-adds"]
-    for name in ("", "training "):
+    for name in ("inference ", "training "):
         titles += [f"{name}ms", *(["~ tokens^"] if smaller else []), "peak MiB"]
     rows = [cost_row(name, by[name], smaller) for name in order]
     return markdown([*titles, "saved MiB"], rows)
@@ -225,11 +224,11 @@ def write_page(page: Path, parts: dict[str, str]) -> None:
     text = page.read_text()
     for name, part in parts.items():
         marks = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-        pattern = f"{re.escape(marks[0])}.*?{re.escape(marks[1])}"
-        if not re.search(pattern, text, re.DOTALL):
+        before, begin, rest = text.partition(marks[0])
+        _, end, after = rest.partition(marks[1])
+        if not (begin and end):
             raise UserError(f"{page} has no place for the {name}: {marks[0]} {marks[1]}")
-        new = f"{marks[0]}\n{part}\n{marks[1]}"
-        text = re.sub(pattern, lambda _, new=new: new, text, flags=re.DOTALL)
+        text = f"{before}{begin}\n{part}\n{end}{after}"
     write_file(page, text)
 
 
