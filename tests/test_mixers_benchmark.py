@@ -1,8 +1,10 @@
 """The comparison of mixers: what cannot run has its reason, runs go on, scores are shown right."""
 
 import argparse
+import gc
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,14 @@ from agent_attention.backbones import pvt
 from mmengine_agent.errors import UserError
 
 
+@pytest.fixture(autouse=True, scope="module")
+def few_objects() -> Iterator[None]:
+    """Keep what the imports made out of the garbage collections before each measurement."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 def run(tool: Any, monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> None:
     monkeypatch.setattr(sys, "argv", [tool.__file__, *map(str, arguments)])
     tool.main()
@@ -32,7 +42,7 @@ def test_mixers_are_compared_in_a_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(pvt.ARCHS, "tiny", {**SMALL, "num_heads": (1, 1, 1, 1)})
-    flags = ("--place", "pvt", "--mixers", "agent,stripes", "--rounds", "1")
+    flags = ("--place", "pvt", "--mixers", "norm,stripes", "--rounds", "1")
     sizes = ("--sizes", "96x64", "64x64", "--device", "cpu", "--threads", "1")
     run(mixers, monkeypatch, *flags, *sizes, "--out", tmp_path)
     assert (tmp_path / "mixers.png").read_bytes().startswith(b"\x89PNG")
@@ -45,7 +55,7 @@ def test_mixers_are_compared_in_a_place(
             assert len(record["times"]) == 1 and record["peak_memory"] > 0
             assert (record["saved_bytes"] is None) == (record["mode"] == "inference")
     by = {(r["mixer"], r["mode"], r["size"][0]): r for r in records}
-    macs = [by["agent", "inference", side]["multiply_adds"] for side in (64, 96)]
+    macs = [by["norm", "inference", side]["multiply_adds"] for side in (64, 96)]
     assert macs[0] < macs[1] < 2 * macs[0]
     assert "stripes take an even number of heads" in capsys.readouterr().out
 
@@ -164,7 +174,8 @@ def test_the_page_is_made_from_kept_and_new_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page, new, kept = tmp_path / "page.md", tmp_path / "new", tmp_path / "kept"
-    marks = "<!-- study: begin -->old<!-- study: end -->"
+    names = ("costs", "study")
+    marks = "\n".join(f"<!-- {name}: begin -->old<!-- {name}: end -->" for name in names)
     page.write_text(f"above\n{marks}\nbelow\n")
     new.mkdir()
     kept.mkdir()
@@ -174,8 +185,11 @@ def test_the_page_is_made_from_kept_and_new_results(
     more.append(result("agent", 0, 0.9, 0.9, budget=900))  # another plan: not compared
     for number, each in enumerate(more):
         (new / f"{number}-seed.json").write_text(json.dumps(each))
+    head = {"gpu": None, "cpu": "CPU", "threads": 2, "dtype": "float32", "torch": "2", "date": ""}
+    (tmp_path / "mixers.json").write_text(json.dumps({**head, "command": "it", "records": []}))
     for _ in range(2):
-        run(study_page, monkeypatch, "--study", new, "--kept", kept, "--page", page)
+        table = ("--table", tmp_path / "mixers.json")
+        run(study_page, monkeypatch, "--study", new, *table, "--kept", kept, "--page", page)
         text = page.read_text()
         assert text.startswith("above\n") and text.endswith("\nbelow\n") and "old" not in text
         rows = [line for line in text.splitlines() if line.startswith("| `")]
@@ -185,6 +199,7 @@ def test_the_page_is_made_from_kept_and_new_results(
             "| `agent` | 0.900 | 0.900 | +0.000 | 0.500 | 0 |",
         ]
         assert len((kept / "mixers_study.jsonl").read_text().splitlines()) == 4
+        assert "CPU, 2 thread(s), float32, torch 2" in text
     assert (tmp_path / study_page.PICTURE).is_file()
 
 
