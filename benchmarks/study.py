@@ -142,7 +142,7 @@ def test(
     cfg.resume, cfg.load_from = False, str(checkpoint)
     cfg.train_cfg = cfg.train_dataloader = cfg.optim_wrapper = cfg.param_scheduler = None
     cfg.custom_hooks = []
-    cfg.work_dir = str(Path(trained.work_dir, f"test-{factor:g}"))
+    cfg.work_dir = cfg.visualizer.name = str(Path(trained.work_dir, f"test-{factor:g}"))
     metrics = build_runner(cfg).test()
     scale = 0.01 if run.task == "segmentor" else 1  # mmseg gives per cent
     return {key: float(metrics[key]) * scale for key in SCORES[run.task]}

@@ -107,6 +107,7 @@ def make_config(
     cfg.log_processor = {"by_epoch": False}
     cfg.randomness = {"seed": run.seed}
     cfg.work_dir, cfg.launcher = str(work_dir), "none"
+    cfg.visualizer.name = str(work_dir)  # one of a name that is known logs where that one did
     make_resumable(cfg)
     return cfg
 

@@ -105,11 +105,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def begin(folder: Path, monkeypatch: pytest.MonkeyPatch, *more: Any) -> None:
     flags = ("--budget", 2, "--batch", 1, "--size", 64, "--save-every", 1, "--seeds", 0)
     images = ("--train-images", 4, "--test-images", 2)
-    run(mixers, monkeypatch, "--study", folder, *flags, *images, "--rows", "norm", *more)
+    run(mixers, monkeypatch, "--study", folder, *flags, *images, *more)
 
 
 def test_a_study_that_was_stopped_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    task = ("--tasks", "segmentor", "--bfloat16")
+    task = ("--tasks", "segmentor", "--rows", "norm", "--bfloat16")
     name = "segmentor-scenes-norm-seed0-2x1at64-bfloat16"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(study, "test", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -130,14 +130,16 @@ def test_a_study_that_was_stopped_goes_on(folder: Path, monkeypatch: pytest.Monk
     begin(folder, monkeypatch, *task)  # all is done
 
 
-def test_a_detector_is_studied_on_scenes_alone(
+def test_a_detector_is_studied_with_each_mixer(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begin(folder, monkeypatch, "--tasks", "detector")
-    (path,) = folder.glob("*.json")
-    assert json.loads(path.read_text())["scores"]["1"].keys() == {
-        *("coco/bbox_mAP", "coco/bbox_mAP_50"),
-    }
+    begin(folder, monkeypatch, "--tasks", "detector", "--rows", "norm,transnormer")
+    for name in ("norm", "transnormer"):
+        (path,) = folder.glob(f"detector-scenes-{name}-*.json")
+        result = json.loads(path.read_text())
+        assert result["scores"]["1"].keys() == {"coco/bbox_mAP", "coco/bbox_mAP_50"}
+        logged = study.losses(path.with_suffix(""))  # each into its own folder
+        assert len(logged) == 2 and result["last_loss"] == sum(logged) / 2
 
 
 def test_photographs_are_linked_and_their_labels_shifted(tmp_path: Path) -> None:
