@@ -16,7 +16,8 @@ import argparse
 import math
 import statistics
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +26,8 @@ import study
 import torch
 from candidates import DTYPES, MODES, SMALLEST, Setting, Step, at_least, build, flat, one_of
 from growth import Limits, free
-from measure import multiply_adds, times
+from measure import matmul_peak, multiply_adds, times
+from mixers_report import as_table, draw
 
 from agent_attention.mixers import MIXERS
 from mmengine_agent.errors import UserError
@@ -50,11 +52,6 @@ PLACES = {
     "vit": Place("vit-t", {name: name for name in MIXERS if name != "reduced"}),
 }
 SIZES = ((512, 512), (800, 1344), (2160, 3840))
-TITLES = (
-    *("place", "mixer", "images", "G mult-adds", "ms", "~tokens^", "peak MiB", "train ms"),
-    *("~tokens^", "peak MiB", "saved MiB", ""),
-)
-
 Record = dict[str, Any]
 Size = tuple[int, int]
 
@@ -70,7 +67,12 @@ def parse_args() -> argparse.Namespace:
     add("--sizes", type=size, nargs="+", default=SIZES, metavar="HxW", help="in pixels")
     add("--mode", choices=MODES, nargs="+", default=MODES, help="both by default")
     add("--rounds", type=at_least(1), default=3, help="%(default)s")
-    add("--max-seconds", type=float, default=60, help="of a step (%(default)s)")
+    add(
+        "--max-seconds",
+        type=float,
+        default=60,
+        help="of a step, and of a mixer's rounds (%(default)s)",
+    )
     add("--max-memory-gib", type=float, help="of a step; default: 80 %% of what is free")
     add("--dtype", choices=DTYPES, default="float32", help="%(choices)s")
     add("--device", choices=["cpu", "cuda"], help="default: cuda where there is one")
@@ -122,10 +124,12 @@ def make_table(args: argparse.Namespace) -> None:
         records.extend(found)
         reporting.write_json(path, {**head, "records": records})
 
+    product, flops = matmul_peak(DTYPES[args.dtype], device)
+    rate = flops / 2 / min(times({"product": product}, 3)["product"])
     for name in flat(args.place):
         rows = [row for row in flat(args.mixers) if row in PLACES[name].rows]
         for mode in args.mode:
-            sweep = Sweep(name, mode, rows, limits, args.rounds)
+            sweep = Sweep(name, mode, rows, limits, args.rounds, rate)
             for sides in sorted(args.sizes, key=math.prod):
                 keep(sweep.measured(Setting(device, DTYPES[args.dtype], 1, sides)))
     print(as_table(records))
@@ -139,20 +143,24 @@ def make_table(args: argparse.Namespace) -> None:
 class Sweep:
     """Measures all mixers in one place and mode at one size after another."""
 
-    def __init__(self, place: str, mode: str, rows: list[str], limits: Limits, rounds: int) -> None:
+    def __init__(
+        self, place: str, mode: str, rows: list[str], limits: Limits, rounds: int, rate: float
+    ) -> None:
         self.place, self.mode, self.rows = place, mode, rows
-        self.limits, self.rounds = limits, rounds
+        self.limits, self.rounds, self.rate = limits, rounds, rate
         self.known: dict[str, list[Record]] = {row: [] for row in rows}
 
     def measured(self, setting: Setting) -> list[Record]:
-        """A record a mixer; those that run take turns."""
+        """A record a mixer; those that run take turns, fewer where a step takes long."""
         sides = "x".join(map(str, setting.size))
         reporting.say(f"{self.place}, {self.mode}, {sides}: {', '.join(self.rows)} ...")
         records = {row: self.record(row, setting) for row in self.rows}
         steps = {row: self.first(records[row], setting) for row in self.rows}
         running = {row: step for row, step in steps.items() if step is not None}
-        training = self.mode == "training"
-        every = times(running, self.rounds, warm_up=False, settle=training)
+        slowest = max([1e-3, *(records[row]["first"] for row in running)])
+        rounds = min(self.rounds, max(1, int(self.limits.max_seconds / slowest)))
+        settle = self.mode == "training" and rounds > 1
+        every = times(running, rounds, warm_up=False, settle=settle)
         for row, step in running.items():
             more = {"times": every[row], "median": statistics.median(every[row])}
             records[row].update(more, **step.memory())
@@ -168,7 +176,7 @@ class Sweep:
         except ValueError as error:  # a mixer's own limit
             return {**found, "skipped": str(error), "reason": reason(error)}
         found["multiply_adds"] = counted * (3 if self.mode == "training" else 1)
-        note = too_much(self.known[row], found, self.limits)
+        note = too_much(self.known[row], found, self.limits, self.rate)
         return {**found, "skipped": note, "reason": note} if note else found
 
     def model(self, row: str) -> torch.nn.Module:
@@ -181,7 +189,9 @@ class Sweep:
             return None
         try:
             step = Step(self.model(record["mixer"]), setting, self.mode)
+            started = time.perf_counter()
             record["kept_memory"] = step.first()
+            record["first"] = time.perf_counter() - started
         except torch.OutOfMemoryError as error:  # on a GPU
             torch.cuda.empty_cache()
             record.update(skipped=one_line(error), reason="out of memory")
@@ -194,14 +204,22 @@ def reason(error: ValueError) -> str:
     return str(error).partition(":")[0].partition(", got")[0]
 
 
-def too_much(known: list[Record], record: Record, limits: Limits) -> str:
+def too_much(known: list[Record], record: Record, limits: Limits, rate: float) -> str:
     """Why a mixer must not run at a size, from the sizes before; '' if nothing is against it.
 
     Time is expected to grow as the multiply-adds do, or as pixels if those grow less; memory as it
-    did between the last two sizes, or as pixels where only one is known.
+    did between the last two sizes, or as pixels where only one is known. At the first size time is
+    at least that of a matrix product of as many multiply-adds.
+
+    Args:
+        known: of the sizes before, with ``median`` and ``peak_memory``.
+        record: of the size, with ``multiply_adds``.
+        limits: what is too much.
+        rate: multiply-adds in a second of a matrix product.
     """
     if not known:
-        return ""
+        least = record["multiply_adds"] / rate
+        return f"would take at least {least:.0f} s" if least > limits.max_seconds else ""
     last = known[-1]
     pixels = math.prod(record["size"]) / math.prod(last["size"])
     work = record["multiply_adds"] / max(1, last["multiply_adds"])
@@ -213,71 +231,6 @@ def too_much(known: list[Record], record: Record, limits: Limits) -> str:
     if memory > limits.max_memory:
         return f"would take about {memory / 2**30:.0f} GiB"
     return ""
-
-
-# --- results
-
-
-def as_table(records: list[Record]) -> str:
-    """A line for each place, size and mixer, both modes in it."""
-    keys = list(dict.fromkeys((r["place"], tuple(r["size"]), r["mixer"]) for r in records))
-    return reporting.table(TITLES, [cells(records, *key) for key in keys], labels=3)
-
-
-def cells(records: list[Record], place: str, sides: Size, mixer: str) -> list[str]:
-    """One line of the table."""
-    own = [r for r in records if (r["place"], r["mixer"]) == (place, mixer)]
-    by: dict[str, Record] = {r["mode"]: r for r in own if tuple(r["size"]) == sides}
-    inference, training = by.get("inference", {}), by.get("training", {})
-    count = inference.get("multiply_adds") or (training.get("multiply_adds") or 0) / 3
-    notes = [f"{mode}: {record['reason']}" for mode, record in by.items() if "reason" in record]
-    if len(notes) == len(by) and len({note.partition(": ")[2] for note in notes}) == 1:
-        notes = [notes[0].partition(": ")[2]]
-    return [
-        *(place, mixer, "x".join(map(str, sides))),
-        f"{count / 1e9:.1f}" if count else "-",
-        *columns(inference, own),
-        *columns(training, own),
-        reporting.mebibytes(training.get("saved_bytes")),
-        "; ".join(notes),
-    ]
-
-
-def columns(record: Record, own: list[Record]) -> list[str]:
-    """Time, its growth from the size before, and peak memory, of a mode."""
-    known = [r for r in own if r["mode"] == record.get("mode")]
-    return [
-        reporting.milliseconds(record.get("median")),
-        reporting.decimals(reporting.growth(known, record, "median")),
-        reporting.mebibytes(record.get("peak_memory")),
-    ]
-
-
-def draw(path: Path, records: list[Record]) -> None:
-    """Time and peak memory against pixels: a row of plots a place, two columns a mode."""
-    places = list(dict.fromkeys(r["place"] for r in records))
-    modes = list(dict.fromkeys(r["mode"] for r in records))
-    figure, axes = reporting.subplots(len(places), 2 * len(modes))
-    figures: dict[str, Callable[[float], float]] = {
-        "median": lambda value: 1e3 * value,
-        "peak_memory": lambda value: value / reporting.MIB,
-    }
-    labels = {"median": "ms", "peak_memory": "peak memory, MiB"}
-    for i, place in enumerate(places):
-        panels = [(mode, key) for mode in modes for key in figures]
-        for axis, (mode, key) in zip(axes[i], panels, strict=True):
-            for number, mixer in enumerate(PLACES["pvt"].rows):
-                wanted = (place, mode, mixer)
-                own = [r for r in records if (r["place"], r["mode"], r["mixer"]) == wanted]
-                own = [r for r in own if "median" in r]
-                xs = [math.prod(r["size"]) for r in own]
-                ys = [figures[key](r[key]) for r in own]
-                style = {"linestyle": "-" if number < 10 else "--", "color": f"C{number % 10}"}
-                axis.plot(xs, ys, marker="o", label=mixer, **style)
-            axis.set(title=f"{place}, {mode}", ylabel=labels[key], xlabel="pixels")
-            axis.set(xscale="log", yscale="log")
-    axes[0, 0].legend(fontsize="small")
-    figure.savefig(path, dpi=120)
 
 
 if __name__ == "__main__":

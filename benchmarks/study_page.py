@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import reporting
+from mixers_report import draw as draw_costs
 
 from mmengine_agent.errors import UserError
 from mmengine_agent.files import write_file
@@ -27,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "benchmarks/results"
 PAGE = ROOT / "docs/mixers.md"
 PICTURE = "images/mixers_study.png"  # from the page
+COSTS_PICTURE = "images/mixers_costs.png"
 MAIN = {"segmentor": ("mIoU", "mIoU"), "detector": ("coco/bbox_mAP_50", "box AP50")}
 PLAN = ("budget", "batch", "size", "rate", "bfloat16")
 NAMES = {"segmentor": "Semantic FPN", "detector": "RetinaNet"}
@@ -55,7 +57,8 @@ def main() -> None:
     add("--kept", type=Path, default=KEPT, metavar="DIR", help="where results are kept")
     add("--page", type=Path, default=PAGE, metavar="FILE", help="the page that is written")
     args = parser.parse_args()
-    args.kept.mkdir(parents=True, exist_ok=True)
+    for folder in (args.kept, args.page.parent / "images"):
+        folder.mkdir(parents=True, exist_ok=True)
     kept, costs = args.kept / "mixers_study.jsonl", args.kept / "mixers.json"
     records = unique([*read_lines(kept), *(read_folder(args.study) if args.study else [])])
     write_file(kept, "".join(json.dumps(record) + "\n" for record in records))
@@ -63,7 +66,9 @@ def main() -> None:
         shutil.copyfile(args.table, costs)
     parts = {"study": study_text(records)}
     if costs.is_file():
-        parts["costs"] = costs_text(json.loads(costs.read_text()))
+        report = json.loads(costs.read_text())
+        parts["costs"] = costs_text(report)
+        draw_costs(args.page.parent / COSTS_PICTURE, report["records"])
     write_page(args.page, parts)
     if records:
         draw(args.page.parent / PICTURE, records)
@@ -180,6 +185,7 @@ def costs_text(report: Record) -> str:
         own = [r for r in here if tuple(r["size"]) == size]
         smaller = [r for r in here if math.prod(r["size"]) < math.prod(size)]
         parts += [f"**{PLACES[place]}, {size[0]} x {size[1]}**", cost_table(own, smaller)]
+    parts.append(f"![Time and peak memory over pixels, logarithmic axes]({COSTS_PICTURE})")
     return "\n\n".join(parts)
 
 

@@ -70,7 +70,8 @@ def record(side: int, seconds: float, memory: int, macs: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("known", "macs", "note"),
     [
-        ([], 1, ""),
+        ([], 1000, ""),
+        ([], 1100, "would take at least 11 s"),
         ([record(100, 1, 10, 5)], 20, ""),  # 4 times the work
         ([record(100, 1, 10, 5)], 80, "would take about 16 s"),
         ([record(100, 3, 10, 5)], 5, "would take about 12 s"),  # at least as the pixels
@@ -82,7 +83,7 @@ def test_what_would_be_too_much_is_left_out(
     known: list[dict[str, Any]], macs: int, note: str
 ) -> None:
     limits = growth.Limits(max_memory=5 << 30, max_seconds=10)
-    assert mixers.too_much(known, {"size": [200, 200], "multiply_adds": macs}, limits) == note
+    assert mixers.too_much(known, {"size": [200, 200], "multiply_adds": macs}, limits, 100) == note
 
 
 @pytest.mark.parametrize("text", ["512", "16x512", "512x512x3", "512xlarge", "x512"])
@@ -188,13 +189,16 @@ def test_the_page_is_made_from_kept_and_new_results(
     for number, each in enumerate(more):
         (new / f"{number}-seed.json").write_text(json.dumps(each))
     head = {"gpu": None, "cpu": "CPU", "threads": 2, "dtype": "float32", "torch": "2", "date": ""}
-    (tmp_path / "mixers.json").write_text(json.dumps({**head, "command": "it", "records": []}))
+    costs = [{"place": "vit", "mode": "training", "mixer": "norm", **record(64, 1.0, 1, 10**9)}]
+    (tmp_path / "mixers.json").write_text(json.dumps({**head, "command": "it", "records": costs}))
     for _ in range(2):
         table = ("--table", tmp_path / "mixers.json")
         run(study_page, monkeypatch, "--study", new, *table, "--kept", kept, "--page", page)
         text = page.read_text()
         assert text.startswith("above\n") and text.endswith("\nbelow\n") and "old" not in text
-        rows = [line for line in text.splitlines() if line.startswith("| `")]
+        rows = [
+            line for line in text.splitlines() if line.startswith("| `") and line.count("|") == 7
+        ]
         assert rows == [
             "| `agent` | 0.550 | 0.500 | -0.050 | 0.500 | 0 |",
             "| `norm` | 0.500 ± 0.141 | 0.300 ± 0.000 | -0.200 | 0.500 ± 0.000 | 0, 1 |",
@@ -202,7 +206,8 @@ def test_the_page_is_made_from_kept_and_new_results(
         ]
         assert len((kept / "mixers_study.jsonl").read_text().splitlines()) == 4
         assert "CPU, 2 thread(s), float32, torch 2" in text
-    assert (tmp_path / study_page.PICTURE).is_file()
+    for picture in (study_page.PICTURE, study_page.COSTS_PICTURE):
+        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_page_without_a_place_is_refused(tmp_path: Path) -> None:
