@@ -129,7 +129,7 @@ def make_table(args: argparse.Namespace) -> None:
     for name in flat(args.place):
         rows = [row for row in flat(args.mixers) if row in PLACES[name].rows]
         for mode in args.mode:
-            sweep = Sweep(name, mode, rows, limits, args.rounds, rate)
+            sweep = Sweep(name, mode, rows, limits, args.rounds, rate, before=records)
             for sides in sorted(args.sizes, key=math.prod):
                 keep(sweep.measured(Setting(device, DTYPES[args.dtype], 1, sides)))
     print(as_table(records))
@@ -144,10 +144,17 @@ class Sweep:
     """Measures all mixers in one place and mode at one size after another."""
 
     def __init__(
-        self, place: str, mode: str, rows: list[str], limits: Limits, rounds: int, rate: float
+        self,
+        place: str,
+        mode: str,
+        rows: list[str],
+        limits: Limits,
+        rounds: int,
+        rate: float,
+        before: list[Record],
     ) -> None:
         self.place, self.mode, self.rows = place, mode, rows
-        self.limits, self.rounds, self.rate = limits, rounds, rate
+        self.limits, self.rounds, self.rate, self.before = limits, rounds, rate, before
         self.known: dict[str, list[Record]] = {row: [] for row in rows}
 
     def measured(self, setting: Setting) -> list[Record]:
@@ -176,8 +183,15 @@ class Sweep:
         except ValueError as error:  # a mixer's own limit
             return {**found, "skipped": str(error), "reason": reason(error)}
         found["multiply_adds"] = counted * (3 if self.mode == "training" else 1)
-        note = too_much(self.known[row], found, self.limits, self.rate)
+        least = max(found["multiply_adds"] / self.rate, 3 * self.inference(row, setting))
+        note = too_much(self.known[row], found, self.limits, least)
         return {**found, "skipped": note, "reason": note} if note else found
+
+    def inference(self, row: str, setting: Setting) -> float:
+        """Seconds of the inference step at this size, where this is training and it is known."""
+        wanted = (self.place, row, list(setting.size))
+        same = (r for r in self.before if (r["place"], r["mixer"], r["size"]) == wanted)
+        return next((float(r["median"]) for r in same if "median" in r), 0.0)
 
     def model(self, row: str) -> torch.nn.Module:
         place = PLACES[self.place]
@@ -204,21 +218,20 @@ def reason(error: ValueError) -> str:
     return str(error).partition(":")[0].partition(", got")[0]
 
 
-def too_much(known: list[Record], record: Record, limits: Limits, rate: float) -> str:
+def too_much(known: list[Record], record: Record, limits: Limits, least: float) -> str:
     """Why a mixer must not run at a size, from the sizes before; '' if nothing is against it.
 
     Time is expected to grow as the multiply-adds do, or as pixels if those grow less; memory as it
     did between the last two sizes, or as pixels where only one is known. At the first size time is
-    at least that of a matrix product of as many multiply-adds.
+    expected to be ``least``.
 
     Args:
         known: of the sizes before, with ``median`` and ``peak_memory``.
         record: of the size, with ``multiply_adds``.
         limits: what is too much.
-        rate: multiply-adds in a second of a matrix product.
+        least: seconds that a matrix product of as many multiply-adds takes, for example.
     """
     if not known:
-        least = record["multiply_adds"] / rate
         return f"would take at least {least:.0f} s" if least > limits.max_seconds else ""
     last = known[-1]
     pixels = math.prod(record["size"]) / math.prod(last["size"])
