@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import forms
 import growth
 import make_demo_data
 import mixers
@@ -33,6 +34,25 @@ def few_objects() -> Iterator[None]:
 def run(tool: Any, monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> None:
     monkeypatch.setattr(sys, "argv", [tool.__file__, *map(str, arguments)])
     tool.main()
+
+
+# --- the plain forms
+
+
+def test_mixers_are_compared_with_their_plain_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(pvt.ARCHS, "tiny", SMALL)
+    flags = ("--mixers", "norm,aft_local", "--places", "stage3,model", "--rounds", "1")
+    run(forms, monkeypatch, *flags, "--size", "64", "96", "--max-gib", 1e-4, "--out", tmp_path)
+    records = json.loads((tmp_path / "forms.json").read_text())["records"]
+    assert [(r["mixer"], r["place"]) for r in records] == [
+        *(("norm", "stage3"), ("norm", "model")),
+        *(("aft_local", "stage3"), ("aft_local", "model")),
+    ]
+    for record in records[:3]:
+        assert all(record[figure][form] > 0 for figure in forms.FIGURES for form in record["saved"])
+    assert records[3]["reason"] in capsys.readouterr().out
 
 
 # --- the table

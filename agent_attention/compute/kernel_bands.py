@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from agent_attention.arguments import Pair
 from agent_attention.compute.chunks import row_chunks
-from agent_attention.compute.linear import is_small
+from agent_attention.compute.linear import is_small, is_worth
 from agent_attention.compute.numerics import exp_to_one
 
 _LEAST, _MOST = -3.0, 20.0  # ŵ for which E loses no digits, and its sums are in range
@@ -24,7 +24,7 @@ _TILE = 8  # pixels a side, of the weights' gradient
 
 
 def gated_average(place: Tensor, q: Tensor, k: Tensor, v: Tensor, size: Pair) -> Tensor | None:
-    """sigmoid(q) Σ exp(k + ŵ) v / Σ exp(k + ŵ); None for numbers that need more care.
+    """sigmoid(q) Σ exp(k + ŵ) v / Σ exp(k + ŵ); None if the definition is better.
 
     Args:
         place: ŵ (h, s, s).
@@ -36,6 +36,8 @@ def gated_average(place: Tensor, q: Tensor, k: Tensor, v: Tensor, size: Pair) ->
     Returns:
         (B, N, C).
     """
+    if not is_worth(q):
+        return None
     least, most = place.detach().aminmax()
     if not (least > _LEAST and most < _MOST):
         return None

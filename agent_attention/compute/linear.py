@@ -17,9 +17,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from agent_attention.compute.chunks import row_chunks
+from agent_attention.compute.guard import settings
 
 LARGEST = 1e12  # of what is summed and divided by; above, a definition has to scale its factors
 _TENSORS = 5  # (T, C) of a chunk
+_FEW = 1 << 17  # numbers of a sample, below which a CPU is quickest with the definition
 
 
 class Features(NamedTuple):
@@ -79,9 +81,16 @@ class Inputs(NamedTuple):
 
 
 def attend_linearly(form: Form, num_heads: int, inputs: Inputs) -> Tensor | None:
-    """What queries read (B, N, C); None if numbers are too large to be computed without care."""
+    """What queries read (B, N, C); None if the definition is quicker, or needed for its care."""
+    if not is_worth(inputs.q):
+        return None
     out, is_safe = _Linear.apply(form, num_heads, *inputs)
     return out if is_safe else None
+
+
+def is_worth(x: Tensor) -> bool:
+    """Whether tokens (B, N, C) are so many that working in chunks is quicker than not."""
+    return settings().way == "tiled" or x.shape[1] * x.shape[2] >= _FEW
 
 
 def split(x: Tensor, num_heads: int) -> Tensor:

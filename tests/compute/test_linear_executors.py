@@ -44,7 +44,8 @@ def results(mixer: Mixer, x: Tensor, size: tuple[int, int], **changes: Any) -> l
 
 
 def runs_in_chunks(mixer: Mixer, x: Tensor, size: tuple[int, int]) -> bool:
-    return mixer.mix_in_chunks(*mixer.project(x, size), size) is not None
+    with using(way="tiled"):
+        return mixer.mix_in_chunks(*mixer.project(x, size), size) is not None
 
 
 @every_kind
@@ -58,7 +59,8 @@ def test_values_and_gradients_are_those_of_the_definition(
     mixer, x = mixer_of(kind), tokens(size).double()
     assert runs_in_chunks(mixer, x, size)
     wanted = results(mixer, x, size, way="plain")
-    torch.testing.assert_close(results(mixer, x, size, chunk=chunk), wanted, **EXACT)
+    found = results(mixer, x, size, way="tiled", chunk=chunk)
+    torch.testing.assert_close(found, wanted, **EXACT)
 
 
 @every_kind
@@ -66,7 +68,7 @@ def test_values_and_gradients_are_those_of_the_definition(
 def test_any_number_of_heads(kind: str, heads: int) -> None:
     mixer, x, size = mixer_of(kind, heads), tokens((6, 4)).double(), (6, 4)
     wanted = results(mixer, x, size, way="plain")
-    torch.testing.assert_close(results(mixer, x, size), wanted, **EXACT)
+    torch.testing.assert_close(results(mixer, x, size, way="tiled"), wanted, **EXACT)
 
 
 @every_kind
@@ -80,8 +82,15 @@ def test_no_sample_is_no_error(kind: str) -> None:
 def test_large_numbers_are_left_to_the_definition(kind: str, scale: float) -> None:
     mixer, size = mixer_of(kind).float(), (3, 4)
     q, k, v = (t * scale for t in mixer.project(tokens(size), size))
-    assert mixer.mix_in_chunks(q, k, v, size) is None
-    assert mixer.mix_by_executor((q, k, v), size).isfinite().all()
+    with using(way="tiled"):
+        assert mixer.mix_in_chunks(q, k, v, size) is None
+        assert mixer.mix_by_executor((q, k, v), size).isfinite().all()
+
+
+@every_kind
+def test_few_tokens_are_left_to_the_definition(kind: str) -> None:
+    mixer, size = mixer_of(kind), (3, 4)
+    assert mixer.mix_in_chunks(*mixer.project(tokens(size).double(), size), size) is None
 
 
 def test_a_kernel_that_suppresses_is_left_to_the_definition() -> None:
@@ -102,7 +111,7 @@ def test_the_gradient_keeps_only_what_comes_in(kind: str) -> None:
         return x
 
     q, k, v = (t.detach().requires_grad_() for t in mixer.project(tokens(size).double(), size))
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x), using(way="tiled"):
         mixer.mix_in_chunks(q, k, v, size)
     inputs = sum(t.numel() for t in (q, k, v, *mixer.parameters()))
     # the convolution of values and the resized positions keep what autograd keeps for them
