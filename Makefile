@@ -4,7 +4,7 @@
 #             PYTHON=python takes any environment with torch, NumPy and pytest; nothing is installed
 # make check  ruff and mypy
 # make faults  install, then kill, fill, break and fuzz for half an hour; prints a table
-# make recipes  install, then every recipe through every tool, small, for about an hour; prints a table
+# make recipes  install, then every recipe through every tool, small, for about two hours; prints a table
 # make clients  install, and peft, torchao, accelerate, grad-cam in .venv-clients; tries them, prints a table
 # make docs   install, build the pages of docs/ into site/
 STACK ?= maintained

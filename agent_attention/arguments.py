@@ -8,7 +8,7 @@ Pair = tuple[int, int]
 
 
 def resolve_arch(arch: Any, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The sizes of an architecture, by name or as a dict with the same keys.
+    """The sizes of an architecture, by name or as a dict with the same keys; in their own order.
 
     Raises:
         ValueError: on an unknown name, or a dict with other keys or with values that are not
@@ -27,7 +27,7 @@ def resolve_arch(arch: Any, known: Mapping[str, Mapping[str, Any]]) -> dict[str,
         if not _are_positive([value] if one else value, 1 if one else len(model[key])):
             wanted = "a positive integer" if one else f"{len(model[key])} positive integers"
             raise ValueError(f"arch[{key!r}] must be {wanted}, got {value!r}")
-    return dict(arch)
+    return {key: arch[key] for key in model}  # a config that was written sorts its keys
 
 
 def check_agent_shapes(shapes: Any, stages: int) -> tuple[Pair, ...]:

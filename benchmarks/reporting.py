@@ -1,6 +1,7 @@
 """What the benchmarks share in reporting: the header of a JSON file, tables, plots."""
 
 import json
+import math
 import os
 import platform
 import shlex
@@ -66,6 +67,22 @@ def mebibytes(count: float | None) -> str:
 
 def decimals(value: float | None, places: int = 2) -> str:
     return "-" if value is None else f"{value:.{places}f}"
+
+
+def growth(records: Sequence[dict[str, Any]], record: dict[str, Any], key: str) -> float | None:
+    """p, where a figure has grown as (number of pixels)^p since the next smaller size.
+
+    Args:
+        records: with ``size`` (H, W) and, those that were measured, ``key``; in any order.
+        record: of the larger size.
+        key: of the figure.
+    """
+    area = math.prod(record.get("size", ()))
+    known = [each for each in records if key in each and math.prod(each["size"]) < area]
+    if not known or key not in record:
+        return None
+    last = max(known, key=lambda each: math.prod(each["size"]))
+    return math.log(record[key] / last[key]) / math.log(area / math.prod(last["size"]))
 
 
 def subplots(rows: int, columns: int) -> tuple[Figure, Any]:

@@ -8,8 +8,9 @@ from mmdet.registry import MODELS  # noqa: E402
 
 from mmengine_agent.backbones import REGISTERED  # noqa: E402
 from mmengine_agent.register import register  # noqa: E402
+from mmengine_agent.simple_feature_pyramid import SimpleFeaturePyramid  # noqa: E402
 
 register(MODELS)
 globals().update(REGISTERED)
 
-__all__ = list(REGISTERED)
+__all__ = [*REGISTERED, "SimpleFeaturePyramid"]

@@ -77,20 +77,26 @@ def agent_modules(backbone: nn.Module, stage: int) -> list[AgentAttention]:
     """The agent attentions of a stage, counted from 1.
 
     Raises:
-        UserError: if the backbone is none of ours, or the stage has none.
+        UserError: if the backbone or the stage has none.
     """
-    if not isinstance(backbone, Backbone):
+    found = _agents_by_stage(backbone) if isinstance(backbone, Backbone) else {}
+    if not found:
         raise UserError(f"the backbone {type(backbone).__name__} has no agents to draw")
+    if stage not in found:
+        having = ", ".join(map(str, found))
+        raise UserError(f"--stage {stage}: no agents there in this model; stages with: {having}")
+    return found[stage]
+
+
+def _agents_by_stage(backbone: Backbone) -> dict[int, list[AgentAttention]]:
+    """The agent attentions of each stage that has some, in order."""
     found: dict[int, list[AgentAttention]] = {}
     for number in range(1, backbone.num_stages + 1):
         parts = nn.ModuleList(p for p in backbone.stage_modules(number) if isinstance(p, nn.Module))
         agents = [each for each in parts.modules() if isinstance(each, AgentAttention)]
         if agents:
             found[number] = agents
-    if stage not in found:
-        having = ", ".join(map(str, found))
-        raise UserError(f"--stage {stage}: no agents there in this model; stages with: {having}")
-    return found[stage]
+    return found
 
 
 def _choose(flag: str, index: int, among: Any) -> Any:
@@ -110,10 +116,12 @@ def view_of(
     """What is drawn for a pixel (x, y) of the image as the model sees it: means over the heads."""
     height, width = maps.size
     row, column = min(int(pixel[1] / stride), height - 1), min(int(pixel[0] / stride), width - 1)
-    token = row * width + column
+    front = maps.class_tokens  # a class token has no place to be drawn at
+    token = front + row * width + column
 
-    means = (maps.aggregate, maps.broadcast[:, :, token], maps.reach(token))  # each (1, h, ...)
-    gather, serve, reach = (x[0].mean(0).cpu().numpy() for x in means)
+    weights = (maps.aggregate, maps.broadcast[:, :, token], maps.reach(token))  # each (1, h, ...)
+    gather, serve, reach = (x[0].mean(0).cpu().numpy() for x in weights)
+    gather, reach = gather[:, front:], reach[front:]
     gather = gather.reshape(*maps.agent_shape, height, width)
     serve, reach = serve.reshape(maps.agent_shape), reach.reshape(height, width)
     return View(image, gather, serve, reach, pixel, stride)
@@ -155,6 +163,8 @@ def draw(view: View, agents: int) -> Figure:
 def _overlay(ax: Axes, view: View, weights: np.ndarray | None) -> None:
     """The image; under weights (any grid over the map) in grey, the largest weight brightest."""
     height, width = view.image.shape[:2]
+    ax.set(xlim=(0, width), ylim=(height, 0))  # what is padded is not shown
+    ax.set_autoscale_on(False)
     if weights is None:
         ax.imshow(view.image.astype(np.uint8), extent=(0, width, height, 0))
         return
@@ -164,7 +174,6 @@ def _overlay(ax: Axes, view: View, weights: np.ndarray | None) -> None:
     alpha = 0.2 + 0.65 * np.sqrt(strength)
     bottom, right = (side * view.stride for side in view.reach.shape)
     ax.imshow(strength, cmap="inferno", vmin=0, alpha=alpha, extent=(0, right, bottom, 0))
-    ax.set(xlim=(0, width), ylim=(height, 0))
 
 
 def cell(view: View, row: int, column: int) -> Rectangle:

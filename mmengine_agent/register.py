@@ -3,18 +3,20 @@
 from mmengine.registry import Registry
 
 import mmengine_agent.hooks
+import mmengine_agent.layer_decay
 import mmengine_agent.resume.loops  # noqa: F401  (registers the loop)
 from mmengine_agent.backbones import REGISTERED
 from mmengine_agent.checkpoints import install_safe_loader
+from mmengine_agent.simple_feature_pyramid import ChannelLayerNorm, SimpleFeaturePyramid
 
 
 def register(models: Registry) -> None:
-    """Register the backbones in a task's registry; hooks, the loop and the loader are mmengine's.
+    """Register backbones, neck and norm in a task's registry; hooks and the rest are mmengine's.
 
     Args:
         models: ``MODELS`` of mmdet or mmseg.
     """
-    for backbone in REGISTERED.values():
+    for module in (*REGISTERED.values(), SimpleFeaturePyramid, ChannelLayerNorm):
         # force: a second import under another path, as custom_imports may cause, must not fail
-        models.register_module(module=backbone, force=True)
+        models.register_module(module=module, force=True)
     install_safe_loader()

@@ -8,10 +8,11 @@ from mmseg.registry import DATASETS, MODELS  # noqa: E402
 
 from mmengine_agent.backbones import REGISTERED  # noqa: E402
 from mmengine_agent.register import register  # noqa: E402
+from mmengine_agent.simple_feature_pyramid import SimpleFeaturePyramid  # noqa: E402
 from mmseg_agent.datasets import NamedSegDataset  # noqa: E402
 
 register(MODELS)
 DATASETS.register_module(module=NamedSegDataset, force=True)
 globals().update(REGISTERED)
 
-__all__ = list(REGISTERED)
+__all__ = [*REGISTERED, "SimpleFeaturePyramid"]

@@ -22,7 +22,7 @@ OWN_DATA = {  # flags of the trainings that test_docs_run.py begins
     *("--data-root", "--train-ann", "--train-images", "--val-ann", "--val-images"),
     *("--classes", "--work-dir"),
 }
-RECIPES = re.compile(r"configs/agent_\w+(/|\.py)")  # of COCO and ADE20K
+RECIPES = re.compile(r"configs/(agent_\w+|flatten)(/|\.py)")  # of COCO and ADE20K
 
 each_command = pytest.mark.parametrize(
     "command", COMMANDS, ids=lambda c: f"{c.where} {c.words[-1]}"

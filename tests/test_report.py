@@ -26,6 +26,7 @@ from mmengine.evaluator import Evaluator
 from predictions import coco_file, note, result, seg_record, seg_samples, square, write_images
 
 from mmengine_agent.predict.model import build_model
+from mmengine_agent.report.charts import draw
 from mmengine_agent.report.page import render
 from mmengine_agent.report.record import FILE, add_record, write_record
 from mmengine_agent.report.workdir import history, read_work_dir
@@ -210,6 +211,12 @@ def test_charts_have_axes_and_names(page: Page, task: str) -> None:
         assert "<svg" in source and "<text" in source
     if task == "detection":
         assert MATH in charts["Box, IoU 0.5"] and EVIL not in charts["Box, IoU 0.5"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_nothing_is_said_while_a_chart_is_drawn() -> None:
+    title, link = draw("losses", "iteration", {"one": ([1], [2]), "two": ([1, 2], [3, 4])})
+    assert title == "losses" and link.startswith("data:image/svg+xml;base64,")
 
 
 def test_the_page_is_small_for_many_classes(tmp_path: Path) -> None:

@@ -2,19 +2,29 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import visualize_attention
-from helpers import agent_attention, small_pvt, tokens
+from helpers import (
+    SMALL_BACKBONES,
+    agent_attention,
+    normal,
+    seed_weights,
+    small_pvt,
+    tokens,
+)
 from PIL import Image
 from tool_runs import CONFIGS, TASKS
 from torch.nn import functional as F
 
+from agent_attention import AgentAttention
 from agent_attention.backbones.pvt import AgentPVT
 from agent_attention.maps import attention_maps, recorded_maps
-from mmengine_agent.agent_picture import View, agent_modules, cell, draw
+from agent_attention.mixers.class_token import ClassTokenAgentAttention
+from mmengine_agent.agent_picture import View, agent_modules, cell, draw, view_of
 from mmengine_agent.errors import UserError
 from mmengine_agent.run.exit import run_tool
 
@@ -24,15 +34,29 @@ close = torch.testing.assert_close
 # --- the maps
 
 
-@pytest.mark.parametrize("joint", [False, True])
-def test_maps_times_values_are_the_attention(joint: bool) -> None:
-    attn, size = agent_attention(joint_qkv=joint), (5, 6)
-    x = tokens(size)
+@pytest.mark.parametrize(
+    ("kind", "joint"),
+    [(AgentAttention, False), (AgentAttention, True), (ClassTokenAgentAttention, True)],
+)
+def test_maps_times_values_are_the_attention(kind: type[AgentAttention], joint: bool) -> None:
+    options: dict[str, Any] = {"base_grid": 3, "agent_shape": (3, 4), "table_shape": (7, 7)}
+    attn, size = seed_weights(kind(8, 2, joint_qkv=joint, **options)).eval(), (5, 6)
+    front = int(kind is ClassTokenAgentAttention)
+    x = normal(5, (2, front + 30, 8))
     maps = attention_maps(attn, x, size)
+    assert maps.class_tokens == front
     *_, v = attn.project(x, size)
     values = attn.split_heads(v)
     out = (maps.broadcast @ (maps.aggregate @ values)).transpose(1, 2).flatten(2)
     close(attn.proj(out + attn.detail(v, size)), attn(x, size), rtol=1e-5, atol=1e-5)
+
+
+def test_maps_of_given_projections_are_those_of_projected_tokens() -> None:
+    attn, size = agent_attention(), (5, 6)
+    x = tokens(size)
+    one, other = (attention_maps(attn, y, size) for y in (x, tuple(attn.project(x, size))))
+    close(one.aggregate, other.aggregate)
+    close(one.broadcast, other.broadcast)
 
 
 def test_what_reaches_a_token_is_the_product_of_both_maps() -> None:
@@ -165,6 +189,29 @@ def test_a_missing_or_broken_image_is_named(
         photo.write_bytes(content)
     code, _ = run(monkeypatch, "segmentation", photo)
     assert code == 1 and "mine.jpg" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("family", SMALL_BACKBONES)
+def test_a_picture_is_drawn_of_every_backbone_that_has_agents(family: str) -> None:
+    model = SMALL_BACKBONES[family]().eval()
+    x = normal(7, (1, 3, 64, 96))
+    if not any(isinstance(module, AgentAttention) for module in model.modules()):
+        with pytest.raises(UserError, match=f"{type(model).__name__} has no agents"):
+            agent_modules(model, 1)
+        return
+    (attn,) = agent_modules(model, 1)
+    with recorded_maps(attn) as found:
+        model(x)
+    image = np.zeros((64, 96, 3), np.uint8)
+    shown = view_of(found[0], image, (95, 3), model.strides[0])
+    assert shown.reach.shape == found[0].size == (64 // model.strides[0], 96 // model.strides[0])
+    assert shown.gather.shape == (*found[0].agent_shape, *found[0].size)
+    # a class token takes its part, which is not drawn
+    assert np.allclose(shown.gather.sum((2, 3)), 1) == (not found[0].class_tokens)
+    assert np.isclose(shown.serve.sum(), 1)
+    last = found[0].broadcast[0, :, found[0].class_tokens + found[0].size[1] - 1].mean(0)
+    close(torch.from_numpy(shown.serve).flatten(), last)  # of the first row, the last place
+    assert draw(shown, agents=2).axes
 
 
 def test_other_backbones_have_no_agents() -> None:

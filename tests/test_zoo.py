@@ -1,4 +1,4 @@
-"""The model zoo: parameters, multiply-adds and scores of the 23 published rows, and their pages."""
+"""The model zoo: parameters, multiply-adds and scores of its rows, 23 published ones, and pages."""
 
 import copy
 import functools
@@ -18,6 +18,7 @@ from mmengine.config import Config
 from mmengine.fileio import load
 from mmengine.hub import get_config
 from mmengine.registry import MODELS, DefaultScope
+from recipe_tables import RECIPES, Recipe
 
 from mmengine_agent.errors import UserError
 from mmengine_agent.task import task_of
@@ -80,6 +81,10 @@ PUBLISHED = [
     Published(upernet("swin-b"), (48.73, 60.01), 121, 1196),
 ]
 every_row = pytest.mark.parametrize("row", PUBLISHED, ids=[row.name for row in PUBLISHED])
+FURTHER = [each for name, each in RECIPES.items() if name not in {row.name for row in PUBLISHED}]
+every_further = pytest.mark.parametrize("recipe", FURTHER, ids=[each.name for each in FURTHER])
+# one of each family: counting takes about a second
+COUNTED = list({each.model[1]: each for each in reversed(FURTHER)}.values())
 
 
 @functools.cache
@@ -118,6 +123,14 @@ def test_parameters_and_flops_are_as_published(row: Published) -> None:
     assert (listed["Parameters"], listed["FLOPs"]) == (model.parameters, model.multiply_adds)
 
 
+@pytest.mark.parametrize("recipe", COUNTED, ids=[each.name for each in COUNTED])
+def test_parameters_and_flops_of_a_further_recipe_are_counted_here(recipe: Recipe) -> None:
+    cfg = config(recipe.name).copy()
+    model = get_flops.count(cfg, task_of(cfg).flops_shape)["model"]
+    listed = models()[recipe.name.split("/")[1]]["Metadata"]
+    assert (listed["Parameters"], listed["FLOPs"]) == (model.parameters, model.multiply_adds)
+
+
 def stock(name: str, **changes: Any) -> Config:
     cfg = get_config(f"mmdet::{name}.py")
     cfg.merge_from_dict(changes)
@@ -138,22 +151,39 @@ def test_a_head_that_needs_the_values_of_an_image_is_refused_in_one_sentence() -
 
 @every_row
 def test_scores_are_the_same_everywhere(row: Published) -> None:
-    name = row.name.split("/")[1]
+    check_pages(row.name, row.scores)
+
+
+@every_further
+def test_a_further_recipe_has_the_same_numbers_everywhere(recipe: Recipe) -> None:
+    check_pages(recipe.name, tuple(map(float, recipe.scores)))
+    header = (ROOT / f"configs/{recipe.name}.py").read_text().split("_base_")[0]
+    counted = re.search(r"counted here: (\d+)\)|(\d+) GFLOPs at \S+ \(counted here", header)
+    assert counted is not None
+    listed = models()[recipe.name.split("/")[1]]["Metadata"]
+    assert int(counted.group(1) or counted.group(2)) == round(listed["FLOPs"] / 1e9)
+    assert abs(listed["Parameters"] / 1e6 - recipe.parameters) < 1
+
+
+def check_pages(row: str, scores: tuple[float, ...]) -> None:
+    """Header, metafile, README and model zoo have the same numbers of a row."""
+    folder, name = row.split("/")
     results = models()[name]["Results"]
-    scores = tuple(value for part in results for value in part["Metrics"].values())
-    assert scores == row.scores
-    header = (ROOT / f"configs/{row.name}.py").read_text().split("_base_")[0]
+    assert scores == tuple(value for part in results for value in part["Metrics"].values())
+    header = (ROOT / f"configs/{row}.py").read_text().split("_base_")[0]
     assert all(
         f"{score:g}" in header.replace("0 mI", " mI").replace("0 mA", " mA") for score in scores
     )
-    assert "reported by the authors" in header
-    assert f"bash tools/dist_train.sh configs/{row.name}.py 8" in header
-    for page in (ROOT / "docs/model_zoo.md", ROOT / f"configs/{row.name.split('/')[0]}/README.md"):
+    if scores:
+        assert "reported by the authors" in header
+    assert f"bash tools/dist_train.sh configs/{row}.py 8" in header
+    for page in (ROOT / "docs/model_zoo.md", ROOT / f"configs/{folder}/README.md"):
         (line,) = [line for line in page.read_text().splitlines() if f"[{name}](" in line]
         meta = models()[name]["Metadata"]
         assert f"{meta['Parameters'] / 1e6:.1f} M" in line
         assert f"{meta['FLOPs'] / 1e9:.1f} G" in line
         assert all(f"{score:g}" in line for score in scores)
+        assert line.endswith("| none |") == (not scores)
 
 
 def test_no_link_of_the_pages_is_dead_or_empty() -> None:
@@ -174,8 +204,8 @@ def test_no_config_is_more_than_three_deep() -> None:
         theirs = [1] if len(ours) < len(bases) else []
         return max([1 + depth(base) for base in ours] + theirs, default=0)
 
-    for row in PUBLISHED:
-        assert depth(ROOT / f"configs/{row.name}.py") <= 3
+    for name in RECIPES:
+        assert depth(ROOT / f"configs/{name}.py") <= 3, name
 
 
 # ---- verify_zoo ----
@@ -214,7 +244,19 @@ def test_verify_zoo_holds_scores_against_the_reported(
             run_verify(monkeypatch, *flags)
     out = capsys.readouterr().out
     assert "reported  40.30" in out
-    assert out.count("not evaluated: no") == 22
+    assert out.count("not evaluated: no") == len(RECIPES) - 1
+
+
+def test_verify_zoo_prints_scores_of_which_none_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "upernet_agent-cswin-t_8xb2-160k_ade20k-512x512"
+    flags = fake_zoo(tmp_path, name)
+    (tmp_path / "data/ade/ADEChallengeData2016").mkdir(parents=True)
+    monkeypatch.setattr(verify_zoo, "evaluate", lambda *_: {"mIoU": 45.0, "mAcc": 56.0})
+    run_verify(monkeypatch, *flags, "--only", name)
+    out = capsys.readouterr().out
+    assert "mIoU      45.00  none reported" in out and "mAcc      56.00  none reported" in out
 
 
 def test_verify_zoo_goes_on_after_a_row_that_fails(

@@ -19,7 +19,8 @@ def main() -> None:
     add("config", help="config file, for example configs/agent_pvt_maskrcnn.py")
     add("checkpoint", help="checkpoint file, or none for random weights")
     add("image", help="image file")
-    add("--stage", type=int, default=3, help="from 1 (%(default)s)")
+    stage = "from 1 (%(default)s); of AgentViT, a block"
+    add("--stage", type=int, default=3, help=stage)
     block = "of the stage's agent blocks; -1, the last, is default"
     add("--block", type=int, default=-1, help=block)
     pixel = "of the image; default: its centre"

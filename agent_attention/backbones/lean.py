@@ -27,7 +27,7 @@ from agent_attention.mixers.base import Mixer
 from agent_attention.mixers.stripes import Stripes
 
 for _kind in {*MIXERS.values(), *WITH_CLASS_TOKEN.values()}:
-    define(_kind, "project", "mix", "attend", "branches")
+    define(_kind, "project", "mix", "mix_in_chunks", "attend", "branches")
 define(Stripes, "mix", "attend")
 define(nn.ModuleList)
 define(Block, "mix", "feed")

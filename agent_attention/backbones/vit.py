@@ -91,7 +91,8 @@ class AgentViT(Backbone):
         with_cp: bool = False,
     ) -> None:
         sizes = resolve_arch(arch, ARCHS)
-        dim, depth, heads, p = sizes.values()
+        dim, depth = sizes["embed_dim"], sizes["depth"]
+        heads, p = sizes["num_heads"], sizes["base_grid"]
         (grid,) = check_agent_shapes([agent_shape or (p, p)], 1)
         if mixers is None:
             mixers = PUBLISHED_MIXERS.get(arch if isinstance(arch, str) else "", "agent")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from agent_attention.arguments import Pair
 from agent_attention.compute.kernel_average import kernel_average
+from agent_attention.compute.kernel_bands import gated_average
 from agent_attention.compute.numerics import bounded, full_precision, without_autocast
 from agent_attention.layers import init_table
 from agent_attention.mixers.base import Mixer
@@ -65,6 +66,11 @@ class AFTConv(Mixer):
             value, scale = bounded(value)
             y = gate.sigmoid() * kernel_average(self.place(), key, value, size) * scale
         return self.add_detail(y.to(q.dtype), v, size)
+
+    def mix_in_chunks(self, q: Tensor, k: Tensor, v: Tensor, size: Pair) -> Tensor | None:
+        """The same by an executor."""
+        out = gated_average(self.place(), q, k, v, size)
+        return None if out is None else self.add_detail(out, v, size)
 
     def place(self) -> Tensor:
         """ŵ (h, s, s)."""

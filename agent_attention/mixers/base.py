@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from agent_attention.arguments import Pair, check_heads
 from agent_attention.compute import attend as compute
+from agent_attention.compute.guard import may_replace
 from agent_attention.compute.symbolic import join_heads
 
 
@@ -74,9 +75,9 @@ class Mixer(nn.Module):
 
         Without projections ``x`` are the queries, keys and values, each (B, N, C).
         """
-        q, k, v = self.project(x, size) if isinstance(x, Tensor) else x
-        out = self.mix(q, k, v, size)
-        return self.proj_drop(self.proj(out)) if isinstance(x, Tensor) else out
+        if not isinstance(x, Tensor):
+            return self.mix_by_executor(x, size)
+        return self.proj_drop(self.proj(self.mix_by_executor(self.project(x, size), size)))
 
     def project(self, x: Tensor, size: Pair) -> Sequence[Tensor]:
         """Queries, keys and values (B, N, C) of tokens (B, N, C)."""
@@ -91,6 +92,16 @@ class Mixer(nn.Module):
     def branches(self) -> "list[Mixer]":
         """Mixers of a share of the channels each, in order; most mixers are one."""
         return [self]
+
+    def mix_by_executor(self, projected: Sequence[Tensor], size: Pair) -> Tensor:
+        """``mix``, or what gives the same in less time or memory where that may be used."""
+        q, k, v = projected
+        out = self.mix_in_chunks(q, k, v, size) if may_replace(q, (self, type(self))) else None
+        return self.mix(q, k, v, size) if out is None else out
+
+    def mix_in_chunks(self, q: Tensor, k: Tensor, v: Tensor, size: Pair) -> Tensor | None:
+        """``mix`` without large tensors on the way, for a CPU; None where there is no such way."""
+        return None
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, size: Pair) -> Tensor:
         """The equation: queries, keys and values, each (B, N, C), to tokens (B, N, C)."""

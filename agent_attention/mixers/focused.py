@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from agent_attention.arguments import Pair
 from agent_attention.compute.focused import focus, linear_attention
+from agent_attention.compute.linear import Inputs, attend_linearly
+from agent_attention.compute.linear_forms import FocusedForm
 from agent_attention.compute.numerics import full_precision, without_autocast
 from agent_attention.compute.symbolic import join_heads, resize_tokens
 from agent_attention.mixers.base import Mixer, to_map, to_tokens
@@ -72,6 +74,13 @@ class FocusedAttention(Mixer):
             out = linear_attention(query, key, value, of_q, of_k, self.num_heads)
         return out.to(q.dtype) + self.detail(v, size)
 
+    def mix_in_chunks(self, q: Tensor, k: Tensor, v: Tensor, size: Pair) -> Tensor | None:
+        """The same by an executor."""
+        sigma = F.softplus(self.scale).flatten()
+        inputs = Inputs(q, k, v, self.positions(size), sigma)
+        out = attend_linearly(FocusedForm(self.factor), self.num_heads, inputs)
+        return None if out is None else out + self.detail(v, size)
+
     def positions(self, size: Pair) -> Tensor:
         """What is added to the keys: (1, N/R², C)."""
         reduced = (size[0] // self.reduction, size[1] // self.reduction)
@@ -82,6 +91,6 @@ class FocusedAttention(Mixer):
         count = size[0] * size[1]
         if v.shape[1] != count:  # as published: along the row of tokens
             v = F.interpolate(v.mT, size=count, mode="linear", align_corners=False).mT
-        heads = v.unflatten(-1, (self.num_heads, -1)).permute(0, 2, 3, 1).flatten(0, 1)
-        detail = self.dwc(heads.unflatten(-1, tuple(size)))  # (B*h, d, H, W)
-        return join_heads(detail.flatten(2).mT.unflatten(0, (-1, self.num_heads)))
+        heads = self.split_heads(v).flatten(0, 1)  # (B*h, N, d)
+        detail = to_tokens(self.dwc(to_map(heads, size)))
+        return join_heads(detail.unflatten(0, (-1, self.num_heads)))

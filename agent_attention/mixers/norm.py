@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from agent_attention.arguments import Pair
+from agent_attention.compute.linear import Inputs, attend_linearly
+from agent_attention.compute.linear_forms import NormForm
 from agent_attention.compute.numerics import full_precision, without_autocast
 from agent_attention.compute.rms import rms_norm, split_scales
 from agent_attention.compute.symbolic import join_heads
@@ -49,3 +51,9 @@ class NormAttention(Mixer):
             state = key.mT @ value / k.shape[1]  # (B, h, d, d)
             out = rms_norm(join_heads(query @ state), scale)
         return self.add_detail(out.to(q.dtype), v, size)
+
+    def mix_in_chunks(self, q: Tensor, k: Tensor, v: Tensor, size: Pair) -> Tensor | None:
+        """The same by an executor."""
+        form = NormForm(plus_one=self.kernel == "1+elu")
+        out = attend_linearly(form, self.num_heads, Inputs(q, k, v))
+        return None if out is None else self.add_detail(out, v, size)

@@ -92,7 +92,8 @@ def draw(title: str, x_label: str, shown: Curves, y_label: str = "", thick: str 
                 style = {"color": "#94a3b8", "linewidth": 0.6}
             # matplotlib would hide a name that begins with _
             label = "" if many and name != thick else f"\u200b{name[:24]}"
-            axes.plot(x, y, "o" if len(x) < 2 else "", ls="-", ms=4, label=label, **style)
+            dot = "o" if len(x) < 2 else ""
+            axes.plot(x, y, linestyle="-", marker=dot, markersize=4, label=label, **style)
         axes.legend()
         if x_label != "recall":
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from helpers import (
     RATES,
+    SMALL_ARCHS,
     blocks_of,
     gradients,
     in_all_stages,
@@ -98,6 +99,14 @@ def test_names_and_shapes_are_those_of_published_checkpoints(variant: str) -> No
 def test_all_published_variants_are_tested() -> None:
     wanted = {f"{f}_{arch[0]}" for f in ("pvt", "swin") for arch in BACKBONES[f].ARCHS}
     assert {*KEYS} == wanted
+
+
+@families
+def test_sizes_of_an_architecture_may_come_in_any_order(family: str) -> None:
+    arch = SMALL_ARCHS[family]  # configs that a training writes have them sorted
+    models = [small(family, arch={key: arch[key] for key in keys}) for keys in (arch, sorted(arch))]
+    one, other = ({k: v.shape for k, v in model.state_dict().items()} for model in models)
+    assert one == other
 
 
 # --- maps

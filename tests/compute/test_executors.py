@@ -294,13 +294,13 @@ def test_tokens_in_any_memory_order_are_taken() -> None:
 @pytest.mark.parametrize("family", SMALL_BACKBONES)
 @torch.no_grad()
 def test_maps_in_little_memory(family: str) -> None:
-    model, x = SMALL_BACKBONES[family]().eval(), seeded_input(2, 70, 99)
+    model, x = SMALL_BACKBONES[family]().eval().double(), seeded_input(2, 70, 99).double()
     copy = x.clone()
     with using(way="plain"):
         wanted = model(x)
     for changes in WAYS.values():
         with using(**changes):
-            close(model(x), wanted, **CLOSE)
+            close(model(x), wanted, **EXACT)
     assert torch.equal(x, copy)
 
 

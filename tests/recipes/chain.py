@@ -1,8 +1,7 @@
-"""What a user does with a recipe, from training to other people's tools, step by step.
+"""A recipe in a folder of its own, and how tools are run there: steps.py has what is done with it.
 
-Every step runs tools in processes of their own, reads what they print, and raises ``Broken`` if the
-rest cannot be run or makes no sense. Signals come from outside, when the work directory shows that
-the training is in its middle, as a scheduler would send them.
+Tools run in processes of their own, and what they print is read. Signals come from outside, as a
+scheduler would send them.
 """
 
 import json
@@ -14,21 +13,17 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import fork_server
 from said import faults
 from small import Cut, data_flags, read, write_config, write_weights
-from tiny_runs import difference
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / "tools"
 SECONDS = 900  # that a step may take
-_WHOLE, _STOPPED = "work_dirs/whole", "work_dirs/stopped"
-_SCORES = r"(coco/bbox_mAP: \d|mIoU: \d)"
-_END = rf"({_SCORES}|the monitored metric did not improve in the last)"
+WHOLE, STOPPED = "work_dirs/whole", "work_dirs/stopped"
 
 
 class Broken(Exception):
@@ -59,26 +54,28 @@ class Chain:
         write_weights(cfg, folder)
         self.data_flags = data_flags(cfg, data)
         self.package: str = cfg.default_scope
-        detects, epochs = self.package == "mmdet", case.cut.epochs
-        self.first = "epoch_1.pth" if detects else f"iter_{epochs}.pth"
-        self.last = f"epoch_{epochs}.pth" if detects else f"iter_{2 * epochs}.pth"
-        self.images = data / ("coco/val2017" if detects else "ade/images/validation")
+        self.backbone: str = cfg.model.backbone.type
+        by_epoch, epochs = "max_epochs" in cfg.train_cfg, case.cut.epochs
+        self.first = "epoch_1.pth" if by_epoch else f"iter_{epochs}.pth"
+        self.last = f"epoch_{epochs}.pth" if by_epoch else f"iter_{2 * epochs}.pth"
+        folders = {"mmdet": "coco/val2017", "mmseg": "ade/images/validation"}
+        self.images = data / folders[self.package]
 
     # ---- places
 
     @property
     def whole(self) -> Path:
         """The work directory of the run that is not stopped."""
-        return self.folder / _WHOLE
+        return self.folder / WHOLE
 
     @property
     def stopped(self) -> Path:
         """That of the run that is stopped."""
-        return self.folder / _STOPPED
+        return self.folder / STOPPED
 
     def result(self) -> list[str]:
         """Config and checkpoint of the resumed training, as a user gives them to tools."""
-        return [f"{_STOPPED}/{self.config.name}", f"{_STOPPED}/{self.last}"]
+        return [f"{STOPPED}/{self.config.name}", f"{STOPPED}/{self.last}"]
 
     # ---- running
 
@@ -176,115 +173,6 @@ def real_scores(line: dict[str, Any]) -> dict[str, float]:
     """The scores among what was logged, without times."""
     names = [key for key in line if "mAP" in key or key.endswith(("IoU", "Acc"))]
     return {name: line[name] for name in names}
-
-
-# ---- the steps
-
-
-def uninterrupted(chain: Chain) -> None:
-    """Train to the end, over a milestone of the schedule."""
-    chain.train("whole", _WHOLE, last=_END)
-
-
-def terminated(chain: Chain) -> None:
-    """Train, and get SIGTERM in the middle: save, and exit with 75."""
-    first = chain.stopped / chain.first
-    how: dict[str, Any] = {"last": r"Go on with --resume \(exit code 75\)", "code": 75}
-    chain.train("stopped", _STOPPED, stop=(signal.SIGTERM, first.exists), **how)
-
-
-def killed(chain: Chain) -> None:
-    """Go on, and get SIGKILL a little later."""
-    known = set(logs(chain.stopped))
-
-    def has_gone_on() -> bool:
-        return any("loss" in path.read_text() for path in set(logs(chain.stopped)) - known)
-
-    how: dict[str, Any] = {"last": None, "code": -signal.SIGKILL}
-    chain.train("killed", _STOPPED, "--resume", stop=(signal.SIGKILL, has_gone_on), **how)
-
-
-def resumed(chain: Chain) -> None:
-    """Go on to the end."""
-    chain.train("resumed", _STOPPED, "--resume", last=_END)
-
-
-def identical(chain: Chain) -> None:
-    """Both runs end with the same weights, averages, optimizer, schedules, losses and scores."""
-    found = difference(chain.whole / chain.last, chain.stopped / chain.last)
-    if found:
-        raise Broken(f"the stopped run differs from the other in {found}")
-
-
-def tested(chain: Chain) -> None:
-    """Test the checkpoint: the scores are those of the last validation."""
-    wanted = chain.scores(chain.stopped)
-    flags = ("--show-dir", "pictures", "--work-dir", "tested")
-    chain.tool("tested", TOOLS / "test.py", *chain.result(), *flags, last="^for tools/report.py: ")
-    found = json.loads((chain.folder / "tested/metrics.json").read_text())["metrics"]
-    require_same(wanted, real_scores(found))
-    if not [*(chain.folder / "pictures").rglob("*.[jp][pn]g")]:
-        raise Broken("no pictures")
-
-
-def predicted(chain: Chain) -> None:
-    """Predict on the images."""
-    arguments = (*chain.result(), str(chain.images), "--score-thr", "0.01")
-    chain.tool("predicted", TOOLS / "predict.py", *arguments, last="^predicted on 2 images")
-    require_files(chain.folder / "predictions/drawn", 2)
-
-
-def reported(chain: Chain) -> None:
-    """Make the report of the training and the test."""
-    for name in ("metrics.json", "evaluation.json"):
-        shutil.copy(chain.folder / "tested" / name, chain.stopped)
-    chain.tool("reported", TOOLS / "report.py", _STOPPED, last="^report: ")
-
-
-def converted(chain: Chain) -> None:
-    """Convert the checkpoint to plain weights."""
-    arguments = (chain.result()[1], "plain.pth")
-    chain.tool("converted", TOOLS / "convert_checkpoint.py", *arguments, last="^written: ")
-
-
-def tested_by_stock(chain: Chain) -> None:
-    """Test the plain weights with the package's own tool: the scores are those of ours."""
-    spec = find_spec(chain.package)
-    assert spec is not None and spec.origin is not None
-    script = Path(spec.origin).parent / ".mim/tools/test.py"
-    arguments = (chain.result()[0], "plain.pth", "--work-dir", "stock")
-    chain.tool("stock", script, *arguments, last=_SCORES)
-    found = json.loads(next((chain.folder / "stock").glob("*/*.json")).read_text())
-    wanted = json.loads((chain.folder / "tested/metrics.json").read_text())["metrics"]
-    require_same(real_scores(wanted), real_scores(found))
-
-
-def inferred_by_stock(chain: Chain) -> None:
-    """Predict one image with the package's Inferencer."""
-    image = min(chain.images.iterdir())
-    arguments = (chain.package, *chain.result(), str(image), "inferred")
-    chain.tool("inferred", Path(__file__).with_name("inferencer.py"), *arguments, last="^Inference")
-    require_files(chain.folder / "inferred/vis", 1)
-
-
-TRAINING = (uninterrupted, terminated, killed, resumed, identical)
-USING = (tested, predicted, reported, converted, tested_by_stock, inferred_by_stock)
-
-
-def require_same(wanted: dict[str, float], found: dict[str, float]) -> None:
-    """Raise Broken if scores differ; those in logs are rounded."""
-    if len(wanted) < 2 or wanted.keys() != found.keys():
-        raise Broken(f"scores {sorted(wanted)} and {sorted(found)}")
-    for name, value in wanted.items():
-        if abs(value - found[name]) > 1e-4 and not (value != value and found[name] != found[name]):
-            raise Broken(f"{name} is {found[name]}, and was {value}")
-
-
-def require_files(folder: Path, count: int) -> None:
-    """Raise Broken if there are not so many files in a folder."""
-    found = len([*folder.iterdir()]) if folder.is_dir() else 0
-    if found != count:
-        raise Broken(f"{found} files in {folder} instead of {count}")
 
 
 def logs(work_dir: Path) -> list[Path]:

@@ -6,11 +6,11 @@
 
 The config is the published one; only data, length and the size of images are small (small.py says
 how). It is trained to its end; trained again, with SIGTERM, --resume, SIGKILL and --resume in the
-middle, to the same end bit for bit; tested, predicted with, reported, converted, and given to the
-stock tool and the stock Inferencer (chain.py has the steps). One recipe of each kind is run with
-all training flags, too, and one with two processes. What every tool prints is read: a line that is
-not listed in said.py is a fault. Exit code 1 if anything was broken; its folder stays, without
-weights.
+middle, to the same end bit for bit; tested, predicted with, reported, converted, given to the stock
+tool and the stock Inferencer, its agents drawn, its FLOPs counted (steps.py has the steps). One
+recipe of each kind is run with all training flags, too, one with two processes, and a narrow one is
+exported. What every tool prints is read: a line that is not listed in said.py is a fault. Exit code
+1 if anything was broken; its folder stays, without weights.
 """
 
 import argparse
@@ -29,44 +29,48 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import chain
 import make_demo_data
+import steps
 from chain import Broken, Case, Chain
-from small import KINDS, recipes
+from small import KINDS, Cut, recipes
 
 Step = Callable[[Chain], None]
 FLAGS = (
     *("--ema", "0.9", "--accumulate", "2", "--early-stop", "2", "--clip-grad", "1"),
     "--auto-scale-lr",
 )
+NARROW = Cut(narrow=True)
 
 
 def cases() -> list[tuple[Case, tuple[Step, ...]]]:
     """All that is run, and through which steps."""
-    known, all_steps = recipes(), (*chain.TRAINING, *chain.USING)
-    together = (*(step for step in chain.TRAINING if step is not chain.killed), chain.tested)
-    found = [(Case(name, path), all_steps) for name, path in known.items()]
+    known, all_steps = recipes(), (*steps.TRAINING, *steps.USING)
+    together = (*(step for step in steps.TRAINING if step is not steps.killed), steps.tested)
+    found = [(Case(name, path), (*all_steps, *steps.LOOKING)) for name, path in known.items()]
     for kind, name in KINDS.items():
         options = ("model.backbone.with_cp=True",)
         flagged = Case(f"{kind}, all flags", known[name], FLAGS, options)
         found += [(flagged, all_steps)]
     for kind, name in KINDS.items():
         found += [(Case(f"{kind}, two processes", known[name], processes=2), together)]
+    for kind, name in KINDS.items():
+        found += [(Case(f"{kind}, export", known[name], cut=NARROW), (steps.exported,))]
     return found
 
 
-def run(case: Case, steps: tuple[Step, ...], folder: Path, data: Path) -> bool:
+def run(case: Case, todo: tuple[Step, ...], folder: Path, data: Path) -> bool:
     """Run a case and print its row; whether all was well."""
     begun, passed = time.monotonic(), 0
     work = Chain(case, folder, data)
     problems = work.problems
     try:
-        for step in steps:
+        for step in todo:
             known = len(problems)
             step(work)
             passed += len(problems) == known
     except Broken as error:
         problems.append(f"{step.__name__}: {error}")
     seconds = time.monotonic() - begun
-    print(f"| {case.name} | {passed} of {len(steps)} | {seconds:.0f} s |", flush=True)
+    print(f"| {case.name} | {passed} of {len(todo)} | {seconds:.0f} s |", flush=True)
     if problems:
         print(f"{case.name} ({folder}):", *problems, sep="\n  ", file=sys.stderr, flush=True)
     chain.clean(folder, everything=not problems)

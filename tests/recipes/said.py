@@ -8,6 +8,9 @@ import re
 # on stderr, whole lines
 MEANT = (
     r"--resume: \S+",
+    r"recording the model, which takes about a minute",
+    r"no checkpoint: the weights are random",
+    r"error: the backbone FLatten\w+ has no agents to draw",
     # torchrun, when a signal stops it
     r"W\d+ .* Received 15 death signal, shutting down workers",
     r"W\d+ .* Sending process \d+ closing signal SIGTERM",

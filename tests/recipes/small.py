@@ -7,7 +7,6 @@ drop path and ``init_cfg`` are the recipe's own.
 
 import functools
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 from helpers import SMALL
 from mmengine.config import Config
 
-from agent_attention import AgentPVT, AgentSwinTransformer
+from agent_attention.backbones import BACKBONES
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 # a recipe of each kind, for what is not run with all
@@ -27,6 +26,10 @@ KINDS = {
     "Cascade Mask R-CNN": "cascade-mask-rcnn_agent-swin-t_fpn_1x_coco",
     "Semantic FPN": "fpn_agent-pvt-t_8xb2-40k_ade20k-512x512",
     "UPerNet": "upernet_agent-swin-t_8xb2-160k_ade20k-512x512",
+    "ViTDet": "mask-rcnn_agent-deit-s_sfp_lsj-100e_coco",
+    "UPerNet on ViT": "upernet_agent-deit-s_8xb2-160k_ade20k-512x512",
+    "UPerNet on CSwin": "upernet_agent-cswin-t_8xb2-160k_ade20k-512x512",
+    "RetinaNet on FLatten": "retinanet_flatten-pvtv2-b0_fpn_1x_coco",
 }
 _SIZES = ("scale", "scales", "size", "crop_size")  # of images, in pipelines
 _COUNTS = ("num", "nms_pre", "max_per_img")  # of anchors and boxes an image, in a detector
@@ -35,14 +38,18 @@ _WIDTHS = (
     *("conv_out_channels", "fc_out_channels"),
 )
 _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
-_FAMILIES = {"AgentPVT": AgentPVT, "AgentSwinTransformer": AgentSwinTransformer}
+_FAMILIES = {family.__name__: family for family in BACKBONES.values()}
+_SWIN = {"embed_dim": 8, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 2, 4)}
+_CSWIN = {**_SWIN, "num_heads": (2, 2, 4, 4)}
 _NARROW: dict[str, dict[str, Any]] = {
     "AgentPVT": SMALL,
-    "AgentSwinTransformer": {
-        "embed_dim": 8,
-        "depths": (1, 1, 2, 1),
-        "num_heads": (1, 2, 2, 4),
-    },
+    "AgentSwinTransformer": _SWIN,
+    "AgentCSwin": _CSWIN,
+    "AgentViT": {"embed_dim": 16, "depth": 12, "num_heads": 2, "base_grid": 3},
+    "FLattenPVT": SMALL,
+    "FLattenPVTv2": SMALL,
+    "FLattenSwin": _SWIN,
+    "FLattenCSwin": _CSWIN,
 }
 
 
@@ -61,8 +68,9 @@ class Cut:
 
 def recipes() -> dict[str, Path]:
     """All published recipes and the short doors to them, by name."""
-    paths = [*CONFIGS.glob("*.py"), *CONFIGS.glob("agent_*/*.py")]
-    return {path.stem: path for path in sorted(paths)}
+    paths = [*CONFIGS.glob("*.py"), *CONFIGS.glob("*/*.py")]
+    found = (path for path in sorted(paths) if path.parent.name not in ("_base_", "demo"))
+    return {path.stem: path for path in found}
 
 
 @functools.cache
@@ -92,15 +100,15 @@ def write_config(recipe: Path, out: Path, cut: Cut) -> Path:
 def short(cfg: Mapping[str, Any], epochs: int) -> dict[str, Any]:
     """The settings of a config that count epochs or iterations, so that it ends after a few.
 
-    Epochs are scaled. Iterations become few: in all, between validations, and before the schedule
-    proper. The log has every iteration.
+    Epochs are scaled, and milestones too. Iterations become few: in all, between validations, and
+    before the schedule proper. The log has every iteration.
     """
     loop, hooks = dict(cfg["train_cfg"]), dict(cfg["default_hooks"])
     hooks["logger"] = {**hooks["logger"], "interval": 1}
     whole = loop.get("max_epochs") or loop["max_iters"]
 
-    def scaled(count: int) -> int:
-        return max(1, math.ceil(count * epochs / whole - 0.5))
+    def scaled(count: int, length: int = epochs) -> int:
+        return max(1, math.ceil(count * length / whole - 0.5))
 
     def cut(count: int) -> int:
         return 2 * epochs if count == whole else min(count, epochs - 1)
@@ -111,7 +119,8 @@ def short(cfg: Mapping[str, Any], epochs: int) -> dict[str, Any]:
         part = {**part, "begin": count(part["begin"]) if part["begin"] else 0}
         part["end"] = count(part["end"])
         if "milestones" in part:
-            part["milestones"] = [count(each) for each in part["milestones"]]
+            end, old = part["end"] - (not part["by_epoch"]), part["milestones"]
+            part["milestones"] = [min(scaled(each, part["end"]), end) for each in old]
         schedule.append(part)
     if "max_epochs" in loop:
         loop["max_epochs"] = epochs
@@ -135,12 +144,17 @@ def fewer(node: Any, names: tuple[str, ...], divisor: int) -> Any:
 
 def narrowed(model: Mapping[str, Any]) -> dict[str, Any]:
     """A model with a tiny backbone, and a neck and heads of an eighth of the channels."""
-    arch = dict(_NARROW[model["backbone"]["type"]])
-    dims = arch.get("embed_dims") or [arch["embed_dim"] * 2**stage for stage in range(4)]
+    backbone = model["backbone"]
+    arch = dict(_NARROW[backbone["type"]])
+    if "depth" in arch:  # a plain backbone has one width
+        dims = [arch["embed_dim"]] * 4
+    else:
+        dims = arch.get("embed_dims") or [arch["embed_dim"] * 2**stage for stage in range(4)]
     new = fewer(model, _WIDTHS, 8)
-    new["backbone"] = {**model["backbone"], "arch": arch}
+    new["backbone"] = {**backbone, "arch": arch}
     if "neck" in model:
-        new["neck"]["in_channels"] = list(dims)
+        one = isinstance(model["neck"]["in_channels"], int)
+        new["neck"]["in_channels"] = dims[-1] if one else list(dims)
     else:
         new["decode_head"]["in_channels"] = list(dims)
         new["auxiliary_head"]["in_channels"] = dims[model["auxiliary_head"]["in_index"]]
@@ -158,16 +172,14 @@ def write_weights(cfg: Config, folder: Path) -> Path:
         return out
     torch.manual_seed(len(out.name))
     model = _FAMILIES[backbone["type"]](backbone["arch"])
-    weights = {
-        key: value
-        for key, value in model.state_dict().items()
-        if not re.match(r"norm\d\.", key)  # a classifier has one, without a number
-    }
+    state = model.state_dict()
+    # a classifier has no norms of maps
+    weights = {key: value for key, value in state.items() if not model.is_optional_key(key)}
     width = weights[next(key for key in reversed(weights) if key.endswith("fc2.weight"))].shape[0]
     head = {"head.weight": torch.randn(1000, width), "head.bias": torch.randn(1000)}
     norm = {f"norm.{key}": torch.ones(width) for key in ("weight", "bias")}
     out.parent.mkdir(parents=True, exist_ok=True)
-    extra = norm if backbone["type"] == "AgentSwinTransformer" else {}
+    extra = norm if all(map(model.is_unused_key, norm)) else {}
     torch.save({"model": {**weights, **extra, **head}, "epoch": 299}, out)
     return out
 
