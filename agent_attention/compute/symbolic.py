@@ -73,6 +73,12 @@ def crop(x: Tensor, size: Pair) -> Tensor:
     return x
 
 
+def divide(x: Tensor, by: int) -> tuple[Tensor, Tensor]:
+    """Quotient and rest without the operator ``%``, which ONNX lacks for symbolic sizes."""
+    quotient = x // by
+    return quotient, x - quotient * by
+
+
 def missing(side: int, multiple: int) -> int:
     """What a side lacks to the next multiple; ``-side % multiple``, which Dynamo cannot bound."""
     return (multiple - side % multiple) % multiple

@@ -11,9 +11,17 @@ from torch.nn import functional as F
 
 from agent_attention.arguments import Pair
 from agent_attention.compute.size_cache import pure
-from agent_attention.compute.symbolic import is_symbolic, pad_map
+from agent_attention.compute.symbolic import divide, is_symbolic, pad_map
 
 _APART = -100.0  # score between pixels that the shift brought into one window from afar
+
+
+def shift_of_large(shift: int, size: Pair, window: int) -> int:
+    """The shift of maps whose sides are both longer than a window; 0 of others."""
+    if not is_symbolic(size):
+        return shift if min(size) > window else 0
+    larger = torch.sym_max(torch.sym_min(*size) - window, 0)
+    return shift * torch.sym_min(larger, 1)  # type: ignore[no-any-return]
 
 
 def cut_windows(x: Tensor, size: Pair, window: int, shift: int) -> Tensor:
@@ -46,7 +54,7 @@ def join_windows(x: Tensor, size: Pair, window: int, shift: int, batch: int) -> 
 def repeat_windows(x: Tensor, count: int) -> Tensor:
     """(G, ...), the same for each image, as (B*G, ...) for ``count`` = B*G windows."""
     if is_symbolic((count, x.shape[0])):
-        return x.index_select(0, _divmod(torch.arange(count, device=x.device), x.shape[0])[1])
+        return x.index_select(0, divide(torch.arange(count, device=x.device), x.shape[0])[1])
     return x.expand(count // len(x), *x.shape).flatten(0, 1)
 
 
@@ -94,25 +102,21 @@ def window_permutation(
     # windows; of positive numbers, since ONNX rounds quotients to zero
     down, across = ((side + window - 1) // window for side in size)
     high, wide = down * window, across * window
-    group, pixel = _divmod(torch.arange(down * across * area, device=device), area)
-    (upper, left), (row, column) = _divmod(group, across), _divmod(pixel, window)
+    group, pixel = divide(torch.arange(down * across * area, device=device), area)
+    (upper, left), (row, column) = divide(group, across), divide(pixel, window)
     row, column = upper * window + row, left * window + column  # of the map as it is rolled
     bands = [
         (at >= side - window).long() + (at >= side - shift).long()
         for at, side in ((row, high), (column, wide))
     ]
-    row, column = _divmod(row + shift, high)[1], _divmod(column + shift, wide)[1]
+    row, column = divide(row + shift, high)[1], divide(column + shift, wide)[1]
     padding = (row >= height) | (column >= width)
     there = (row * width + column).masked_fill(padding, height * width)
 
-    row, column = _divmod(torch.arange(height * width, device=device), width)
-    row, column = _divmod(row + high - shift, high)[1], _divmod(column + wide - shift, wide)[1]
-    (upper, row), (left, column) = _divmod(row, window), _divmod(column, window)
+    row, column = divide(torch.arange(height * width, device=device), width)
+    row, column = divide(row + high - shift, high)[1], divide(column + wide - shift, wide)[1]
+    (upper, row), (left, column) = divide(row, window), divide(column, window)
     back = (upper * across + left) * area + row * window + column
-    return there, back, bands[0] * 3 + bands[1] if shift else torch.zeros_like(there)
-
-
-def _divmod(x: Tensor, by: int) -> tuple[Tensor, Tensor]:
-    """Quotient and rest without the operator ``%``, which ONNX lacks for symbolic sizes."""
-    quotient = x // by
-    return quotient, x - quotient * by
+    if not is_symbolic((shift,)) and not shift:
+        return there, back, torch.zeros_like(there)
+    return there, back, bands[0] * 3 + bands[1]

@@ -7,12 +7,14 @@ from torch import Tensor
 
 from agent_attention.arguments import Pair
 from agent_attention.compute.size_cache import cached
+from agent_attention.compute.symbolic import is_symbolic
 from agent_attention.compute.window_cut import (
     cut_windows,
     join_windows,
     relative_position_index,
     repeat_windows,
     shift_mask,
+    shift_of_large,
 )
 from agent_attention.layers import init_table
 from agent_attention.mixers.base import Mixer
@@ -64,7 +66,7 @@ class WindowAttention(Mixer):
     def bias(self, size: Pair, count: int) -> Tensor:
         """B of ``count`` = B*G windows, with what a shift forbids: (B*G, h, M*M, M*M)."""
         shift = self.shift_of(size)
-        if not shift:
+        if not is_symbolic((shift,)) and not shift:
             return self._by_place()
 
         def with_mask() -> tuple[Tensor]:
@@ -78,7 +80,9 @@ class WindowAttention(Mixer):
 
     def shift_of(self, size: Pair) -> int:
         """Pixels that the windows of a map are shifted by."""
-        return self.shift if self.shift_small or min(size) > self.window else 0
+        if self.shift_small or not self.shift:
+            return self.shift
+        return shift_of_large(self.shift, size, self.window)
 
     def _by_place(self) -> Tensor:
         """Relative position bias of any window: (h, M*M, M*M)."""

@@ -6,6 +6,7 @@ import pytest
 import torch
 from helpers import SMALL_ARCHS, SMALL_BACKBONES, normal, seeded_input, small_pvt
 from torch import Tensor, nn
+from torch.export import Dim
 
 pytestmark = pytest.mark.usefixtures("always_tiles")
 
@@ -73,3 +74,31 @@ def test_a_compiled_model_takes_a_second_size(name: str) -> None:
     for shape in [(1, 3, 96, 128), (1, 3, 128, 96)]:
         x = normal(1, shape)
         close(compiled(x), model(x), **CLOSE)
+
+
+OPEN = {  # what no other recorded graph has, in one stage: options, and sizes of images
+    "flatten_swin": ({"mixers": ["windows"] * 4, "window_size": 96}, [(32, 64), (128, 32)]),
+    "cswin": ({"mixers": ["stripes"] * 4}, [(32, 64), (160, 32)]),
+    "vit": ({}, [(64, 96), (224, 224)]),
+    "flatten_pvt_v2": ({}, [(64, 96), (224, 224)]),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", OPEN)
+def test_an_exported_model_takes_any_size(name: str) -> None:
+    """Also maps of one window, which FLatten-Swin does not shift, and of one stripe."""
+    options, sizes = OPEN[name]
+    depth = {"depth": 1} if name == "vit" else {"depths": (2, 1, 1, 1)}
+    arch = {**SMALL_ARCHS[name], **depth}
+    model = SMALL_BACKBONES[name](arch=arch, out_indices=(0,), **options).eval()
+    free = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    exported = torch.export.export(
+        model,
+        (normal(1, (2, 3, 288, 416)),),
+        dynamic_shapes={"x": free},
+        prefer_deferred_runtime_asserts_over_guards=True,
+    ).module()
+    for batch, size in enumerate(sizes, 2):
+        x = normal(2, (batch, 3, *size))
+        close(exported(x), model(x), **CLOSE)
