@@ -248,15 +248,16 @@ def draw(path: Path, records: list[Record]) -> None:
     for row, own in zip(axes, groups.values(), strict=True):
         mixers = by_mixer(own)
         for number, factor in enumerate(own[0]["scores"]):
+            style = {"color": f"C{number}"}
             for place, (_, runs) in enumerate(mixers.items()):
                 values = [score(run, factor) for run in runs]
                 label = f"{factor}x" if not place else None
                 where = place + (number - 1) * 0.22
-                row[0].bar(where, statistics.mean(values), 0.2, color=f"C{number}", label=label)
-                row[0].plot([where] * len(values), values, ".", color="black")
+                row[0].plot([where] * len(values), values, ".", **style)
+                row[0].plot(where, statistics.mean(values), "_", ms=11, label=label, **style)
         row[0].set_xticks(range(len(mixers)), list(mixers), rotation=60, ha="right")
         row[0].set(ylabel=MAIN[own[0]["task"]][1], title=f"{own[0]['task']}, {own[0]['data']}")
-        row[0].legend(title="resolution", fontsize="small")
+        row[0].legend(title="mean at", fontsize="small")
         draw_change(row[1], mixers)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
