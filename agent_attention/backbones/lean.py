@@ -19,6 +19,7 @@ from agent_attention.compute.attend import attend
 from agent_attention.compute.chunks import row_chunks
 from agent_attention.compute.guard import Part, define, is_exact, may_replace
 from agent_attention.compute.norm_mlp import add_norm_mlp_
+from agent_attention.compute.numerics import is_finite
 from agent_attention.compute.symbolic import join_heads
 from agent_attention.layers import DropPath
 from agent_attention.mixers import MIXERS, WITH_CLASS_TOKEN
@@ -60,6 +61,8 @@ def run(blocks: Iterable[nn.Module], x: Tensor, size: Pair) -> Tensor:
         assert isinstance(block, Block) and isinstance(block.attn, Mixer)
         if type(block.attn) is AgentAttention:
             out = _agent_attention(block.norm1, block.attn, x, size, scratch)
+            if not is_finite(out):  # scores have overflowed, which the module itself mends
+                out = block.attn(block.norm1(x), size).contiguous()
         else:
             out = block.attn(block.norm1(x), size).contiguous()
         out.add_(x)

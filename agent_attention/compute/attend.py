@@ -17,6 +17,7 @@ from agent_attention.compute.guard import (
     is_watched,
     settings,
 )
+from agent_attention.compute.numerics import full_precision, hold_back, is_finite, without_autocast
 from agent_attention.compute.tiles import aggregate, broadcast, broadcast_into
 
 Bias = Tensor | AgentBias | None
@@ -26,9 +27,15 @@ _ALIGN = 8  # channels of a head that fused kernels want in multiples
 
 
 def attention_weights(q: Tensor, k: Tensor, bias: Tensor | None = None) -> Tensor:
-    """softmax(q kᵀ / √d + bias): (B, h, Q, K), each row with the sum of one."""
-    scores = q @ k.mT * q.shape[-1] ** -0.5
-    return (scores if bias is None else scores + bias).softmax(-1)
+    """softmax(q kᵀ / √d + bias): (B, h, Q, K), each row with the sum of one.
+
+    Scores of half precision are computed in float32, as torch's kernels do: they may be larger
+    than float16 can hold.
+    """
+    query, key = full_precision(q, k)
+    with without_autocast(q):
+        scores = query @ key.mT * q.shape[-1] ** -0.5
+    return (scores if bias is None else scores + bias).softmax(-1).to(q.dtype)
 
 
 def attend_plain(
@@ -62,12 +69,23 @@ def attend(
             gradients.
 
     Returns:
-        (B, h, Q, d).
+        (B, h, Q, d). Scores that leave the type's range are those of queries and keys that are
+        held back from it, where ``is_finite`` looks; not if there is ``out``.
 
     Raises:
         ValueError: if there is no such way.
     """
     way = _choose(q, k, bias, dropout, way)
+    found = _attend(q, k, v, bias, dropout, way, out)
+    if out is not None or q.dtype == torch.float16 or is_finite(found):
+        return found
+    return _attend(hold_back(q), hold_back(k), v, bias, dropout, way, None)
+
+
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, bias: Bias, dropout: float, way: str, out: Tensor | None
+) -> Tensor:
+    """What ``attend`` gives while scores are finite, in a way that is chosen."""
     if not isinstance(bias, AgentBias):
         if way == "plain":
             return attend_plain(q, k, v, bias, dropout)

@@ -57,9 +57,9 @@ class _Sums:
         self.total = (flat.t().unsqueeze(1) @ per_head).flatten()  # (C,)
         self.below = convolve(self.weights, self.kernel).add_(flat.sum(0))  # (H, W, h)
 
-    def valued(self, rows: slice) -> Tensor:
-        """weights v of some rows (R, W, C)."""
-        return by_head(self.weights[rows], self.v[rows])
+    def valued(self, rows: slice, out: Tensor) -> None:
+        """Write weights v of some rows (R, W, C)."""
+        by_head(self.weights[rows], self.v[rows], out)
 
     def mean(self, valued: Tensor, rows: slice) -> Tensor:
         """The one sum over the other (R, W, C), from ``valued`` with its halo."""
@@ -78,7 +78,7 @@ class _GatedAverage(torch.autograd.Function):
             sums = _Sums(place, k[b], v[b], size)
             is_safe = is_safe and is_small(sums.total) and is_small(sums.below)
             gates, into = q[b].unflatten(0, size), out[b].unflatten(0, size)
-            for rows, valued in _with_halo(sums.valued, size, q.shape[-1], len(place[0])):
+            for rows, valued in _with_halo(sums.valued, into, len(place[0])):
                 torch.mul(gates[rows].sigmoid(), sums.mean(valued, rows), out=into[rows])
         ctx.save_for_backward(place, q, k, v)
         ctx.size = size
@@ -94,16 +94,16 @@ class _GatedAverage(torch.autograd.Function):
             for b in range(len(q)):
                 sums = _Sums(place, k[b], v[b], ctx.size)
                 maps = [x[b].unflatten(0, ctx.size) for x in (q, grad, of_q, of_k, of_v)]
-                _backward(sums, maps, of_kernel, ctx.size)
+                _backward(sums, maps, of_kernel)
         return of_kernel.mul_(place.exp()), of_q, of_k, of_v, None
 
 
-def _backward(sums: _Sums, maps: Sequence[Tensor], of_kernel: Tensor, size: Pair) -> None:
+def _backward(sums: _Sums, maps: Sequence[Tensor], of_kernel: Tensor) -> None:
     """Of a sample's q and output, write the gradients of q, k and v; add to that of the kernel."""
     q, grad, of_q, of_k, of_v = maps
     heads, side, _ = of_kernel.shape
     of_above, of_below = torch.empty_like(of_v), torch.empty_like(sums.below)
-    for rows, valued in _with_halo(sums.valued, size, q.shape[-1], side):
+    for rows, valued in _with_halo(sums.valued, q, side):
         gate, mean = q[rows].sigmoid(), sums.mean(valued, rows)
         of_mean = by_head(sums.below[rows].reciprocal(), gate * grad[rows], of_above[rows])
         of_below[rows] = mean.mul_(of_mean).unflatten(-1, (heads, -1)).sum(-1).neg_()
@@ -114,7 +114,11 @@ def _backward(sums: _Sums, maps: Sequence[Tensor], of_kernel: Tensor, size: Pair
     of_kernel.add_(kernel_gradient(_pad(sums.weights, side), of_below, side, heads))
     turned = sums.kernel.flip((1, 2))
     of_weights = convolve(of_below, turned).add_(below)
-    for rows, part in _with_halo(of_above.__getitem__, size, q.shape[-1], side):
+
+    def copy(rows: slice, out: Tensor) -> None:
+        out.copy_(of_above[rows])
+
+    for rows, part in _with_halo(copy, q, side):
         of_valued = convolve(part, turned, halo=True).add_(above)
         by_head(sums.weights[rows], of_valued, of_v[rows])
         product = of_valued.mul_(sums.v[rows]).unflatten(-1, (heads, -1)).sum(-1)
@@ -122,16 +126,25 @@ def _backward(sums: _Sums, maps: Sequence[Tensor], of_kernel: Tensor, size: Pair
 
 
 def _with_halo(
-    map_of: Callable[[slice], Tensor], size: Pair, channels: int, side: int
+    write: Callable[[slice, Tensor], None], like: Tensor, side: int
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Bands of a map that is made by rows, with a halo whose rows beyond the map are zero."""
-    pad = side // 2
-    for rows in row_chunks(size[0], _TENSORS * channels, size[1]):
-        known = slice(max(rows.start - pad, 0), min(rows.stop + pad, size[0]))
-        start = known.start - rows.start + pad
-        part = map_of(known)
-        band = part.new_zeros(rows.stop - rows.start + 2 * pad, *part.shape[1:])
-        band[start : start + len(part)] = part
+    """Bands of a map (H, W, C), all in the same memory, with halos that are 0 beyond the map.
+
+    Args:
+        write: writes some rows.
+        like: a map of the same size and type.
+        side: s.
+    """
+    (height, width, channels), pad = like.shape, side // 2
+    buffer: Tensor | None = None
+    for rows in row_chunks(height, _TENSORS * channels, width):
+        known = slice(max(rows.start - pad, 0), min(rows.stop + pad, height))
+        count, start = rows.stop - rows.start + 2 * pad, known.start - rows.start + pad
+        if buffer is None:
+            buffer = like.new_zeros(count, width, channels)
+        band = buffer[:count]
+        write(known, band[start : start + known.stop - known.start])
+        band[start + known.stop - known.start :] = 0
         yield rows, band
 
 

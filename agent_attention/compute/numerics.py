@@ -5,6 +5,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+from agent_attention.compute.guard import is_ordinary, is_watched
+
 
 def full_precision(*tensors: Tensor) -> list[Tensor]:
     """Tensors of half precision as float32, others as they are."""
@@ -26,6 +28,23 @@ def bounded(x: Tensor) -> tuple[Tensor, Tensor]:
     axes = tuple(range(1, x.dim()))
     scale = x.detach().abs().amax(axes, keepdim=True).clamp(min=1)
     return x / scale, scale
+
+
+def is_finite(x: Tensor) -> bool:
+    """Whether a result has finite numbers, where to look at them costs nothing worth a name.
+
+    That is on a CPU, operation by operation: on a GPU it would have to be waited for, and a graph
+    cannot know; there the answer is yes. One pass over what is in the cache still.
+    """
+    if not is_ordinary(x) or x.device.type != "cpu" or is_watched():
+        return True
+    return bool(x.detach().sum().isfinite())
+
+
+def hold_back(x: Tensor) -> Tensor:
+    """Queries or keys clamped, to 5.7e17 in float32: sums of 1024 of their products are finite."""
+    limit = torch.finfo(x.dtype).max ** 0.5 / 32
+    return x.clamp(-limit, limit)
 
 
 FLOOR = -85.0  # exp of it is just a normal float32, so that no sum of weights vanishes

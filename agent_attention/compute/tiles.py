@@ -8,6 +8,7 @@ Shapes, of one sample: agents (h, n, d) and tokens (h, N, d), strided as it come
 of T tokens (h, n, T). What has no gradient, ``fixed``, is (m_h, m_w, x) of the factors of the bias.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,7 @@ from agent_attention.compute.chunks import row_chunks
 Fixed = tuple[Tensor, Tensor, Tensor]  # m_h, m_w, x
 Gradients = tuple[Tensor | None, ...]
 aten = torch.ops.aten
+_LOG2_E = math.log2(math.e)  # torch takes a third of the time of exp for exp2
 
 
 def aggregate(a: Tensor, k: Tensor, v: Tensor, bias: Factors) -> Tensor:
@@ -54,15 +56,15 @@ class _Aggregate(torch.autograd.Function):
         largest = a.new_full((*a.shape[:2], 1), -torch.inf)  # score so far
         total = a.new_zeros(*a.shape[:2], 1)  # of exp(score - largest) so far
         for rows, part in _tiles(bias, a.shape[:2].numel()):
-            scores = _scores(a, k[:, part], bias, rows)
+            scores = _scores(a, k[:, part], bias, rows, _LOG2_E)
             now = torch.maximum(largest, scores.amax(-1, keepdim=True))
-            weights = scores.sub_(now).exp_()
-            shrink = largest.sub_(now).exp_()
+            weights = scores.sub_(now).exp2_()
+            shrink = largest.sub_(now).exp2_()
             largest = now
             total.mul_(shrink).add_(weights.sum(-1, keepdim=True))
             out.mul_(shrink).baddbmm_(weights, v[:, part])
         out.div_(total)
-        ctx.save_for_backward(a, k, v, y, row, out, largest.add_(total.log_()))
+        ctx.save_for_backward(a, k, v, y, row, out, largest.add_(total.log2_()))
         ctx.fixed = fixed
         return out
 
@@ -77,7 +79,8 @@ class _Aggregate(torch.autograd.Function):
         mean = (grad * out).sum(-1, keepdim=True)  # (h, n, 1)
         with torch.autocast("cpu", enabled=False):  # as in the forward pass
             for rows, part in _tiles(bias, 2 * mean.numel()):
-                weights = _scores(a, k[:, part], bias, rows).sub_(log_total).exp_()
+                scores_of_tile = _scores(a, k[:, part], bias, rows, _LOG2_E)
+                weights = scores_of_tile.sub_(log_total).exp2_()
                 _set_product(of_v, part, weights.mT, grad)
                 slope = torch.bmm(grad, v[:, part].mT)
                 scores.add(rows, part, slope.sub_(mean).mul_(weights))
@@ -148,11 +151,11 @@ def _tiles(bias: Factors, width: int) -> Iterator[tuple[slice, slice]]:
         yield rows, slice(rows.start * columns, rows.stop * columns)
 
 
-def _scores(a: Tensor, tokens: Tensor, bias: Factors, rows: slice) -> Tensor:
-    """a tokensᵀ / √d + B, for the tokens of some rows of the map: (h, n, T)."""
+def _scores(a: Tensor, tokens: Tensor, bias: Factors, rows: slice, factor: float = 1.0) -> Tensor:
+    """a tokensᵀ / √d + B, times a factor, for the tokens of some rows of the map: (h, n, T)."""
     base = (bias.y[:, :, rows] @ bias.x).add_(bias.row)  # (h, P, rows of the map, W)
-    scores = _interpolate(bias.m_h, bias.m_w, base.flatten(2))
-    return scores.baddbmm_(a, tokens.mT, alpha=a.shape[-1] ** -0.5)
+    scores = _interpolate(bias.m_h, bias.m_w, base.flatten(2).mul_(factor))
+    return scores.baddbmm_(a, tokens.mT, alpha=factor * a.shape[-1] ** -0.5)
 
 
 def _interpolate(m_h: Tensor, m_w: Tensor, base: Tensor) -> Tensor:

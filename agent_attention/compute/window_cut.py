@@ -21,7 +21,8 @@ def shift_of_large(shift: int, size: Pair, window: int) -> int:
     if not is_symbolic(size):
         return shift if min(size) > window else 0
     larger = torch.sym_max(torch.sym_min(*size) - window, 0)
-    return shift * torch.sym_min(larger, 1)  # type: ignore[no-any-return]
+    symbolic: int = shift * torch.sym_min(larger, 1)
+    return symbolic
 
 
 def cut_windows(x: Tensor, size: Pair, window: int, shift: int) -> Tensor:
