@@ -14,8 +14,8 @@ from mmengine_agent.errors import UserError
 class LayerDecayConstructor(DefaultOptimWrapperConstructor):
     """mmengine's constructor, with layer-wise decay of learning rates (BEiT, arXiv 2106.08254).
 
-    Beside mmengine's own keys, ``paramwise_cfg`` takes ``layer_decay``: the learning rate of each
-    stage of our backbones (a block of ``AgentViT``) is that of the next one times this number; the
+    Beside mmengine's own keys, ``paramwise_cfg`` takes ``layer_decay_rate``: the learning rate of
+    each stage of our backbones (a block of ``AgentViT``) is that of the next times this number; the
     embeddings come before the first stage, and what is behind the last one keeps the full rate.
 
     Raises:
@@ -25,11 +25,11 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
 
     def __init__(self, optim_wrapper_cfg: Any, paramwise_cfg: Any = None) -> None:
         super().__init__(optim_wrapper_cfg, paramwise_cfg)
-        decay = (paramwise_cfg or {}).get("layer_decay")
+        decay = (paramwise_cfg or {}).get("layer_decay_rate")
         if not isinstance(decay, int | float) or not 0 < decay <= 1:
             raise UserError(
-                "LayerDecayConstructor needs optim_wrapper.paramwise_cfg.layer_decay, above 0 and "
-                f"up to 1, such as 0.7; got {decay!r}"
+                "LayerDecayConstructor needs optim_wrapper.paramwise_cfg.layer_decay_rate, above 0 "
+                f"and up to 1, such as 0.7; got {decay!r}"
             )
         self.layer_decay = float(decay)
         if self.base_lr is None:

@@ -112,7 +112,7 @@ NOT_THERE = {  # of these what the backbone does without, by family
 }
 LAYER_DECAY = {  # the optimizer of ViTDet, arXiv 2203.16527, appendix A.2
     "constructor": "LayerDecayConstructor",
-    "paramwise_cfg": {"layer_decay": 0.7, "flat_decay_mult": 0.0},
+    "paramwise_cfg": {"layer_decay_rate": 0.7, "flat_decay_mult": 0.0},
 }
 BATCHES = {"lsj-100e": 8}  # images a GPU, of eight; 2 in all others
 

@@ -19,7 +19,7 @@ from typing import Any
 import chain
 import make_demo_data
 import pytest
-import steps
+import recipe_steps
 from chain import Case, Chain
 from mmengine.config import Config
 from said import faults
@@ -82,7 +82,7 @@ def work(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("name", sorted({*filter(is_run, map(run_for, recipes()))}))
 def test_a_recipe_trains_stops_goes_on_and_is_tested(name: str, data: Path, work: Path) -> None:
     run = Chain(Case(name, recipes()[name], cut=SHORT), work, data)
-    for step in (steps.terminated, steps.resumed, steps.tested):
+    for step in (recipe_steps.terminated, recipe_steps.resumed, recipe_steps.tested):
         step(run)
     assert not run.problems
     assert rates(run) > 1

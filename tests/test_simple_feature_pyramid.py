@@ -157,7 +157,7 @@ def optimizer(model: nn.Module, **paramwise: Any) -> Any:
             "type": "OptimWrapper",
             "optimizer": {"type": "AdamW", "lr": 1.0, "weight_decay": 0.1},
             "constructor": "LayerDecayConstructor",
-            "paramwise_cfg": {"layer_decay": 0.5, **paramwise},
+            "paramwise_cfg": {"layer_decay_rate": 0.5, **paramwise},
         },
     )
 
@@ -208,11 +208,11 @@ def test_layer_decay_wants_a_backbone_of_ours_and_numbers() -> None:
     with pytest.raises(UserError, match="takes our backbones"):
         optimizer(nn.Linear(2, 2))
     for number in (None, 0.0, 1.5, "0.7"):
-        with pytest.raises(UserError, match=r"paramwise_cfg\.layer_decay, above 0"):
-            optimizer(nn.Linear(2, 2), layer_decay=number)
+        with pytest.raises(UserError, match=r"paramwise_cfg\.layer_decay_rate, above 0"):
+            optimizer(nn.Linear(2, 2), layer_decay_rate=number)
     wrapper = {"optimizer": {"type": "AdamW"}}
     with pytest.raises(UserError, match=r"optimizer\.lr"):
-        LayerDecayConstructor(wrapper, {"layer_decay": 0.5})
+        LayerDecayConstructor(wrapper, {"layer_decay_rate": 0.5})
 
 
 def test_a_norm_over_channels_is_that_of_its_definition() -> None:

@@ -42,7 +42,7 @@ optim_wrapper = dict(
     type="OptimWrapper",
     optimizer=dict(type="AdamW", lr=1e-4, betas=(0.9, 0.999), weight_decay=0.1),
     constructor="LayerDecayConstructor",
-    paramwise_cfg=dict(layer_decay=0.7, flat_decay_mult=0.0, custom_keys=_base_.deit_no_decay),
+    paramwise_cfg=dict(layer_decay_rate=0.7, flat_decay_mult=0.0, custom_keys=_base_.deit_no_decay),
 )
 max_iters = 184375
 param_scheduler = [

@@ -36,7 +36,7 @@ _TOP |= {"tta_model", "tta_pipeline", "activation_checkpointing"}
 _TOP |= inspect.signature(Runner).parameters.keys()
 _PARAMWISE = {"custom_keys", "bias_lr_mult", "bias_decay_mult", "norm_decay_mult"}
 _PARAMWISE |= {"flat_decay_mult", "dwconv_decay_mult", "dcn_offset_lr_mult", "bypass_duplicate"}
-_PARAMWISE |= {"layer_decay"}
+_PARAMWISE |= {"layer_decay_rate"}
 _LOADER = {*inspect.signature(DataLoader).parameters}
 # more names of parts without a type, next to those in the config before
 _PARTS = {f"{split}_dataloader": _LOADER for split in ("train", "val", "test")}

@@ -1,4 +1,4 @@
-"""A recipe in a folder of its own, and how tools are run there: steps.py has what is done with it.
+"""A recipe in a folder of its own, and how tools are run there: see recipe_steps.py.
 
 Tools run in processes of their own, and what they print is read. Signals come from outside, as a
 scheduler would send them.

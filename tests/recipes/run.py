@@ -7,7 +7,7 @@
 The config is the published one; only data, length and the size of images are small (small.py says
 how). It is trained to its end; trained again, with SIGTERM, --resume, SIGKILL and --resume in the
 middle, to the same end bit for bit; tested, predicted with, reported, converted, given to the stock
-tool and the stock Inferencer, its agents drawn, its FLOPs counted (steps.py has the steps). One
+tool and the stock Inferencer, its agents drawn, its FLOPs counted (see recipe_steps.py). One
 recipe of each kind is run with all training flags, too, one with two processes, and a narrow one is
 exported. What every tool prints is read: a line that is not listed in said.py is a fault. Exit code
 1 if anything was broken; its folder stays, without weights.
@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import chain
 import make_demo_data
-import steps
+import recipe_steps
 from chain import Broken, Case, Chain
 from small import KINDS, Cut, recipes
 
@@ -43,9 +43,14 @@ NARROW = Cut(narrow=True)
 
 def cases() -> list[tuple[Case, tuple[Step, ...]]]:
     """All that is run, and through which steps."""
-    known, all_steps = recipes(), (*steps.TRAINING, *steps.USING)
-    together = (*(step for step in steps.TRAINING if step is not steps.killed), steps.tested)
-    found = [(Case(name, path), (*all_steps, *steps.LOOKING)) for name, path in known.items()]
+    known, all_steps = recipes(), (*recipe_steps.TRAINING, *recipe_steps.USING)
+    together = (
+        *(step for step in recipe_steps.TRAINING if step is not recipe_steps.killed),
+        recipe_steps.tested,
+    )
+    found = [
+        (Case(name, path), (*all_steps, *recipe_steps.LOOKING)) for name, path in known.items()
+    ]
     for kind, name in KINDS.items():
         options = ("model.backbone.with_cp=True",)
         flagged = Case(f"{kind}, all flags", known[name], FLAGS, options)
@@ -53,7 +58,7 @@ def cases() -> list[tuple[Case, tuple[Step, ...]]]:
     for kind, name in KINDS.items():
         found += [(Case(f"{kind}, two processes", known[name], processes=2), together)]
     for kind, name in KINDS.items():
-        found += [(Case(f"{kind}, export", known[name], cut=NARROW), (steps.exported,))]
+        found += [(Case(f"{kind}, export", known[name], cut=NARROW), (recipe_steps.exported,))]
     return found
 
 
