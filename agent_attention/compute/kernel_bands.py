@@ -5,6 +5,7 @@ rows of a map, its halo the rows around it that the kernel reaches.
 Letters: see ``agent_attention.mixers.agent``; s is the side of the kernel, E is exp(ŵ) - 1.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,10 +16,12 @@ from torch.nn import functional as F
 
 from agent_attention.arguments import Pair
 from agent_attention.compute.chunks import row_chunks
-from agent_attention.compute.linear import is_small, is_worth
+from agent_attention.compute.linear import chunk_width, is_small, is_worth
 from agent_attention.compute.numerics import exp_to_one
 
 _LEAST, _MOST = -3.0, 20.0  # ŵ for which E loses no digits, and its sums are in range
+_FEW = 1 << 17  # numbers of a sample, below which a CPU is quickest with the definition
+_THIN = 16  # channels of a head, below which its matrix products are slow
 _TENSORS = 3  # of a band
 _TILE = 8  # pixels a side, of the weights' gradient
 
@@ -36,7 +39,7 @@ def gated_average(place: Tensor, q: Tensor, k: Tensor, v: Tensor, size: Pair) ->
     Returns:
         (B, N, C).
     """
-    if not is_worth(q):
+    if not is_worth(q, _FEW if v.shape[-1] >= _THIN * k.shape[-1] else sys.maxsize):
         return None
     least, most = place.detach().aminmax()
     if not (least > _LEAST and most < _MOST):
@@ -137,14 +140,14 @@ def _with_halo(
     """
     (height, width, channels), pad = like.shape, side // 2
     buffer: Tensor | None = None
-    for rows in row_chunks(height, _TENSORS * channels, width):
+    for rows in row_chunks(height, chunk_width(_TENSORS, channels), width):
         known = slice(max(rows.start - pad, 0), min(rows.stop + pad, height))
         count, start = rows.stop - rows.start + 2 * pad, known.start - rows.start + pad
         if buffer is None:
-            buffer = like.new_zeros(count, width, channels)
-        band = buffer[:count]
-        write(known, band[start : start + known.stop - known.start])
-        band[start + known.stop - known.start :] = 0
+            buffer = like.new_empty(count, width, channels)
+        band, stop = buffer[:count], start + known.stop - known.start
+        write(known, band[start:stop])
+        band[:start] = band[stop:] = 0
         yield rows, band
 
 

@@ -21,7 +21,6 @@ from agent_attention.compute.guard import settings
 
 LARGEST = 1e12  # of what is summed and divided by; above, a definition has to scale its factors
 _TENSORS = 5  # (T, C) of a chunk
-_FEW = 1 << 17  # numbers of a sample, below which a CPU is quickest with the definition
 
 
 class Features(NamedTuple):
@@ -38,6 +37,8 @@ class Features(NamedTuple):
 
 class Form(Protocol):
     """φ, and how what a query reads is normalised."""
+
+    few: int  # numbers of a sample, below which a CPU is quickest with the definition
 
     def features(self, x: Tensor, scale: Tensor | None) -> Features:
         """φ(x) of tokens (T, C), with a parameter ``scale`` (C,)."""
@@ -82,15 +83,21 @@ class Inputs(NamedTuple):
 
 def attend_linearly(form: Form, num_heads: int, inputs: Inputs) -> Tensor | None:
     """What queries read (B, N, C); None if the definition is quicker, or needed for its care."""
-    if not is_worth(inputs.q):
+    if not is_worth(inputs.q, form.few):
         return None
     out, is_safe = _Linear.apply(form, num_heads, *inputs)
     return out if is_safe else None
 
 
-def is_worth(x: Tensor) -> bool:
+def is_worth(x: Tensor, few: int) -> bool:
     """Whether tokens (B, N, C) are so many that working in chunks is quicker than not."""
-    return settings().way == "tiled" or x.shape[1] * x.shape[2] >= _FEW
+    return settings().way == "tiled" or x.shape[1] * x.shape[2] >= few
+
+
+def chunk_width(tensors: int, channels: int) -> int:
+    """Numbers a token, for ``row_chunks``. To wake threads for small operations takes longer."""
+    shrink = 4 if torch.get_num_threads() > 1 else 1
+    return max(1, tensors * channels // shrink)
 
 
 def split(x: Tensor, num_heads: int) -> Tensor:
@@ -142,7 +149,7 @@ class _Linear(torch.autograd.Function):
 
 
 def _chunks(x: Tensor) -> Iterator[slice]:
-    return row_chunks(x.shape[1], _TENSORS * x.shape[2])
+    return row_chunks(x.shape[1], chunk_width(_TENSORS, x.shape[2]))
 
 
 def is_small(x: Tensor) -> bool:

@@ -21,6 +21,8 @@ class NormForm:
         plus_one: add 1, so that φ is positive.
     """
 
+    few = 1 << 20
+
     def __init__(self, plus_one: bool) -> None:
         self.plus_one = plus_one
 
@@ -79,6 +81,8 @@ class FocusedForm:
     Args:
         power: p.
     """
+
+    few = 1 << 17
 
     def __init__(self, power: int) -> None:
         self.power = power
