@@ -4,8 +4,10 @@ Letters: see ``agent_attention.mixers.agent``.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
+from agent_attention.compute.guard import may_replace
 from agent_attention.compute.numerics import bounded
 from agent_attention.compute.symbolic import join_heads
 
@@ -53,3 +55,15 @@ def linear_attention(
     least = (EPS / of_q / most).unsqueeze(1)  # (B, 1, N, 1)
     out = q @ state / (q @ total.mT + least).clamp(min=_FLOOR)
     return join_heads(out) * scale
+
+
+def convolve_heads(conv: nn.Conv2d, maps: Tensor, heads: int) -> Tensor:
+    """A depth-wise convolution of d channels on those of each head, for maps (B, h*d, H, W)."""
+    if not may_replace(maps, (conv, nn.Conv2d)):
+        per_head = conv(maps.unflatten(1, (heads, -1)).flatten(0, 1))
+        return per_head.unflatten(0, (-1, heads)).flatten(1, 2)
+    # as one convolution, which needs no copy of maps whose channels lie last
+    weight = conv.weight.repeat(heads, 1, 1, 1)
+    bias = None if conv.bias is None else conv.bias.repeat(heads)
+    pad = conv.kernel_size[0] // 2
+    return F.conv2d(maps, weight, bias, padding=pad, groups=len(weight))

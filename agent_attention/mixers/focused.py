@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from agent_attention.arguments import Pair
-from agent_attention.compute.focused import focus, linear_attention
+from agent_attention.compute.focused import convolve_heads, focus, linear_attention
 from agent_attention.compute.linear import Inputs, attend_linearly
 from agent_attention.compute.linear_forms import FocusedForm
 from agent_attention.compute.numerics import full_precision, without_autocast
-from agent_attention.compute.symbolic import join_heads, resize_tokens
+from agent_attention.compute.symbolic import resize_tokens
 from agent_attention.mixers.base import Mixer, to_map, to_tokens
 
 
@@ -91,6 +91,4 @@ class FocusedAttention(Mixer):
         count = size[0] * size[1]
         if v.shape[1] != count:  # as published: along the row of tokens
             v = F.interpolate(v.mT, size=count, mode="linear", align_corners=False).mT
-        heads = self.split_heads(v).flatten(0, 1)  # (B*h, N, d)
-        detail = to_tokens(self.dwc(to_map(heads, size)))
-        return join_heads(detail.unflatten(0, (-1, self.num_heads)))
+        return to_tokens(convolve_heads(self.dwc, to_map(v, size), self.num_heads))
