@@ -88,7 +88,7 @@ class FocusedForm:
         self.power = power
 
     def features(self, x: Tensor, scale: Tensor | None) -> Features:
-        """w, ‖u‖ / ‖w‖, and (u, p u^(p-1), ‖u‖, ‖w‖)."""
+        """w, ‖u‖ / ‖w‖, and (u, u^(p-1), ‖u‖, ‖w‖)."""
         assert scale is not None
         inverse = scale.reciprocal()
         u = torch.addcmul(FOCUSED_EPS * inverse, x.clamp(min=0), inverse)
