@@ -10,6 +10,8 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
+from mmengine_agent.commands import as_called
+from mmengine_agent.config_names import locate_config
 from mmengine_agent.data.user_data import DataFlags, point_at
 from mmengine_agent.errors import UserError
 from mmengine_agent.run.exit import one_line
@@ -29,7 +31,8 @@ class KeyValues(DictAction):
 
 def make_parser(help_text: str | None) -> ArgumentParser:
     """A parser for a tool, whose docstring is its help as it stands."""
-    return ArgumentParser(description=help_text, formatter_class=RawDescriptionHelpFormatter)
+    text = as_called(help_text or "")
+    return ArgumentParser(description=text, formatter_class=RawDescriptionHelpFormatter)
 
 
 def add_common_flags(parser: ArgumentParser) -> None:
@@ -54,14 +57,12 @@ def add_common_flags(parser: ArgumentParser) -> None:
 
 
 def read_config(config: str, options: dict[str, Any] | None = None) -> Config:
-    """Read a config file and change settings of it.
+    """Read a config, by its path or its name in ``configs/``, and change settings of it.
 
     Raises:
         UserError: if the file is not there or cannot be read.
     """
-    path = Path(config)
-    if not path.is_file():
-        raise UserError(f"there is no config {path} (from {Path.cwd()}); see the folder configs/")
+    path = locate_config(config)
     try:
         cfg = Config.fromfile(path)
         cfg.merge_from_dict(options or {})
