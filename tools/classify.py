@@ -1,4 +1,4 @@
-"""Classify with a published ImageNet file: ``agent-attention classify``, whose ``--help`` says more."""
+"""Classify with a published ImageNet file; ``agent-attention classify`` is the same."""
 
 from mmengine_agent.commands.classify import main
 from mmengine_agent.run.exit import run_tool

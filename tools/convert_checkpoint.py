@@ -1,4 +1,4 @@
-"""Convert a published checkpoint: ``agent-attention convert``, whose ``--help`` says more."""
+"""Convert a published checkpoint; ``agent-attention convert`` is the same."""
 
 from mmengine_agent.commands.convert import main
 from mmengine_agent.run.exit import run_tool

@@ -1,4 +1,4 @@
-"""Export a model with open sizes, to ONNX or torch.export's form: ``agent-attention export``, whose ``--help`` says more."""
+"""Export a model to ONNX or .pt2; ``agent-attention export`` is the same."""
 
 from mmengine_agent.commands.export import main
 from mmengine_agent.run.exit import run_tool

@@ -1,4 +1,4 @@
-"""Predict on images, folders, patterns and videos: ``agent-attention predict``, whose ``--help`` says more."""
+"""Predict on images, folders, patterns and videos; ``agent-attention predict`` is the same."""
 
 from mmengine_agent.commands.predict import main
 from mmengine_agent.run.exit import run_tool

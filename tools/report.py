@@ -1,4 +1,4 @@
-"""Make one HTML file of a work directory: ``agent-attention report``, whose ``--help`` says more."""
+"""Make one HTML file of a work directory; ``agent-attention report`` is the same."""
 
 from mmengine_agent.commands.report import main
 from mmengine_agent.run.exit import run_tool

@@ -1,4 +1,4 @@
-"""Test a checkpoint: ``agent-attention test``, whose ``--help`` says more."""
+"""Test a checkpoint; ``agent-attention test`` is the same."""
 
 from mmengine_agent.commands.test import main
 from mmengine_agent.run.exit import run_tool

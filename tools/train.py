@@ -1,4 +1,4 @@
-"""Train a detector or a segmentor: ``agent-attention train``, whose ``--help`` says more."""
+"""Train a detector or a segmentor; ``agent-attention train`` is the same."""
 
 from mmengine_agent.commands.train import main
 from mmengine_agent.run.exit import run_tool

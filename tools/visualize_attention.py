@@ -1,4 +1,4 @@
-"""Draw what agents do: ``agent-attention attention``, whose ``--help`` says more."""
+"""Draw what agents do; ``agent-attention attention`` is the same."""
 
 from mmengine_agent.commands.attention import main
 from mmengine_agent.run.exit import run_tool

@@ -9,6 +9,7 @@ CHECKPOINT GPUS [flags].
 
 import argparse
 
+from mmengine_agent.run.plain_flags import add_plain_flags
 from mmengine_agent.run.setup import add_common_flags, make_parser
 from mmengine_agent.run.test import test
 
@@ -24,6 +25,7 @@ def parse_args() -> argparse.Namespace:
         action="store_true",
         help="test-time augmentation: the config's, or three scales, each mirrored too",
     )
+    add_plain_flags(parser, training=False)
     add_common_flags(parser)
     return parser.parse_args()
 

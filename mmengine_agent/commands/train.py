@@ -14,6 +14,7 @@ the results of a run that was never stopped (docs/stopping_and_going_on.md).
 import argparse
 
 from mmengine_agent.run.flags import add_training_flags
+from mmengine_agent.run.plain_flags import add_plain_flags
 from mmengine_agent.run.setup import add_common_flags, make_parser
 from mmengine_agent.run.train import train
 
@@ -28,6 +29,7 @@ def parse_args() -> argparse.Namespace:
         metavar="PATH",
         help="go on from PATH, or from the newest whole checkpoint of the work directory, if any",
     )
+    add_plain_flags(parser, training=True)
     add_training_flags(parser)
     add_common_flags(parser)
     return parser.parse_args()

@@ -20,6 +20,7 @@ from mmengine_agent.predict.model import require_fit
 from mmengine_agent.preflight.checks import require_sound
 from mmengine_agent.report.record import add_record, write_record
 from mmengine_agent.run.flags import guard_loading
+from mmengine_agent.run.plain_flags import apply_plain_flags
 from mmengine_agent.run.processes import from_rank0, join_processes
 from mmengine_agent.run.setup import build_runner, load_config
 from mmengine_agent.run.tta import set_tta
@@ -34,6 +35,7 @@ def test(args: Namespace) -> None:
     """
     cfg = load_config(args)
     join_processes(cfg)
+    apply_plain_flags(cfg, args, "test_dataloader")
     from_rank0(partial(require_testable, cfg, args))
     guard_loading(cfg)
     if cfg.model.get("backbone", {}).get("init_cfg"):

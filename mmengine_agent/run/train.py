@@ -17,6 +17,7 @@ from mmengine_agent.resume.switch_on import make_resumable
 from mmengine_agent.run.find_lr import find_lr
 from mmengine_agent.run.flags import apply_training_flags, set_guards
 from mmengine_agent.run.lock import lock_work_dir
+from mmengine_agent.run.plain_flags import apply_plain_flags
 from mmengine_agent.run.processes import from_rank0, join_processes, was_restarted
 from mmengine_agent.run.setup import build_runner, load_config
 
@@ -29,6 +30,7 @@ def train(args: Namespace) -> None:
     """
     cfg = load_config(args)
     join_processes(cfg)
+    apply_plain_flags(cfg, args)
     apply_training_flags(cfg, args)
     # whoever takes the config of the work directory later does not go on from where this run did
     own = {"resume": bool(cfg.get("resume")), "load_from": cfg.get("load_from")}
