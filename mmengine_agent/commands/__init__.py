@@ -6,6 +6,7 @@ without torch or OpenMMLab.
 
 import re
 import sys
+from collections.abc import Callable
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -45,6 +46,7 @@ def main() -> NoReturn:
     sys.argv = [f"{NAME} {name}", *rest]
     try:
         command = import_module(f"{__name__}.{name}")
+        run_tool: Callable[[Callable[[], None]], NoReturn]
         run_tool = import_module("mmengine_agent.run.exit").run_tool
     except ModuleNotFoundError as error:
         if str(error.name).startswith(_OURS):

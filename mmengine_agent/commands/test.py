@@ -14,21 +14,20 @@ from mmengine_agent.run.setup import add_common_flags, make_parser
 from mmengine_agent.run.test import test
 
 
-def parse_args() -> argparse.Namespace:
-    parser = make_parser(__doc__)
-    parser.add_argument("config", help="config file, for example configs/agent_pvt_maskrcnn.py")
-    parser.add_argument("checkpoint", help="checkpoint file")
-    parser.add_argument("--out", metavar="FILE.pkl", help="write the predictions to this file")
-    parser.add_argument("--show-dir", metavar="DIR", help="draw predictions next to the truth")
-    parser.add_argument(
-        "--tta",
-        action="store_true",
-        help="test-time augmentation: the config's, or three scales, each mirrored too",
-    )
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Everything that the command takes."""
+    add = parser.add_argument
+    add("config", help="a name of `agent-attention configs`, or a file")
+    add("checkpoint", help="checkpoint file")
+    add("--out", metavar="FILE.pkl", help="write the predictions to this file")
+    add("--show-dir", metavar="DIR", help="draw predictions next to the truth")
+    text = "test-time augmentation: the config's, or three scales, each mirrored too"
+    add("--tta", action="store_true", help=text)
     add_plain_flags(parser, training=False)
     add_common_flags(parser)
-    return parser.parse_args()
 
 
 def main() -> None:
-    test(parse_args())
+    parser = make_parser(__doc__)
+    add_flags(parser)
+    test(parser.parse_args())

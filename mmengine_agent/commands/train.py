@@ -19,21 +19,18 @@ from mmengine_agent.run.setup import add_common_flags, make_parser
 from mmengine_agent.run.train import train
 
 
-def parse_args() -> argparse.Namespace:
-    parser = make_parser(__doc__)
-    parser.add_argument("config", help="config file, for example configs/agent_pvt_maskrcnn.py")
-    parser.add_argument(
-        "--resume",
-        nargs="?",
-        const="auto",
-        metavar="PATH",
-        help="go on from PATH, or from the newest whole checkpoint of the work directory, if any",
-    )
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Everything that the command takes."""
+    add = parser.add_argument
+    add("config", help="a name of `agent-attention configs`, or a file")
+    text = "go on from PATH, or from the newest whole checkpoint of the work directory, if any"
+    add("--resume", nargs="?", const="auto", metavar="PATH", help=text)
     add_plain_flags(parser, training=True)
     add_training_flags(parser)
     add_common_flags(parser)
-    return parser.parse_args()
 
 
 def main() -> None:
-    train(parse_args())
+    parser = make_parser(__doc__)
+    add_flags(parser)
+    train(parser.parse_args())

@@ -117,7 +117,10 @@ def set_image_size(cfg: Config, changes: Changes, size: Size) -> None:
     later += _places(cfg.get("data_preprocessor"), "data_preprocessor", scope)
     own = {name: _own_size(found) for name, found in places.items()}
     if not any(own.values()):
-        raise UserError(f"{changes.flag}: the pipelines of this config have no size known here")
+        raise UserError(
+            f"{changes.flag}: the pipelines of this config take images as they are; give them a "
+            "Resize step in a config"
+        )
     trained = {tuple(sorted(each)) for place in places["train"] for each in place.sizes()}
     made: list[tuple[_Place, Any]] = []
     for name, found in places.items():

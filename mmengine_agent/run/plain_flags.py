@@ -23,6 +23,7 @@ from mmengine_agent.run.image_size import set_image_size
 from mmengine_agent.run.schedule import set_length
 
 _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
+_Setters = dict[str, tuple[int | None, Callable[[Config, Changes, Any], None]]]
 # flags that ask the same question, or of which one has no meaning beside the other
 _EITHER = (
     ("epochs", "iters"),
@@ -81,7 +82,8 @@ def apply_plain_flags(cfg: Config, args: Namespace, loader: str = "train_dataloa
         if name in given:
             require_one_answer(_flag(name), paths, options)
     # the batch first: how long an epoch is depends on it
-    for name, (least, set_) in {"batch_size": (1, partial(_set_batch, loader)), **_SETTERS}.items():
+    setters: _Setters = {"batch_size": (1, partial(_set_batch, loader)), **_SETTERS}
+    for name, (least, set_) in setters.items():
         if name not in given:
             continue
         values = list(given[name]) if isinstance(given[name], list | tuple) else [given[name]]
@@ -112,7 +114,7 @@ def _set_lr(cfg: Config, changes: Changes, rate: float) -> None:
     optimizer = cfg.optim_wrapper.get("optimizer") or {}
     if not optimizer.get("lr"):
         raise UserError(f"{changes.flag}: the config has no optim_wrapper.optimizer.lr")
-    if not 0 < rate < inf:
+    if not isinstance(rate, int | float) or not 0 < rate < inf:
         raise UsageError(f"{changes.flag}: a rate is a number above 0")
     factor = rate / optimizer["lr"]
     changes.set("optim_wrapper.optimizer.lr", optimizer, rate)
@@ -148,7 +150,7 @@ def _set_device(cfg: Config, changes: Changes, name: str) -> None:
 
 
 # by name: the least value of whole numbers, and what sets it
-_SETTERS: dict[str, tuple[int | None, Callable[[Config, Changes, Any], None]]] = {
+_SETTERS: _Setters = {
     "epochs": (1, lambda cfg, changes, count: set_length(cfg, changes, count, None)),
     "iters": (1, lambda cfg, changes, count: set_length(cfg, changes, None, count)),
     "lr": (None, _set_lr),

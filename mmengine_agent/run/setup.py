@@ -3,12 +3,14 @@
 import os
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
 
 from mmengine_agent.commands import as_called
 from mmengine_agent.config_names import locate_config
@@ -17,6 +19,8 @@ from mmengine_agent.errors import UserError
 from mmengine_agent.run.exit import one_line
 from mmengine_agent.run.processes import export_slurm_rank, fit_to_cpu, join_processes
 from mmengine_agent.task import task_of
+
+_NUMBERS = count(2)  # of runs of one process, from the second on
 
 
 class KeyValues(DictAction):
@@ -109,6 +113,9 @@ def build_runner(cfg: Config, dumped: Mapping[str, Any] | None = None) -> Runner
     join_processes(cfg)
     if cfg.launcher != "none" and not torch.cuda.is_available():
         fit_to_cpu(cfg)
+    name = (cfg.get("visualizer") or {}).get("name")
+    if name and Visualizer.check_instance_created(name):  # an earlier run of this process has it
+        cfg.visualizer.name = f"{name} {next(_NUMBERS)}"
     try:
         runner = Runner.from_cfg(cfg)
     except (TypeError, ValueError, KeyError, ImportError) as error:

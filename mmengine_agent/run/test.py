@@ -27,8 +27,11 @@ from mmengine_agent.run.tta import set_tta
 from mmengine_agent.task import task_of
 
 
-def test(args: Namespace) -> None:
+def test(args: Namespace) -> dict[str, float]:
     """Test as flags ask, in this process and those that a launcher started with it.
+
+    Returns:
+        The metrics.
 
     Raises:
         UserError: if something is wrong that the user can mend.
@@ -54,10 +57,11 @@ def test(args: Namespace) -> None:
     runner = build_runner(cfg)
     require_weights(runner.model, args.checkpoint)
     record = add_record(runner, cfg)
-    metrics = runner.test()
+    metrics = {name: float(value) for name, value in runner.test().items()}
     if is_main_process():
         write_metrics(Path(cfg.work_dir, "metrics.json"), args, metrics, time.time() - started)
         write_record(record, Path(cfg.work_dir), config=args.config, checkpoint=args.checkpoint)
+    return metrics
 
 
 def require_testable(cfg: Config, args: Namespace) -> None:
@@ -96,7 +100,7 @@ def write_metrics(path: Path, args: Namespace, metrics: dict[str, float], second
     report = {
         "config": args.config,
         "checkpoint": args.checkpoint,
-        "metrics": {key: float(value) for key, value in metrics.items()},
+        "metrics": metrics,
         "seconds": round(seconds, 1),
     }
     write_file(path, json.dumps(report, indent=2) + "\n")

@@ -22,8 +22,11 @@ from mmengine_agent.run.processes import from_rank0, join_processes, was_restart
 from mmengine_agent.run.setup import build_runner, load_config
 
 
-def train(args: Namespace) -> None:
+def train(args: Namespace) -> Config:
     """Train as flags ask, in this process and those that a launcher started with it.
+
+    Returns:
+        The config as it was run.
 
     Raises:
         UserError: if something is wrong that the user can mend.
@@ -45,6 +48,7 @@ def train(args: Namespace) -> None:
         make_resumable(cfg)
         set_guards(cfg, args)
         build_runner(cfg, dumped=own).train()
+    return cfg
 
 
 def prepare(cfg: Config, args: Namespace, restarted: bool) -> tuple[bool, str | None]:
