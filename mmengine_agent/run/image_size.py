@@ -22,7 +22,7 @@ Size = tuple[int, int]  # width, height
 #   wh, hw   a side of a square, a pair or a list of pairs, in this order
 #   edge     the shorter side, or a list of these;   long: the longer one
 #   range    two sides between which one is drawn
-_KINDS: dict[str, dict[str, str]] = {
+KINDS: dict[str, dict[str, str]] = {
     "Resize": {"scale": "wh"},
     "FixScaleResize": {"scale": "wh"},
     "FixShapeResize": {"width": "width", "height": "height"},
@@ -141,7 +141,7 @@ def set_image_size(cfg: Config, changes: Changes, size: Size) -> None:
 
 def _places(node: Any, path: str, scope: str | None) -> Iterator[_Place]:
     """Every size in a part of a config."""
-    kinds = {**_KINDS, **(_MMSEG if scope == "mmseg" else {})}
+    kinds = {**KINDS, **(_MMSEG if scope == "mmseg" else {})}
     for where, each in walk(node, path):
         slides = path == "model" and each.get("mode") == "slide"
         for key, kind in (_SLIDE if slides else kinds.get(type_name(each), {})).items():

@@ -6,6 +6,8 @@ least one of them, and a warm-up counted in iterations takes at most a tenth of 
 """
 
 from collections.abc import Iterator
+from contextlib import redirect_stdout
+from io import StringIO
 from math import ceil
 from typing import Any
 
@@ -74,7 +76,8 @@ def epoch_length(cfg: Config) -> int:
     init_default_scope(cfg.get("default_scope") or "mmdet")
     loader = cfg.train_dataloader
     try:
-        images = len(DATASETS.build(loader.dataset))
+        with redirect_stdout(StringIO()):  # pycocotools says what it does
+            images = len(DATASETS.build(loader.dataset))
     except Exception as error:  # of many kinds: data sets read files of all kinds
         raise UserError(f"the training data cannot be counted: {error}") from error
     return max(1, ceil(images / (loader.get("batch_size", 1) * get_world_size())))
