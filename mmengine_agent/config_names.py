@@ -1,15 +1,13 @@
-"""The configs that this toolkit brings, by name, from wherever they are asked for.
-
-They stand in ``agent_attention/.mim``, where ``mim`` looks too: files in an installed wheel, and
-links to the repository's folders in an editable install.
-"""
+"""The configs that this toolkit brings, by name, from wherever they are asked for."""
 
 from difflib import get_close_matches
 from pathlib import Path
 
 from mmengine_agent.errors import UserError
 
-FOLDER = Path(__file__).parents[1] / "agent_attention/.mim"
+_ROOT = Path(__file__).parents[1]
+_INSTALLED = _ROOT / "agent_attention/.mim"  # of a wheel, where ``mim`` looks for them too
+FOLDER = _INSTALLED if _INSTALLED.is_dir() else _ROOT  # holds configs/ and tools/
 
 
 def known_configs() -> dict[str, Path]:
