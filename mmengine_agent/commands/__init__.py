@@ -46,6 +46,8 @@ def main() -> NoReturn:
     sys.argv = [f"{NAME} {name}", *rest]
     try:
         command = import_module(f"{__name__}.{name}")
+        if name == "configs":
+            sys.exit(command.main())
         run_tool: Callable[[Callable[[], None]], NoReturn]
         run_tool = import_module("mmengine_agent.run.exit").run_tool
     except ModuleNotFoundError as error:

@@ -3,11 +3,13 @@
 import socket
 import sys
 from argparse import Namespace
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import MODELS, OPTIM_WRAPPERS, OPTIMIZERS
 
 from mmengine_agent.data.user_data import require_data
 from mmengine_agent.errors import UserError
@@ -67,7 +69,8 @@ def prepare(cfg: Config, args: Namespace, restarted: bool) -> tuple[bool, str | 
         splits = ["train", *(["val"] if cfg.get("val_cfg") else [])]
         data, weights = partial(require_data, cfg, *splits), partial(require_weights, cfg.model)
         schedules = partial(require_schedules, cfg)
-        require_ready(cfg, resuming, data, weights, schedules, options=args.cfg_options)
+        kinds = partial(require_known_types, cfg)
+        require_ready(cfg, resuming, data, weights, schedules, kinds, options=args.cfg_options)
     resume, start = bool(cfg.get("resume")), cfg.get("load_from")
     if args.find_lr is None:
         lock_work_dir(cfg.work_dir)
@@ -101,6 +104,22 @@ def require_schedules(cfg: Config) -> None:
                 f"param_scheduler[{number}] ({each.type}) begins at {begin} and ends at {end}; end "
                 f"must be larger: --cfg-options param_scheduler.{number}.end=NUMBER"
             )
+
+
+def require_known_types(cfg: Config) -> None:
+    """Raise UserError if a main part of the config has a type that nothing registered."""
+    scope = cfg.get("default_scope") or "mmdet"
+    places = [(f"model.{name}", part, MODELS) for name, part in cfg.model.items()]
+    wrapper = cfg.optim_wrapper
+    places += [("model", cfg.model, MODELS), ("optim_wrapper", wrapper, OPTIM_WRAPPERS)]
+    places += [("optim_wrapper.optimizer", wrapper.get("optimizer"), OPTIMIZERS)]
+    for path, part, known in places:
+        kind = part.get("type") if isinstance(part, dict) else None
+        with known.switch_scope_and_registry(scope) as registry:
+            if isinstance(kind, str) and registry.get(kind) is None:
+                near = get_close_matches(kind, registry.module_dict, 1)
+                guess = f"; did you mean {near[0]}?" if near else ""
+                raise UserError(f"{path}.type: nothing is registered as {kind}{guess}")
 
 
 def set_resume(cfg: Config, resume: str | None, restarted: bool) -> None:
