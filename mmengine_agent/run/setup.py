@@ -3,18 +3,24 @@
 import os
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
 
+from mmengine_agent.commands import as_called
+from mmengine_agent.config_names import locate_config
 from mmengine_agent.data.user_data import DataFlags, point_at
 from mmengine_agent.errors import UserError
 from mmengine_agent.run.exit import one_line
 from mmengine_agent.run.processes import export_slurm_rank, fit_to_cpu, join_processes
 from mmengine_agent.task import task_of
+
+_NUMBERS = count(2)  # of runs of one process, from the second on
 
 
 class KeyValues(DictAction):
@@ -29,7 +35,8 @@ class KeyValues(DictAction):
 
 def make_parser(help_text: str | None) -> ArgumentParser:
     """A parser for a tool, whose docstring is its help as it stands."""
-    return ArgumentParser(description=help_text, formatter_class=RawDescriptionHelpFormatter)
+    text = as_called(help_text or "")
+    return ArgumentParser(description=text, formatter_class=RawDescriptionHelpFormatter)
 
 
 def add_common_flags(parser: ArgumentParser) -> None:
@@ -54,14 +61,12 @@ def add_common_flags(parser: ArgumentParser) -> None:
 
 
 def read_config(config: str, options: dict[str, Any] | None = None) -> Config:
-    """Read a config file and change settings of it.
+    """Read a config, by its path or its name in ``configs/``, and change settings of it.
 
     Raises:
         UserError: if the file is not there or cannot be read.
     """
-    path = Path(config)
-    if not path.is_file():
-        raise UserError(f"there is no config {path} (from {Path.cwd()}); see the folder configs/")
+    path = locate_config(config)
     try:
         cfg = Config.fromfile(path)
         cfg.merge_from_dict(options or {})
@@ -108,6 +113,9 @@ def build_runner(cfg: Config, dumped: Mapping[str, Any] | None = None) -> Runner
     join_processes(cfg)
     if cfg.launcher != "none" and not torch.cuda.is_available():
         fit_to_cpu(cfg)
+    name = (cfg.get("visualizer") or {}).get("name")
+    if name and Visualizer.check_instance_created(name):  # an earlier run of this process has it
+        cfg.visualizer.name = f"{name} {next(_NUMBERS)}"
     try:
         runner = Runner.from_cfg(cfg)
     except (TypeError, ValueError, KeyError, ImportError) as error:
