@@ -96,6 +96,10 @@ def add_check(parser: Parser) -> None:
     add("--images", metavar="DIR", help="folder of images; both are relative to --root")
     text = "ADE20K: number of classes, their names, or a file with a name a line (default: 150)"
     add("--classes", nargs="+", metavar="NAME", help=text)
+    text = "ADE20K: the number of the first class (default: 1, with 0 ignored; 255 always is)"
+    add("--labels-from", type=int, choices=[0, 1], default=1, help=text)
+    text = "ADE20K: a name and its colour, or its number, a line; docs/your_data.md"
+    add("--palette", metavar="FILE", help=text)
     add("--fast", action="store_true", help="do not decode images: only headers and end marks")
     workers = min(8, os.cpu_count() or 1)
     add("--workers", type=int, default=workers, metavar="N", help="threads (default: %(default)s)")
@@ -129,8 +133,11 @@ def check(args: argparse.Namespace, parser: Parser) -> int:
     warnings.filterwarnings("ignore", module="PIL")  # of unusual tags, which stop nothing
     module, function = CHECKS[args.format]
     check_set = getattr(import_module(module), function)
-    names = [class_names(args.classes, parser)] if args.format == "ade20k" else []
-    sets: list[CheckedSet] = [check_set(each, *names, args.workers, args.fast) for each in places]
+    more = {}
+    if args.format == "ade20k":
+        more = {"first": args.labels_from, "palette": args.palette}
+        more["names"] = class_names(args.classes, args.labels_from, parser)
+    sets: list[CheckedSet] = [check_set(each, args.workers, args.fast, **more) for each in places]
     print("\n".join(map(text, sets)))
     if args.report:
         write_report(args.report, sets, args.format, time.time() - started)
@@ -151,8 +158,11 @@ def require_outputs(args: argparse.Namespace, parser: Parser) -> None:
         parser.error(f"--sheet takes a file ending in {' or '.join(SUFFIXES)}, got {args.sheet}")
     if args.workers < 1:
         parser.error(f"--workers must be 1 or more, not {args.workers}")
-    if args.classes and args.format == "coco":
-        parser.error("--classes is for ade20k; COCO files name their classes")
+    for flag, given in (("--classes", args.classes), ("--palette", args.palette)):
+        if given and args.format == "coco":
+            parser.error(f"{flag} is for ade20k; COCO files name their classes")
+    if args.palette and args.classes:
+        parser.error("--palette names the classes: leave --classes out")
 
 
 def find_places(args: argparse.Namespace, parser: Parser) -> list[Place]:
@@ -173,10 +183,11 @@ def find_places(args: argparse.Namespace, parser: Parser) -> list[Place]:
     return places
 
 
-def class_names(classes: list[str] | None, parser: Parser) -> list[str]:
-    """The names of labels 1, 2, ...: given, in a file, or 'class 1', ... up to a number."""
+def class_names(classes: list[str] | None, first: int, parser: Parser) -> list[str]:
+    """The names of the classes: given, in a file, or 'class 1', ... of a number of classes."""
     if classes is None or (len(classes) == 1 and classes[0].isdigit()):
-        return [f"class {number}" for number in range(1, int(classes[0] if classes else 150) + 1)]
+        count = int(classes[0] if classes else 150)
+        return [f"class {number}" for number in range(first, first + count)]
     try:
         return list(read_class_names(classes))
     except UserError as error:
