@@ -39,6 +39,7 @@ class Detection(Task):
 
     name = "detection"
     scope = "mmdet"
+    form = "coco"
     layout = """
     {root}/
         annotations/instances_train2017.json, instances_val2017.json

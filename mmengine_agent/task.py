@@ -37,6 +37,7 @@ class Task(ABC):
 
     name: ClassVar[str]  # in evaluation.json
     scope: ClassVar[str]  # of its package's registries
+    form: ClassVar[str]  # of its data, a name that tools/prepare_data.py knows
     layout: ClassVar[str]  # of its usual data set, with {root}
     main_score: ClassVar[str]
     perfect_score: ClassVar[float]

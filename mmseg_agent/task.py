@@ -25,6 +25,7 @@ class Segmentation(Task):
 
     name = "segmentation"
     scope = "mmseg"
+    form = "ade20k"
     layout = """
     {root}/
         images/training/*.jpg, images/validation/*.jpg

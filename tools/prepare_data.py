@@ -194,8 +194,10 @@ def split(args: argparse.Namespace) -> list[str]:
     how = (args.val, args.seed, args.group_by)
     with atomic_folder(args.out) as folder:
         if args.format == "coco":
-            return list(writer.split_coco(args.ann, folder, *how))
-        return list(writer.split_ade(args.images, args.ann, folder, *how))
+            lines = writer.split_coco(args.ann, folder, *how)
+        else:
+            lines = writer.split_ade(args.images, args.ann, folder, *how)
+    return [*lines, *next_steps(args.format, None, args.out)]
 
 
 def require_empty(folder: Path) -> None:

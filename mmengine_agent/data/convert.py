@@ -78,7 +78,7 @@ def read_set(form: str, root: Path, classes: Sequence[str]) -> Source:
 def changes(notes: Notes) -> list[str]:
     """Lines on what is carried otherwise, or not at all; one that says so if it is nothing."""
     if not notes.changed:
-        return ["everything was carried as it is"]
+        return ["nothing was left out"]
     lines = [f"  {what}: {count}, first {place}" for what, (count, place) in notes.changed.items()]
     return ["not carried as it is:", *lines]
 
@@ -93,25 +93,26 @@ def _chosen(
             notes.change("objects of classes that --classes does not name: left out", path)
 
 
-def next_steps(form: str, root: Path, out: Path) -> list[str]:
+def next_steps(form: str, root: Path | None, out: Path) -> list[str]:
     """The commands that a user runs next, on what was written.
 
     Args:
         form: 'coco' or 'ade20k'.
-        root: the folder that image files of COCO are relative to.
+        root: the folder that image files of COCO are relative to, None if it is not known.
         out: what was written to.
     """
-    root, out = root.resolve(), out.resolve()
+    root, out = root.resolve() if root else Path("IMAGES"), out.resolve()
     if form == "coco":
         parts = {path.stem: (path, root) for path in sorted(out.glob("*.json"))}
     else:
         folders = sorted((out / "annotations").iterdir())
         parts = {each.name: (each, out / "images" / each.name) for each in folders}
     train, val = (next((n for n in parts if n.startswith(each)), None) for each in ("train", "val"))
-    tool, names = "python tools/prepare_data.py", ["--classes", out / "classes.txt"]
+    tool, names = "python tools/prepare_data.py", out / "classes.txt"
+    classes = ["--classes", names if names.is_file() else "CLASSES"]
     lines = []
     for ann, images in parts.values():
-        check = ["--ann", ann, "--images", images, *(names if form == "ade20k" else [])]
+        check = ["--ann", ann, "--images", images, *(classes if form == "ade20k" else [])]
         lines.append(f"{tool} check --format {form} {_shell(check)}")
         if not (train and val):
             flags = ["--ann", ann, *(["--images", images] if form == "ade20k" else [])]
@@ -119,7 +120,7 @@ def next_steps(form: str, root: Path, out: Path) -> list[str]:
                 f"{tool} split --format {form} {_shell([*flags, '--out', f'{out}-split'])}"
             )
     if train and val:
-        flags = ["--data-root", out, *names]
+        flags = ["--data-root", out, *classes]
         if form == "coco":
             flags = ["--data-root", root, "--train-ann", parts[train][0], "--train-images", "."]
             flags += ["--val-ann", parts[val][0], "--val-images", "."]

@@ -5,6 +5,7 @@ counts in more. ``point_at`` moves them all; ``require_data`` says what is missi
 is built.
 """
 
+import shlex
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 
 from mmengine_agent.class_counts import set_class_count
+from mmengine_agent.data.formats import guess_format
 from mmengine_agent.errors import UserError
 from mmengine_agent.task import task_of
 
@@ -110,15 +112,24 @@ def require_data(cfg: Config, *splits: str) -> None:
             missing.update(dict.fromkeys(str(path) for path in paths if not path.exists()))
     if not missing:
         return
-    root = next(datasets(cfg))[1].get("data_root") or "DIR"
-    layout = task_of(cfg).layout.format(root=str(root).rstrip("/"))
+    root = str(next(datasets(cfg))[1].get("data_root") or "DIR").rstrip("/")
+    layout = task_of(cfg).layout.format(root=root)
     raise UserError(
-        f"no data: looked for {', '.join(missing)} (from {Path.cwd()}).\n"
+        f"no data: looked for {', '.join(missing)} (from {Path.cwd()}).\n{_convert(cfg, root)}"
         f"The layout wanted:{layout}\n"
         "Data elsewhere: --data-root DIR; files of your own: see --help, 'your own data'.\n"
         "No data at hand: `make demo` trains on a generated set; `python tools/make_demo_data.py` "
         "makes it for configs/demo/."
     )
+
+
+def _convert(cfg: Config, root: str) -> str:
+    """The command that converts a folder, if it has a format that can be."""
+    form, to = guess_format(Path(root)), task_of(cfg).form
+    if form is None:
+        return ""
+    flags = shlex.join(["--from", form, "--root", root, "--to", to, "--out", f"{root}-{to}"])
+    return f"{root} has the form of {form}: python tools/prepare_data.py convert {flags}\n"
 
 
 def datasets(cfg: Config) -> Iterator[tuple[str, Any]]:

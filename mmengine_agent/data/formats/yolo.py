@@ -116,6 +116,8 @@ def _pictures(
     images: dict[Path, list[str]], names: Sequence[str], points: Any, notes: Notes
 ) -> Iterator[Picture]:
     labels = {image: _label_file(image) for image in images}
+    if not any(label.is_file() for label in labels.values()):
+        raise UserError(f"no image has a label file; looked for {next(iter(labels.values()))}")
     for image, splits in images.items():
         pictures: list[Picture] = []
         with notes.at(image):
