@@ -86,7 +86,7 @@ def write_ade(source: Source, folder: Path, background: str | None) -> list[str]
         name = str(picture.path.relative_to(base).with_suffix(""))
         for split in picture.splits:
             _add(folder, split, name, picture.path, labels, ending)
-    _write_names(folder, [*[background] * (background is not None), *source.names])
+    _write_names(folder, [*([background] if background else []), *source.names])
     return _summary(folder)
 
 

@@ -60,7 +60,8 @@ def read_palette(path: str) -> Palette:
             raise UserError(f"--palette: {path}:{number}: colours and numbers in one file")
         label = 255
         if name != IGNORE:
-            names.setdefault(name, (*values, 0, 0)[:3])
+            red, green, blue = (*values, 0, 0)[:3]
+            names.setdefault(name, (red, green, blue))
             label = [*names].index(name)
         if table.setdefault(key, label) != label:
             raise UserError(f"--palette: {path}:{number}: {line.strip()}: {key} has another name")
@@ -106,8 +107,9 @@ def _parse(text: str, place: str) -> tuple[str, tuple[int, ...]]:
             continue
         name = found.re.groupindex["name"]
         values = tuple(int(found[i]) for i in range(1, pattern.groups + 1) if i != name)
-        if len(values) == 1 or max(values) < 256:
-            return found["name"], values
+        if len(values) == 3 and max(values) > 255:
+            break
+        return found["name"], values
     raise UserError(
         f"{place}: {text!r} is neither a name and a colour, such as 'road 128 64 128', nor a name "
         "and a number"
