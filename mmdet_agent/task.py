@@ -101,14 +101,14 @@ class Detection(Task):
             raise UserError(f"cannot export a {name}: it has no rpn_head or bbox_head")
         return Detector(model, prepare)
 
-    def run_for_flops(self, model: Any, shape: tuple[int, int]) -> None:
-        image = torch.empty(1, 3, *shape, device="meta")
+    def run_for_flops(self, model: Any, shape: tuple[int, int], device: str) -> None:
+        image = torch.zeros(1, 3, *shape, device=device)
         roi = getattr(model, "roi_head", None)
-        if roi is None:
+        if roi is None or device != "meta":
             sizes = dict.fromkeys(
                 ("img_shape", "ori_shape", "pad_shape", "batch_input_shape"), shape
             )
-            model._forward(image, [DetDataSample(metainfo=sizes)])
+            model._forward(image, [DetDataSample(metainfo={**sizes, "scale_factor": (1.0, 1.0)})])
             return
         model.rpn_head(model.extract_feat(image))
         for head in _as_list(roi.bbox_head):

@@ -120,5 +120,11 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def run_for_flops(self, model: Any, shape: tuple[int, int]) -> None:
-        """Run a model on the meta device as the published counts do, on an image (H, W)."""
+    def run_for_flops(self, model: Any, shape: tuple[int, int], device: str) -> None:
+        """Run a model as the published counts do, on an image (H, W) of zeros.
+
+        Args:
+            model: on ``device``.
+            shape: of the image.
+            device: 'meta', or 'cpu' for a run with values.
+        """

@@ -65,8 +65,9 @@ class Segmentation(Task):
             raise UserError(f"cannot export a {type(model).__name__}: it has no encode_decode")
         return Segmentor(model, prepare, labels)
 
-    def run_for_flops(self, model: Any, shape: tuple[int, int]) -> None:
-        model._forward(torch.empty(1, 3, *shape, device="meta"))  # no auxiliary head
+    def run_for_flops(self, model: Any, shape: tuple[int, int], device: str) -> None:
+        image, meta = torch.zeros(1, 3, *shape, device=device), {"img_shape": shape}
+        model.encode_decode(image, [meta])  # no auxiliary head
 
 
 TASK = Segmentation()

@@ -48,7 +48,7 @@ def few_proposals(model: Any) -> None:
 
 
 def detection_sample() -> Any:
-    """Ground truth of two boxes with masks."""
+    """Ground truth of two boxes with masks, and of stuff."""
     from mmdet.structures import DetDataSample
     from mmdet.structures.mask import BitmapMasks
 
@@ -60,6 +60,7 @@ def detection_sample() -> Any:
             bboxes=boxes, labels=torch.tensor([0, 3]), masks=BitmapMasks(masks, SIZE, SIZE)
         )
     )
+    sample.gt_sem_seg = PixelData(sem_seg=torch.from_numpy(masks[:1]).long())
     sample.set_metainfo({"scale_factor": (1.0, 1.0)})
     return sample
 

@@ -33,6 +33,7 @@ from mmengine_agent.files import atomic_write
 from mmengine_agent.predict.model import load_model
 from mmengine_agent.run.exit import run_tool
 from mmengine_agent.run.setup import KeyValues, make_parser, read_config
+from mmengine_agent.swap_backbone import BackboneFlags
 from mmengine_agent.task import task_of
 
 VERIFIED = (1, 3, 150, 230)  # another shape than the recorded one, and padded too
@@ -56,12 +57,13 @@ def main() -> None:
     tolerance = "of verifying (%(default)s)"
     add("--tolerance", type=float, default=1e-4, metavar="X", help=tolerance)
     add("--cfg-options", nargs="+", action=KeyValues, metavar="KEY=VALUE")
+    BackboneFlags.add_to(parser)
     args = parser.parse_args()
     if args.out.suffix not in FORMATS:
         raise UserError(f"--out: name a file that ends in {' or '.join(FORMATS)}; got {args.out}")
     form = FORMATS[args.out.suffix]
     form.require(run=not args.no_verify)
-    model, facts = prepare(read_config(args.config, args.cfg_options), args)
+    model, facts = prepare(read_config(args.config, args.cfg_options, BackboneFlags.of(args)), args)
     with atomic_write(args.out) as part:
         print("recording the model, which takes about a minute", file=sys.stderr)
         form.write(record(model), part, facts, args.opset)

@@ -18,6 +18,7 @@ it whole.
 from mmengine_agent.predict.run import predict
 from mmengine_agent.run.exit import run_tool
 from mmengine_agent.run.setup import KeyValues, make_parser
+from mmengine_agent.swap_backbone import BackboneFlags
 
 
 def main() -> None:
@@ -38,6 +39,7 @@ def main() -> None:
     add("--no-draw", action="store_true", help="no pictures")
     add("--no-results", action="store_true", help="no predictions.json, no labels")
     add("--cfg-options", nargs="+", action=KeyValues, metavar="KEY=VALUE")
+    BackboneFlags.add_to(parser)
     predict(parser.parse_args())
 
 

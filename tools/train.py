@@ -32,7 +32,7 @@ def parse_args() -> argparse.Namespace:
         help="go on from PATH, or from the newest whole checkpoint of the work directory, if any",
     )
     add_training_flags(parser)
-    add_common_flags(parser)
+    add_common_flags(parser, training=True)
     return parser.parse_args()
 
 

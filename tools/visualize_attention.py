@@ -11,6 +11,7 @@ largest weight of a panel. CHECKPOINT 'none' draws random weights.
 from mmengine_agent.agent_picture import write_picture
 from mmengine_agent.run.exit import run_tool
 from mmengine_agent.run.setup import KeyValues, make_parser
+from mmengine_agent.swap_backbone import BackboneFlags
 
 
 def main() -> None:
@@ -30,6 +31,7 @@ def main() -> None:
     add("--out", default="attention.png", metavar="FILE", help="%(default)s")
     add("--device", default="cpu", help="%(default)s")
     add("--cfg-options", nargs="+", action=KeyValues, metavar="KEY=VALUE")
+    BackboneFlags.add_to(parser)
     write_picture(parser.parse_args())
 
 

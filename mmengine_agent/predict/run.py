@@ -16,6 +16,7 @@ from mmengine_agent.predict.model import Predictor, choose_device, load_model
 from mmengine_agent.predict.output import write_listing, write_predictions
 from mmengine_agent.predict.sliding_window import Tile, cover
 from mmengine_agent.run.setup import read_config
+from mmengine_agent.swap_backbone import BackboneFlags
 from mmengine_agent.task import task_of
 
 
@@ -26,7 +27,7 @@ def predict(flags: Namespace) -> None:
         UserError: if flags make no sense, or some inputs cannot be read; the others are finished.
     """
     _require_sense(flags)
-    cfg = read_config(flags.config, flags.cfg_options)
+    cfg = read_config(flags.config, flags.cfg_options, BackboneFlags.of(flags))
     paths, faults = find(flags.inputs)
     if not paths:
         raise UserError("\n  ".join(["there is nothing to predict on:", *faults]))

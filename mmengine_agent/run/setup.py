@@ -3,6 +3,8 @@
 import os
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Mapping
+from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from mmengine_agent.data.user_data import DataFlags, point_at
 from mmengine_agent.errors import UserError
 from mmengine_agent.run.exit import one_line
 from mmengine_agent.run.processes import export_slurm_rank, fit_to_cpu, join_processes
+from mmengine_agent.swap_backbone import BackboneFlags, swap_backbone
 from mmengine_agent.task import task_of
 
 
@@ -32,7 +35,7 @@ def make_parser(help_text: str | None) -> ArgumentParser:
     return ArgumentParser(description=help_text, formatter_class=RawDescriptionHelpFormatter)
 
 
-def add_common_flags(parser: ArgumentParser) -> None:
+def add_common_flags(parser: ArgumentParser, training: bool = False) -> None:
     """The flags that training and testing share."""
     parser.add_argument("--work-dir", metavar="DIR", help="default: work_dirs/<config name>")
     parser.add_argument(
@@ -51,21 +54,53 @@ def add_common_flags(parser: ArgumentParser) -> None:
     # torchrun gives the rank in the environment; older launchers pass it as a flag
     parser.add_argument("--local-rank", "--local_rank", type=int, default=0)
     DataFlags.add_to(parser)
+    BackboneFlags.add_to(parser, training)
 
 
-def read_config(config: str, options: dict[str, Any] | None = None) -> Config:
-    """Read a config file and change settings of it.
+def find_config(name: str) -> Path:
+    """The file of a config: a path, or such as 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py'.
 
     Raises:
-        UserError: if the file is not there or cannot be read.
+        UserError: if there is none.
     """
-    path = Path(config)
+    package, colons, inside = name.partition("::")
+    if not colons:
+        if not Path(name).is_file():
+            place = f"{Path(name)} (from {Path.cwd()})"
+            raise UserError(f"there is no config {place}; see the folder configs/")
+        return Path(name)
+    found = find_spec(package) if package.isidentifier() else None
+    if found is None or not found.submodule_search_locations:
+        raise UserError(f"{name}: there is no package {package} here")
+    folder = Path(found.submodule_search_locations[0], ".mim/configs")
+    path = folder / inside
     if not path.is_file():
-        raise UserError(f"there is no config {path} (from {Path.cwd()}); see the folder configs/")
+        every = {each.stem: each.relative_to(folder) for each in folder.rglob("*.py")}
+        near = [f"{package}::{every[each]}" for each in get_close_matches(path.stem, every)]
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise UserError(f"{name}: {package} has no such config ({folder}){hint}")
+    return path
+
+
+def read_config(
+    config: str,
+    options: dict[str, Any] | None = None,
+    backbone: BackboneFlags = BackboneFlags(),  # noqa: B008  (it cannot be changed)
+) -> Config:
+    """Read a config file, give it another backbone if one is named, and change settings of it.
+
+    Raises:
+        UserError: if the file is not there, cannot be read, or cannot take that backbone.
+    """
+    path = find_config(config)
     try:
         cfg = Config.fromfile(path)
-        cfg.merge_from_dict(options or {})
     except Exception as error:  # a config is the user's own code, and may raise anything
+        raise UserError(f"cannot read the config {path}: {one_line(error)}") from error
+    swap_backbone(cfg, backbone)
+    try:
+        cfg.merge_from_dict(options or {})
+    except Exception as error:
         raise UserError(f"cannot read the config {path}: {one_line(error)}") from error
     return cfg
 
@@ -79,12 +114,13 @@ def load_config(args: Namespace) -> Config:
     if args.launcher == "slurm":
         export_slurm_rank()  # before anything can fail: one process reports it
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    cfg = read_config(args.config, args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options, BackboneFlags.of(args))
     task_of(cfg)  # registers what the tools put into configs, whether or not the config imports it
     classes = point_at(cfg, DataFlags.of(args))
     if classes:
         print(f"{len(classes)} classes: {', '.join(classes)}")
-    cfg.work_dir = args.work_dir or cfg.get("work_dir") or f"work_dirs/{Path(args.config).stem}"
+    name = "_".join(filter(None, [Path(args.config).stem, getattr(args, "backbone", None)]))
+    cfg.work_dir = args.work_dir or cfg.get("work_dir") or f"work_dirs/{name}"
     cfg.launcher = args.launcher
     return cfg
 
