@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from mmdet.evaluation import CocoMetric
@@ -16,10 +16,12 @@ from mmdet_agent.data import config
 from mmdet_agent.evaluation.record import DetectionRecord
 from mmdet_agent.export import Detector
 from mmdet_agent.no_detections import NoDetectionsHook
+from mmdet_agent.predict.panoptic import PanopticWriter
 from mmdet_agent.predict.writer import DetectionWriter, category_ids
 from mmengine_agent.errors import Problem, UserError
 from mmengine_agent.predict.classes import Classes
-from mmengine_agent.task import Task
+from mmengine_agent.predict.writer import Writer
+from mmengine_agent.task import Score, Task
 
 # what a view of an image must say of itself
 _TTA_META = (
@@ -44,8 +46,15 @@ class Detection(Task):
         annotations/instances_train2017.json, instances_val2017.json
         train2017/*.jpg
         val2017/*.jpg"""
-    main_score = "coco/bbox_mAP"
-    perfect_score = 1.0
+    scores: ClassVar = {
+        "CocoMetric": Score("coco/{metric}_mAP", 1.0),
+        "CocoPanopticMetric": Score("coco_panoptic/PQ", 100.0),
+        "LVISMetric": Score("lvis/{metric}_AP", 1.0),
+        "VOCMetric": Score("pascal_voc/mAP", 1.0),
+        "CityScapesMetric": Score("cityscapes/mAP", 1.0),
+        "OpenImagesMetric": Score("openimages/mAP", 1.0),
+        "CrowdHumanMetric": Score("crowd_human/mAP", 1.0),
+    }
     flops_shape = (800, 1280)
     dump = "DumpDetResults"
 
@@ -90,8 +99,9 @@ class Detection(Task):
                 evaluator.metric = [name for name in metric if name != "segm"]
                 print("--tta: masks are not merged, boxes alone are evaluated")
 
-    def writer(self, classes: Classes, model: nn.Module, threshold: float) -> DetectionWriter:
-        return DetectionWriter(classes, threshold)
+    def writer(self, classes: Classes, model: nn.Module, threshold: float) -> Writer:
+        kind = PanopticWriter if is_panoptic(model) else DetectionWriter
+        return kind(classes, threshold)
 
     def exported(self, model: nn.Module, prepare: nn.Module, labels: bool) -> Detector:
         if labels:
@@ -119,6 +129,14 @@ class Detection(Task):
             for head, extractor in zip(_as_list(roi.mask_head), extractors, strict=True):
                 size = extractor.roi_layers[0].output_size
                 head(torch.empty(_MASKS, head.in_channels, *size, device="meta"))
+
+
+def is_panoptic(model: Any) -> bool:
+    """Whether a model predicts things and stuff together."""
+    fusion = getattr(model, "panoptic_fusion_head", None)
+    if fusion is None:
+        return False
+    return bool((fusion.test_cfg or {}).get("panoptic_on", fusion.num_stuff_classes > 0))
 
 
 def _as_list(heads: Any) -> list[Any]:
