@@ -113,12 +113,14 @@ class Detection(Task):
 
     def run_for_flops(self, model: Any, shape: tuple[int, int], device: str) -> None:
         image = torch.zeros(1, 3, *shape, device=device)
+        sizes = dict.fromkeys(("img_shape", "ori_shape", "pad_shape", "batch_input_shape"), shape)
+        sample = DetDataSample(metainfo={**sizes, "scale_factor": (1.0, 1.0), "border": [0] * 4})
+        if device != "meta":
+            model.predict(image, [sample])
+            return
         roi = getattr(model, "roi_head", None)
-        if roi is None or device != "meta":
-            sizes = dict.fromkeys(
-                ("img_shape", "ori_shape", "pad_shape", "batch_input_shape"), shape
-            )
-            model._forward(image, [DetDataSample(metainfo={**sizes, "scale_factor": (1.0, 1.0)})])
+        if roi is None:
+            model._forward(image, [sample])
             return
         model.rpn_head(model.extract_feat(image))
         for head in _as_list(roi.bbox_head):

@@ -11,6 +11,7 @@ alone: resizing them does not count for an image. Heads that ask for the values 
 they run (DINO, Sparse R-CNN) are counted in a run on zeros, on the CPU.
 """
 
+import copy
 import functools
 import json
 import sys
@@ -23,6 +24,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmengine_agent.config_walk import walk
 from mmengine_agent.errors import UserError
 from mmengine_agent.run.exit import one_line, run_tool
 from mmengine_agent.run.setup import KeyValues, make_parser, read_config
@@ -82,7 +84,7 @@ def count(cfg: Config, shape: tuple[int, int]) -> dict[str, Count]:
 
 def count_on(device: str, cfg: Config, shape: tuple[int, int]) -> dict[str, Count]:
     """The same, on one device."""
-    model = build(cfg, device)
+    model = build(cfg, device).requires_grad_(False)  # hooks of the counter ask gradients of all
     # as one call of the model, in which the counter knows all modules by their names
     model.forward = functools.partial(task_of(cfg).run_for_flops, model, shape, device)
     # while the counter looks on, attention is its definition: biases are added, not multiplied
@@ -107,11 +109,22 @@ def count_on(device: str, cfg: Config, shape: tuple[int, int]) -> dict[str, Coun
 def build(cfg: Config, device: str) -> Any:
     """The model of a config, in evaluation mode; on the meta device shapes without numbers."""
     init_default_scope(cfg.default_scope)
+    settings = copy.deepcopy(cfg.model)  # detectors write into theirs
+    for _, node in walk(settings):
+        node.update({key: None for key in ("init_cfg", "pretrained") if is_file(node.get(key))})
     try:
-        with torch.device(device):  # drawing the weights would take most of the time
-            return MODELS.build(cfg.model).eval()
+        with torch.device(device):
+            model = MODELS.build(settings).eval()
     except (RuntimeError, NotImplementedError):  # layers that read a tensor while they are built
-        return MODELS.build(cfg.model).eval().to(device)
+        return MODELS.build(settings).eval().to(device)
+    if device != "meta":  # there drawing the weights would take most of the time
+        model.init_weights()
+    return model
+
+
+def is_file(setting: Any) -> bool:
+    """Whether an ``init_cfg`` is weights to be loaded."""
+    return isinstance(setting, str) or (setting or {}).get("type") == "Pretrained"
 
 
 def table(counts: dict[str, Count]) -> str:
