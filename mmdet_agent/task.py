@@ -10,6 +10,7 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
+from mmengine.structures import InstanceData
 from torch import nn
 
 from mmdet_agent.data import config
@@ -115,11 +116,13 @@ class Detection(Task):
         image = torch.zeros(1, 3, *shape, device=device)
         sizes = dict.fromkeys(("img_shape", "ori_shape", "pad_shape", "batch_input_shape"), shape)
         sample = DetDataSample(metainfo={**sizes, "scale_factor": (1.0, 1.0), "border": [0] * 4})
-        if device != "meta":
+        nothing = {"bboxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long)}
+        sample.gt_instances = InstanceData(**nothing)  # some heads ask for it in a raw run
+        roi = getattr(model, "roi_head", None)
+        if roi is None and device != "meta":
             model.predict(image, [sample])
             return
-        roi = getattr(model, "roi_head", None)
-        if roi is None:
+        if roi is None or device != "meta":
             model._forward(image, [sample])
             return
         model.rpn_head(model.extract_feat(image))
