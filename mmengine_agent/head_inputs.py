@@ -119,7 +119,10 @@ def _segmenting_readers(model: Any, count: int) -> Iterator[Reader]:
 def _region_readers(roi_head: Any, count: int) -> Iterator[Reader]:
     """Of a two-stage detector without a neck."""
     for part in ("bbox", "mask"):
-        for name, key in ((f"{part}_roi_extractor", "out_channels"), (f"{part}_head", "in_channels")):
+        for name, key in (
+            (f"{part}_roi_extractor", "out_channels"),
+            (f"{part}_head", "in_channels"),
+        ):
             for path, node in _listed(roi_head.get(name), f"model.roi_head.{name}"):
                 if key in node:
                     yield _reader(path, node, key, range(count))

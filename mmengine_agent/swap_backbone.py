@@ -35,8 +35,10 @@ _RATES = {
     ("mmdet", True): (1e-4, 1e-4),
     ("mmseg", True): (2e-4, 1e-4),
 }
-_PARAMWISE = ("custom_keys", "norm_decay_mult", "bias_decay_mult", "bias_lr_mult")
-_PARAMWISE += ("bypass_duplicate", "flat_decay_mult", "dwconv_decay_mult", "layer_decay_rate")
+_PARAMWISE = (  # what mmengine's own constructor reads
+    *("custom_keys", "norm_decay_mult", "bias_decay_mult", "bias_lr_mult"),
+    *("bypass_duplicate", "flat_decay_mult", "dwconv_decay_mult"),
+)
 _CONSTRUCTORS = (None, "DefaultOptimWrapperConstructor", "LayerDecayConstructor")
 
 
@@ -98,24 +100,35 @@ class BackboneFlags(NamedTuple):
         given = {key: getattr(args, key, None) for key in cls._fields[1:]}
         if given["pretrained"] and given["from_scratch"]:
             raise UserError("--pretrained and --from-scratch: give one of them")
-        return cls(getattr(args, "backbone", None), **{key: value for key, value in given.items() if value})
+        name = getattr(args, "backbone", None)
+        if given["keep_optimizer"] and name is None:
+            raise UserError("--keep-optimizer goes with --backbone, which alone changes it")
+        return cls(name, **{key: value for key, value in given.items() if value})
+
+    def init_cfg(self, usual: str) -> dict[str, str] | None:
+        """That of the backbone, whose weights are usually in that file."""
+        file = self.pretrained or usual
+        return None if self.from_scratch else {"type": "Pretrained", "checkpoint": file}
 
 
 def swap_backbone(cfg: Config, flags: BackboneFlags) -> None:
-    """Put another backbone into a config, in place, and say what changed.
+    """Put another backbone into a config, or its weights, in place, and say what changed.
 
     Raises:
         UserError: if there is no such backbone, or the config's neck or heads cannot take it.
     """
-    if flags.name is None:
+    model = cfg.get("model") or {}
+    holder: Any = model if "backbone" in model else model.get("detector", {})
+    if flags == BackboneFlags():
+        return
+    if not isinstance(holder.get("backbone"), dict):
+        raise UserError("--backbone: the config has no model.backbone to be replaced")
+    if flags.name is None:  # the config's own with other weights
+        holder.backbone.init_cfg = flags.init_cfg("")
         return
     known, name = choices(), flags.name.replace("-", "_").lower()
     if name not in known:
         raise UserError(f"--backbone {flags.name}: there is none of that name; {', '.join(known)}")
-    model = cfg.get("model") or {}
-    holder = model if "backbone" in model else model.get("detector", {})
-    if not isinstance(holder.get("backbone"), dict):
-        raise UserError("--backbone: the config has no model.backbone to be replaced")
     require_free(holder)
     scope, choice = task_of(cfg).scope, known[name]
     maps = maps_of(holder.backbone, scope)
@@ -221,20 +234,17 @@ def new_backbone(
         kept.pop("frozen_stages", None)  # random weights would never learn
     elif "frozen_stages" in kept:
         kept["frozen_stages"] = min(kept["frozen_stages"], stages[-1] + 1)
-    file = flags.pretrained or f"checkpoints/{name}.pth"
     return {
         "type": choice.family.__name__,
         **choice.options,
         "out_indices": stages,
         "drop_path_rate": _DROP_PATH,
         **kept,
-        "init_cfg": None if flags.from_scratch else {"type": "Pretrained", "checkpoint": file},
+        "init_cfg": flags.init_cfg(f"checkpoints/{name}.pth"),
     }
 
 
-def connect(
-    reader: Reader, channels: dict[int, int], maps: Sequence[tuple[int, int]]
-) -> None:
+def connect(reader: Reader, channels: dict[int, int], maps: Sequence[tuple[int, int]]) -> None:
     """Give a neck or head the channels of the new maps, in place.
 
     Args:

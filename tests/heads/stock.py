@@ -58,7 +58,9 @@ STOCK = (
     _det("Panoptic FPN", "panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco"),
     _det("SOLOv2", "solov2/solov2_r50_fpn_1x_coco"),
     _det("CondInst", "condinst/condinst_r50_fpn_ms-poly-90k_coco_instance"),
-    _det("CornerNet", "cornernet/cornernet_hourglass104_10xb5-crop511-210e-mstest_coco", "hourglass"),
+    _det(
+        "CornerNet", "cornernet/cornernet_hourglass104_10xb5-crop511-210e-mstest_coco", "hourglass"
+    ),
     _det("DetectoRS", "detectors/detectors_cascade-rcnn_r50_1x_coco", "DetectoRS"),
     _seg("Semantic FPN", "sem_fpn/fpn_r50_4xb4-160k"),
     _seg("UPerNet", "upernet/upernet_r50_4xb4-160k"),
