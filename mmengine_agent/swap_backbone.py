@@ -229,7 +229,8 @@ def new_backbone(
     choice: Choice, name: str, stages: tuple[int, ...], old: Any, flags: BackboneFlags
 ) -> dict[str, Any]:
     """The config of the new backbone."""
-    kept = {key: old[key] for key in _KEPT if old.get(key)}
+    kept = {key: old[key] for key in _KEPT if old.get(key) is not None}
+    kept = {key: value for key, value in kept.items() if value is not False and value != -1}
     if flags.from_scratch:
         kept.pop("frozen_stages", None)  # random weights would never learn
     elif "frozen_stages" in kept:
@@ -275,8 +276,10 @@ def connect(reader: Reader, channels: dict[int, int], maps: Sequence[tuple[int, 
 
 def set_colours(cfg: Config) -> None:
     """Normalise images as ImageNet's RGB, in place, whatever the old weights were for."""
-    for _, node in walk([cfg.model.get("data_preprocessor"), cfg.get("data_preprocessor")]):
-        if "type" in node and "data_preprocessor" not in node:
+    for node in (cfg.model.get("data_preprocessor"), cfg.get("data_preprocessor")):
+        while node and "data_preprocessor" in node:  # that of several branches
+            node = node["data_preprocessor"]
+        if node:
             node.pop("rgb_to_bgr", None)
             node.update({**_IMAGENET, "bgr_to_rgb": True})
     for part in _STEPS:

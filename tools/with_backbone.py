@@ -29,7 +29,7 @@ def main() -> None:
         raise UserError(f"--out: name a .py file, got {args.out}")
     flags = BackboneFlags.of(args)
     new = read_config(args.config, backbone=flags)
-    head = f"{args.config} with {flags.name}, as tools/with_backbone.py writes it."
+    head = f"{args.config}\nwith {flags.name}, written by tools/with_backbone.py."
     write_inheriting(args.out, args.config, read_config(args.config), new, head)
     print(f"wrote {args.out}")
 

@@ -22,15 +22,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(ROOT / "tools"))
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
+sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from cells import DONE, try_cell
 from stock import BACKBONES, STOCK, Stock
 
-PAGE = ROOT / "docs/any_head.md"
+PAGE = Path(__file__).parents[2] / "docs/any_head.md"
 BEGIN, END = "<!-- table: tests/heads/run.py --write -->\n", "<!-- end -->\n"
 
 
