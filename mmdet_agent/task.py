@@ -42,6 +42,7 @@ class Detection(Task):
 
     name = "detection"
     scope = "mmdet"
+    form = "coco"
     layout = """
     {root}/
         annotations/instances_train2017.json, instances_val2017.json
@@ -59,7 +60,7 @@ class Detection(Task):
     flops_shape = (800, 1280)
     dump = "DumpDetResults"
 
-    def point_at(self, cfg: Config, flags: Any) -> Sequence[str] | None:
+    def point_at(self, cfg: Config, flags: Any) -> dict[str, Any] | None:
         return config.point_at(cfg, flags)
 
     def data_problems(self, cfg: Config, splits: Sequence[str]) -> Iterator[Problem]:

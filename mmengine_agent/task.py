@@ -45,6 +45,7 @@ class Task(ABC):
 
     name: ClassVar[str]  # in evaluation.json
     scope: ClassVar[str]  # of its package's registries
+    form: ClassVar[str]  # of its data, a name that tools/prepare_data.py knows
     layout: ClassVar[str]  # of its usual data set, with {root}
     scores: ClassVar[Mapping[str, Score]]  # the main one of each type of evaluator
     flops_shape: ClassVar[tuple[int, int]]  # (H, W) of the published counts
@@ -53,7 +54,7 @@ class Task(ABC):
     # ---- data
 
     @abstractmethod
-    def point_at(self, cfg: Config, flags: Any) -> Sequence[str] | None:
+    def point_at(self, cfg: Config, flags: Any) -> dict[str, Any] | None:
         """Point loaders and evaluators of a config at a user's data, in place.
 
         Args:
@@ -61,7 +62,7 @@ class Task(ABC):
             flags: ``mmengine_agent.data.user_data.DataFlags``, not empty.
 
         Returns:
-            The class names, where they are no longer the config's own.
+            The data sets' ``metainfo``, with 'classes', where they are no longer the config's own.
 
         Raises:
             UserError: if the annotations cannot be read.

@@ -25,15 +25,17 @@ class Segmentation(Task):
 
     name = "segmentation"
     scope = "mmseg"
+    form = "ade20k"
     layout = """
     {root}/
         images/training/*.jpg, images/validation/*.jpg
-        annotations/training/*.png, annotations/validation/*.png  (0 = ignore, 1 = first class)"""
+        annotations/training/*.png, annotations/validation/*.png  (0 = ignore, 1 = first class)
+    others: --labels-from 0, --palette FILE"""
     scores: ClassVar = {"IoUMetric": Score("{metric}", 100.0)}
     flops_shape = (512, 2048)
     dump = "DumpResults"
 
-    def point_at(self, cfg: Config, flags: Any) -> Sequence[str] | None:
+    def point_at(self, cfg: Config, flags: Any) -> dict[str, Any] | None:
         return config.point_at(cfg, flags)
 
     def data_problems(self, cfg: Config, splits: Sequence[str]) -> Iterator[Problem]:

@@ -15,6 +15,11 @@ from mmengine_agent.task import task_of
 LOGGERS = {
     "tensorboard": ("TensorboardVisBackend", "tensorboard"),
     "wandb": ("WandbVisBackend", "wandb"),
+    "mlflow": ("MLflowVisBackend", "mlflow"),
+    "clearml": ("ClearMLVisBackend", "clearml"),
+    "neptune": ("NeptuneVisBackend", "neptune"),
+    "dvclive": ("DVCLiveVisBackend", "dvclive"),
+    "aim": ("AimVisBackend", "aim"),
 }
 POSITIVE = ("--clip-grad", "--accumulate", "--early-stop", "--nan-limit")
 
@@ -130,7 +135,7 @@ def add_logger(cfg: Config, name: str) -> None:
     """
     kind, package = LOGGERS[name]
     if find_spec(package) is None:
-        raise UserError(f"--log-to {name}: pip install {package}")
+        raise UserError(f"--log-to {name} needs the package {package}: pip install {package}")
     backends = cfg.visualizer.setdefault("vis_backends", [])
     if all(backend["type"] != kind for backend in backends):
         cfg.visualizer.vis_backends = [*backends, {"type": kind}]

@@ -3,21 +3,25 @@
 import os
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Mapping
-from difflib import get_close_matches
-from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
 
+from mmengine_agent.commands import as_called
+from mmengine_agent.config_names import locate_config
 from mmengine_agent.data.user_data import DataFlags, point_at
 from mmengine_agent.errors import UserError
 from mmengine_agent.run.exit import one_line
 from mmengine_agent.run.processes import export_slurm_rank, fit_to_cpu, join_processes
 from mmengine_agent.swap_backbone import BackboneFlags, swap_backbone
 from mmengine_agent.task import task_of
+
+_NUMBERS = count(2)  # of runs of one process, from the second on
 
 
 class KeyValues(DictAction):
@@ -32,7 +36,8 @@ class KeyValues(DictAction):
 
 def make_parser(help_text: str | None) -> ArgumentParser:
     """A parser for a tool, whose docstring is its help as it stands."""
-    return ArgumentParser(description=help_text, formatter_class=RawDescriptionHelpFormatter)
+    text = as_called(help_text or "")
+    return ArgumentParser(description=text, formatter_class=RawDescriptionHelpFormatter)
 
 
 def add_common_flags(parser: ArgumentParser, training: bool = False) -> None:
@@ -57,42 +62,17 @@ def add_common_flags(parser: ArgumentParser, training: bool = False) -> None:
     BackboneFlags.add_to(parser, training)
 
 
-def find_config(name: str) -> Path:
-    """The file of a config: a path, or such as 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py'.
-
-    Raises:
-        UserError: if there is none.
-    """
-    package, colons, inside = name.partition("::")
-    if not colons:
-        if not Path(name).is_file():
-            place = f"{Path(name)} (from {Path.cwd()})"
-            raise UserError(f"there is no config {place}; see the folder configs/")
-        return Path(name)
-    found = find_spec(package) if package.isidentifier() else None
-    if found is None or not found.submodule_search_locations:
-        raise UserError(f"{name}: there is no package {package} here")
-    folder = Path(found.submodule_search_locations[0], ".mim/configs")
-    path = folder / inside
-    if not path.is_file():
-        every = {each.stem: each.relative_to(folder) for each in folder.rglob("*.py")}
-        near = [f"{package}::{every[each]}" for each in get_close_matches(path.stem, every)]
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise UserError(f"{name}: {package} has no such config ({folder}){hint}")
-    return path
-
-
 def read_config(
     config: str,
     options: dict[str, Any] | None = None,
     backbone: BackboneFlags = BackboneFlags(),  # noqa: B008  (it cannot be changed)
 ) -> Config:
-    """Read a config file, give it another backbone if one is named, and change settings of it.
+    """Read a config, by its path or name, give it another backbone if asked, and change settings.
 
     Raises:
         UserError: if the file is not there, cannot be read, or cannot take that backbone.
     """
-    path = find_config(config)
+    path = locate_config(config)
     try:
         cfg = Config.fromfile(path)
     except Exception as error:  # a config is the user's own code, and may raise anything
@@ -144,6 +124,9 @@ def build_runner(cfg: Config, dumped: Mapping[str, Any] | None = None) -> Runner
     join_processes(cfg)
     if cfg.launcher != "none" and not torch.cuda.is_available():
         fit_to_cpu(cfg)
+    name = (cfg.get("visualizer") or {}).get("name")
+    if name and Visualizer.check_instance_created(name):  # an earlier run of this process has it
+        cfg.visualizer.name = f"{name} {next(_NUMBERS)}"
     try:
         runner = Runner.from_cfg(cfg)
     except (TypeError, ValueError, KeyError, ImportError) as error:
