@@ -16,11 +16,11 @@ from torch import nn
 from agent_attention import AgentAttention
 from agent_attention.backbones import Backbone
 from agent_attention.maps import AttentionMaps, recorded_maps
+from mmengine_agent.backbone_flags import BackboneFlags
 from mmengine_agent.errors import UserError
 from mmengine_agent.files import atomic_write
 from mmengine_agent.predict.model import Predictor, choose_device, load_model
 from mmengine_agent.run.setup import read_config
-from mmengine_agent.swap_backbone import BackboneFlags
 
 COLUMNS = 4  # panels a row
 _PANEL = 3.2  # width of a panel, in inches

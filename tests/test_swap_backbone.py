@@ -13,12 +13,12 @@ from stock import BACKBONES, STOCK
 from torch import nn
 
 from agent_attention.backbones import BACKBONES as FAMILIES
+from mmengine_agent.backbone_flags import BackboneFlags, choices
 from mmengine_agent.config_changes import write_inheriting
 from mmengine_agent.errors import UserError
 from mmengine_agent.no_decay import NoDecayConstructor
 from mmengine_agent.published import IMAGENET_FILES
 from mmengine_agent.run.setup import read_config
-from mmengine_agent.swap_backbone import BackboneFlags, choices
 
 ROOT = Path(__file__).parents[1]
 BY_HEAD = {each.head: each for each in STOCK}

@@ -24,11 +24,11 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmengine_agent.backbone_flags import BackboneFlags
 from mmengine_agent.config_walk import walk
 from mmengine_agent.errors import UserError
 from mmengine_agent.run.exit import one_line, run_tool
 from mmengine_agent.run.setup import KeyValues, make_parser, read_config
-from mmengine_agent.swap_backbone import BackboneFlags
 from mmengine_agent.task import task_of
 
 STRIDE = 32  # the smallest image side

@@ -9,8 +9,8 @@ largest weight of a panel. CHECKPOINT 'none' draws random weights.
 """
 
 from mmengine_agent.agent_picture import write_picture
+from mmengine_agent.backbone_flags import BackboneFlags
 from mmengine_agent.run.setup import KeyValues, make_parser
-from mmengine_agent.swap_backbone import BackboneFlags
 
 
 def main() -> None:

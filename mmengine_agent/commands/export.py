@@ -26,13 +26,13 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
+from mmengine_agent.backbone_flags import BackboneFlags
 from mmengine_agent.errors import UserError
 from mmengine_agent.export.formats import FORMATS, Facts, Format, cause, difference, record
 from mmengine_agent.export.modules import STRIDE, Exported, Prepare
 from mmengine_agent.files import atomic_write
 from mmengine_agent.predict.model import load_model
 from mmengine_agent.run.setup import KeyValues, make_parser, read_config
-from mmengine_agent.swap_backbone import BackboneFlags
 from mmengine_agent.task import task_of
 
 VERIFIED = (1, 3, 150, 230)  # another shape than the recorded one, and padded too

@@ -15,9 +15,9 @@ and an overlap larger than the objects: one that a tile cuts off then comes from
 it whole.
 """
 
+from mmengine_agent.backbone_flags import BackboneFlags
 from mmengine_agent.predict.run import predict
 from mmengine_agent.run.setup import KeyValues, make_parser
-from mmengine_agent.swap_backbone import BackboneFlags
 
 
 def main() -> None:

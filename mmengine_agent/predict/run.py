@@ -9,6 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mmengine_agent.backbone_flags import BackboneFlags
 from mmengine_agent.errors import UserError
 from mmengine_agent.predict.classes import classes_of
 from mmengine_agent.predict.inputs import Frame, find, read
@@ -16,7 +17,6 @@ from mmengine_agent.predict.model import Predictor, choose_device, load_model
 from mmengine_agent.predict.output import write_listing, write_predictions
 from mmengine_agent.predict.sliding_window import Tile, cover
 from mmengine_agent.run.setup import read_config
-from mmengine_agent.swap_backbone import BackboneFlags
 from mmengine_agent.task import task_of
 
 

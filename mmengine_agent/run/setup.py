@@ -12,13 +12,14 @@ from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 
+from mmengine_agent.backbone_flags import BackboneFlags
 from mmengine_agent.commands import as_called
 from mmengine_agent.config_names import locate_config
 from mmengine_agent.data.user_data import DataFlags, point_at
 from mmengine_agent.errors import UserError
 from mmengine_agent.run.exit import one_line
 from mmengine_agent.run.processes import export_slurm_rank, fit_to_cpu, join_processes
-from mmengine_agent.swap_backbone import BackboneFlags, swap_backbone
+from mmengine_agent.swap_backbone import swap_backbone
 from mmengine_agent.task import task_of
 
 _NUMBERS = count(2)  # of runs of one process, from the second on

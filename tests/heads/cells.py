@@ -12,11 +12,11 @@ from mmengine.registry import MODELS, init_default_scope
 from one_step import SIZE, check_training_step, few_proposals, is_detector, packed_batch
 from stock import Stock
 
+from mmengine_agent.backbone_flags import BackboneFlags
 from mmengine_agent.class_counts import set_class_count
 from mmengine_agent.config_walk import walk
 from mmengine_agent.errors import UserError
 from mmengine_agent.run.setup import read_config
-from mmengine_agent.swap_backbone import BackboneFlags
 
 _QUERIES = {"num_queries": 24, "num_proposals": 24, "num_dn_queries": 10}
 CLASSES, THINGS = 7, 5
