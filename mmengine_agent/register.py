@@ -2,8 +2,7 @@
 
 from mmengine.registry import Registry
 
-import mmengine_agent.hooks
-import mmengine_agent.resume.loops  # noqa: F401  (registers the loop)
+import mmengine_agent.resume.switch_on  # noqa: F401  (registers hooks and the loop)
 from mmengine_agent.backbones import REGISTERED
 from mmengine_agent.checkpoints import install_safe_loader
 

@@ -183,11 +183,8 @@ def validate_with_own_statistics(meeting: Path, rank: int) -> int:
     model = torch.nn.BatchNorm1d(3)
     model.running_mean.fill_(rank + 1)
     runner: Any = SimpleNamespace(model=model, world_size=2)
-    hook = ExactResumeHook()
-    hook.before_val(runner)
-    within = model.running_mean.tolist()
-    hook.after_val(runner)
-    return int((within, model.running_mean.tolist()) != ([1.0] * 3, [rank + 1.0] * 3))
+    ExactResumeHook().before_val(runner)
+    return int(model.running_mean.tolist() != [1.0] * 3)
 
 
 def test_all_processes_validate_what_is_saved(tmp_path: Path) -> None:
