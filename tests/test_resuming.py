@@ -14,6 +14,7 @@ from mmengine.config import Config
 from stop_hooks import add_hook, scramble
 from tiny_runs import LAST, difference, make_data, tiny, toy, train
 
+from mmengine_agent.errors import UserError
 from mmengine_agent.hooks.resume import ExactResumeHook
 from mmengine_agent.resume.newest import newest_whole
 from mmengine_agent.resume.switch_on import make_resumable
@@ -119,6 +120,20 @@ def test_early_stopping_counts_on(tmp_path: Path) -> None:
         else:
             lengths.append(train(cfg, 1).epoch)
     assert lengths[0] == lengths[1] < 9
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    other = tmp_path / "other.pth"
+    torch.save({"state_dict": {"weight": torch.zeros(2)}, "optimizer": {}, "meta": {}}, other)
+    with pytest.raises(UserError, match="has 0 of the model's 2 weights"):
+        train(toy(tmp_path / "resumed"), resume=other)
+    cfg = toy(tmp_path / "begun", load_from=str(other))
+    with pytest.raises(UserError, match="has 0 of the model's 2 weights"):
+        train(cfg)
+    weights = {"layer.weight": torch.zeros(1, 4), "layer.bias": torch.zeros(1)}
+    torch.save({"state_dict": weights, "meta": {}}, other)
+    with pytest.raises(UserError, match=r"not of a run of this config .*no optimizer"):
+        train(toy(tmp_path / "resumed"), resume=other)
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:

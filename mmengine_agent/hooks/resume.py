@@ -13,6 +13,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
+from agent_attention.weights.fit import unwrap
 from agent_attention.weights.read import CheckpointError
 from mmengine_agent.checkpoints import without_functions
 from mmengine_agent.errors import UserError
@@ -112,7 +113,12 @@ class ExactResumeHook(Hook):
             runner.load_or_resume = partial(load_or_explain, runner, runner.load_or_resume)
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Keep what the checkpoint says until everything is built."""
+        """Keep what the checkpoint says until everything is built.
+
+        Raises:
+            UserError: if the weights are of another model.
+        """
+        require_weights(runner, checkpoint)
         self.loaded = checkpoint.get(KEY)
         if self.loaded is not None and len(self.loaded["processes"]) == runner.world_size:
             runner.logger.addFilter(_gradients_are_kept)
@@ -153,6 +159,21 @@ class ExactResumeHook(Hook):
             if name in mine["gradients"]:
                 parameter.grad = mine["gradients"][name].to(parameter.device)
         set_random_state(mine["random"])
+
+
+def require_weights(runner: Any, checkpoint: dict[str, Any]) -> None:
+    """Raise UserError unless a checkpoint has all weights to resume from, or some to start from."""
+    resume, path = runner.cfg.get("resume"), runner.cfg.get("load_from")
+    if resume and "optimizer" not in checkpoint:
+        raise ValueError("it has no optimizer")
+    found = unwrap(checkpoint, backbone=False)
+    wanted = dict(_model(runner).named_parameters())
+    fit = sum(name in found and found[name].shape == wanted[name].shape for name in wanted)
+    if fit < (len(wanted) if resume else 1):
+        raise UserError(
+            f"{path or 'the newest checkpoint'} does not fit the config: it has {fit} of the "
+            f"model's {len(wanted)} weights. The config that training wrote next to it fits it"
+        )
 
 
 @contextmanager
@@ -209,7 +230,7 @@ def _is_validation_due(runner: Any, validated: int) -> bool:
     if runner.val_loop is None or validated == loop.iter:
         return False
     by_epoch = isinstance(loop, EpochBasedTrainLoop)
-    if by_epoch and getattr(loop.dataloader.batch_sampler, "skip", 0):  # in an epoch's middle
+    if by_epoch and getattr(loop.dataloader.batch_sampler, "skip", None):  # in an epoch's middle
         return False
     done, last = (loop.epoch, loop.max_epochs) if by_epoch else (loop.iter, loop.max_iters)
     loop._decide_current_val_interval()

@@ -85,7 +85,8 @@ class LaterBatches:
     """
 
     def __init__(self, loader: DataLoader, skip: int) -> None:
-        self._batches = chain(repeat(None, skip), loader)  # the loader starts when its turn comes
+        # the loader starts when its turn comes
+        self._batches: Iterator[Any] = chain(repeat(None, skip), loader)
         self._loader = loader
 
     def skip_iter(self, num_iters: int) -> None:
