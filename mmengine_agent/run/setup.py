@@ -2,7 +2,6 @@
 
 import os
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +83,8 @@ def load_config(args: Namespace) -> Config:
     return cfg
 
 
-def build_runner(cfg: Config, dumped: Mapping[str, Any] | None = None) -> Runner:
+def build_runner(cfg: Config) -> Runner:
     """The runner of a config, on GPUs or, where there are none, on the CPU.
-
-    Args:
-        cfg: the config.
-        dumped: settings that the config in the work directory shall have in place of these.
 
     Raises:
         UserError: if the config describes something that cannot be built.
@@ -109,9 +104,4 @@ def build_runner(cfg: Config, dumped: Mapping[str, Any] | None = None) -> Runner
         raise UserError(f"cannot build what the config describes: {one_line(error)}") from error
     for hook in task_of(cfg).hooks():
         runner.register_hook(hook)
-    used = {key: cfg.get(key) for key in dumped or {}}
-    if used != (dumped or {}):
-        runner.cfg.update(dumped)
-        runner.dump_config()
-        runner.cfg.update(used)
     return runner

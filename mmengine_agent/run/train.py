@@ -30,9 +30,9 @@ def train(args: Namespace) -> None:
     cfg = load_config(args)
     join_processes(cfg)
     apply_training_flags(cfg, args)
-    # whoever takes the config of the work directory later does not go on from where this run did
-    own = {"resume": bool(cfg.get("resume")), "load_from": cfg.get("load_from")}
-    cfg.resume, cfg.load_from = from_rank0(partial(prepare, cfg, args, was_restarted()))
+    own = bool(cfg.get("resume")), cfg.get("load_from")
+    start = from_rank0(partial(prepare, cfg, args, was_restarted()))
+    cfg.resume, cfg.load_from = start
     require_shared(cfg)
     hooks = cfg.get("custom_hooks", [])
     if not any(hook.type == "MeanLossHook" for hook in hooks):  # a dumped config has it already
@@ -42,7 +42,11 @@ def train(args: Namespace) -> None:
     else:
         make_resumable(cfg)
         set_guards(cfg, args)
-        build_runner(cfg, dumped=own).train()
+        # whoever takes the config of the work directory later does not go on from where this did
+        cfg.resume, cfg.load_from = own
+        runner = build_runner(cfg)
+        runner.cfg.resume, runner.cfg.load_from = runner._resume, runner._load_from = start
+        runner.train()
 
 
 def prepare(cfg: Config, args: Namespace, restarted: bool) -> tuple[bool, str | None]:
