@@ -1,6 +1,7 @@
 """The configs that this toolkit brings, by name, from wherever they are asked for."""
 
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 
 from mmengine_agent.errors import UserError
@@ -19,9 +20,13 @@ def known_configs() -> dict[str, Path]:
 def locate_config(name: str) -> Path:
     """The file of a config: a path, or a name such as 'mask-rcnn_agent-pvt-t_fpn_1x_coco'.
 
+    Those that packages of OpenMMLab bring are named as 'mmdet::atss/atss_r50_fpn_1x_coco.py'.
+
     Raises:
         UserError: if there is no such file and no config of that name; with the nearest name.
     """
+    if "::" in name:
+        return _locate_stock(*name.split("::", 1))
     path = Path(name)
     if path.is_file():
         return path
@@ -37,3 +42,18 @@ def locate_config(name: str) -> Path:
         f"{f'did you mean {near[0]}? ' if near else ''}"
         "`agent-attention configs` lists those of the folder configs/"
     )
+
+
+def _locate_stock(package: str, inside: str) -> Path:
+    """The file of a config of mmdet's or mmseg's, whichever distribution it is of."""
+    found = find_spec(package) if package.isidentifier() else None
+    if found is None or not found.submodule_search_locations:
+        raise UserError(f"{package}::{inside}: there is no package {package} here")
+    folder = Path(found.submodule_search_locations[0], ".mim/configs")
+    path = folder / inside
+    if not path.is_file():
+        every = {each.stem: each.relative_to(folder) for each in folder.rglob("*.py")}
+        near = [f"{package}::{every[each]}" for each in get_close_matches(path.stem, every)]
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise UserError(f"{package}::{inside}: {package} has no such config ({folder}){hint}")
+    return path

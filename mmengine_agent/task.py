@@ -5,17 +5,18 @@ A task is a class in a package of its own, an instance of it called ``TASK``, an
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from torch import nn
 
+from mmengine_agent.config_walk import walk
 from mmengine_agent.data.checked_loading import LabelCheck
-from mmengine_agent.errors import Problem
+from mmengine_agent.errors import Problem, UserError
 
 # by ``default_scope`` of a config: the module with its ``TASK``; imported when a config needs it,
 # since mmdet or mmseg may be installed alone
@@ -32,21 +33,28 @@ def task_of(cfg: Config) -> "Task":
     return task
 
 
+class Score(NamedTuple):
+    """What a validation is judged by."""
+
+    key: str  # of the metrics that mmengine logs; {metric} stands for the evaluator's own
+    perfect: float
+
+
 class Task(ABC):
     """One task: its data, its scores, its models' inputs and outputs."""
 
     name: ClassVar[str]  # in evaluation.json
     scope: ClassVar[str]  # of its package's registries
+    form: ClassVar[str]  # of its data, a name that tools/prepare_data.py knows
     layout: ClassVar[str]  # of its usual data set, with {root}
-    main_score: ClassVar[str]
-    perfect_score: ClassVar[float]
+    scores: ClassVar[Mapping[str, Score]]  # the main one of each type of evaluator
     flops_shape: ClassVar[tuple[int, int]]  # (H, W) of the published counts
     dump: ClassVar[str]  # the evaluator that writes predictions into a file
 
     # ---- data
 
     @abstractmethod
-    def point_at(self, cfg: Config, flags: Any) -> Sequence[str] | None:
+    def point_at(self, cfg: Config, flags: Any) -> dict[str, Any] | None:
         """Point loaders and evaluators of a config at a user's data, in place.
 
         Args:
@@ -54,7 +62,7 @@ class Task(ABC):
             flags: ``mmengine_agent.data.user_data.DataFlags``, not empty.
 
         Returns:
-            The class names, where they are no longer the config's own.
+            The data sets' ``metainfo``, with 'classes', where they are no longer the config's own.
 
         Raises:
             UserError: if the annotations cannot be read.
@@ -85,6 +93,28 @@ class Task(ABC):
     @abstractmethod
     def show_predictions(self, cfg: Config, folder: str) -> None:
         """Have predictions drawn into a folder, in testing."""
+
+    def main_score(self, cfg: Config) -> Score:
+        """What validations of a config are judged by.
+
+        Raises:
+            UserError: if no score is known of its evaluators.
+        """
+        nodes = [node for _, node in walk(cfg.get("val_evaluator")) if "type" in node]
+        for node in nodes:
+            if node.type in self.scores:
+                key, perfect = self.scores[node.type]
+                metric = node.get("metric", node.get("iou_metrics", "bbox"))
+                names = [metric] if isinstance(metric, str) else metric
+                main = "bbox" if "bbox" in names else names[0]
+                if prefix := node.get("prefix"):
+                    key = f"{prefix}/{key.rpartition('/')[2]}"
+                return Score(key.format(metric=main), perfect)
+        kinds = ", ".join(str(node.type) for node in nodes) or "nothing"
+        raise UserError(
+            f"no main score is known of the config's val_evaluator ({kinds}); known are those of "
+            f"{', '.join(self.scores)}"
+        )
 
     # ---- test-time augmentation
 
@@ -120,5 +150,11 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def run_for_flops(self, model: Any, shape: tuple[int, int]) -> None:
-        """Run a model on the meta device as the published counts do, on an image (H, W)."""
+    def run_for_flops(self, model: Any, shape: tuple[int, int], device: str) -> None:
+        """Run a model as the published counts do, on an image (H, W) of zeros.
+
+        Args:
+            model: on ``device``.
+            shape: of the image.
+            device: 'meta', or 'cpu' for a run with values.
+        """

@@ -21,8 +21,16 @@ _LOOKED = 100  # images whose files are looked for
 _SHOWN = 3  # faults of a file
 
 
-def point_at(cfg: Config, flags: DataFlags) -> Sequence[str] | None:
-    """Point loaders and evaluators at a user's COCO-like data; the class names, if others."""
+def point_at(cfg: Config, flags: DataFlags) -> dict[str, Any] | None:
+    """Point loaders and evaluators at a user's COCO-like data; the class names, if others.
+
+    Raises:
+        UserError: if the annotations cannot be read, or flags are of label maps.
+    """
+    if flags.palette or flags.labels_from is not None:
+        raise UserError(
+            "--labels-from and --palette are of label maps; the config is of a detector"
+        )
     for split, dataset in datasets(cfg):
         train = split == "train"
         dataset.data_root = flags.root or dataset.get("data_root") or ""
@@ -35,7 +43,8 @@ def point_at(cfg: Config, flags: DataFlags) -> Sequence[str] | None:
                 evaluator.ann_file = str(_ann_file(dataset))
     known = class_names(next(datasets(cfg))[1], "mmdet")
     found = _annotated_classes(cfg, flags.classes) or flags.classes or known
-    return None if found == known else found  # without any file require_data says what is missing
+    # without any file require_data says what is missing
+    return None if found == known else {"classes": found}
 
 
 def _annotated_classes(cfg: Config, chosen: tuple[str, ...] | None) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ COMMANDS = {
     "report": ("one HTML file of a work directory", "report"),
     "flops": ("count parameters and multiply-adds", "get_flops"),
     "export": ("write ONNX, or torch.export's .pt2", "export"),
+    "backbone": ("write a config with another backbone", "with_backbone"),
     "convert": ("convert a published checkpoint", "convert_checkpoint"),
     "attention": ("draw what agents do", "visualize_attention"),
     "classify": ("classify with a published ImageNet file", "classify"),

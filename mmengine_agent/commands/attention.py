@@ -9,6 +9,7 @@ largest weight of a panel. CHECKPOINT 'none' draws random weights.
 """
 
 from mmengine_agent.agent_picture import write_picture
+from mmengine_agent.backbone_flags import BackboneFlags
 from mmengine_agent.run.setup import KeyValues, make_parser
 
 
@@ -29,4 +30,5 @@ def main() -> None:
     add("--out", default="attention.png", metavar="FILE", help="%(default)s")
     add("--device", default="cpu", help="%(default)s")
     add("--cfg-options", nargs="+", action=KeyValues, metavar="KEY=VALUE")
+    BackboneFlags.add_to(parser)
     write_picture(parser.parse_args())

@@ -26,6 +26,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
+from mmengine_agent.backbone_flags import BackboneFlags
 from mmengine_agent.errors import UserError
 from mmengine_agent.export.formats import FORMATS, Facts, Format, cause, difference, record
 from mmengine_agent.export.modules import STRIDE, Exported, Prepare
@@ -55,6 +56,7 @@ def main() -> None:
     tolerance = "of verifying (%(default)s)"
     add("--tolerance", type=float, default=1e-4, metavar="X", help=tolerance)
     add("--cfg-options", nargs="+", action=KeyValues, metavar="KEY=VALUE")
+    BackboneFlags.add_to(parser)
     args = parser.parse_args()
     # what other packages say about their own insides
     logging.disable(logging.WARNING)
@@ -63,7 +65,7 @@ def main() -> None:
         raise UserError(f"--out: name a file that ends in {' or '.join(FORMATS)}; got {args.out}")
     form = FORMATS[args.out.suffix]
     form.require(run=not args.no_verify)
-    model, facts = prepare(read_config(args.config, args.cfg_options), args)
+    model, facts = prepare(read_config(args.config, args.cfg_options, BackboneFlags.of(args)), args)
     with atomic_write(args.out) as part:
         print("recording the model, which takes about a minute", file=sys.stderr)
         form.write(record(model), part, facts, args.opset)

@@ -15,6 +15,7 @@ and an overlap larger than the objects: one that a tile cuts off then comes from
 it whole.
 """
 
+from mmengine_agent.backbone_flags import BackboneFlags
 from mmengine_agent.predict.run import predict
 from mmengine_agent.run.setup import KeyValues, make_parser
 
@@ -37,4 +38,5 @@ def main() -> None:
     add("--no-draw", action="store_true", help="no pictures")
     add("--no-results", action="store_true", help="no predictions.json, no labels")
     add("--cfg-options", nargs="+", action=KeyValues, metavar="KEY=VALUE")
+    BackboneFlags.add_to(parser)
     predict(parser.parse_args())

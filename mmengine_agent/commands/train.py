@@ -27,7 +27,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--resume", nargs="?", const="auto", metavar="PATH", help=text)
     add_plain_flags(parser, training=True)
     add_training_flags(parser)
-    add_common_flags(parser)
+    add_common_flags(parser, training=True)
 
 
 def main() -> None:

@@ -40,10 +40,11 @@ STOPS = {
     "label-missing": "an image has no label map: it has the same name, and ends in .png",
     "label-unreadable": "a label map cannot be decoded: export it again",
     "label-truncated": "a label map is cut short: copy or download it again",
-    "label-channels": "a label map has colours: one channel, with 0 = ignore, 1 = first class",
+    "label-channels": "a label map has colours: see --palette, or one channel, 0 = ignore, 1..",
     "label-depth": "a label map has values above 255, of which training keeps the low 8 bits",
     "label-size": "label map and image differ in size, EXIF's turn applied: export it again",
-    "label-range": "a label map has numbers of no class: 0 or 255 = ignore, 1..; see --classes",
+    "label-range": "a label map has numbers or colours of no class: 0 or 255 = ignore, 1.. = "
+    "classes; others: see --classes, --labels-from, --palette",
 }
 # should be mended; training does not end at it
 FAULTS = {

@@ -5,6 +5,7 @@ counts in more. ``point_at`` moves them all; ``require_data`` says what is missi
 is built.
 """
 
+import shlex
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 
 from mmengine_agent.class_counts import set_class_count
+from mmengine_agent.data.formats import guess_format
 from mmengine_agent.errors import UserError
 from mmengine_agent.task import task_of
 
@@ -29,6 +31,8 @@ class DataFlags:
     train_images: str | None = None
     val_images: str | None = None
     classes: tuple[str, ...] | None = None
+    labels_from: int | None = None
+    palette: str | None = None
 
     @classmethod
     def add_to(cls, parser: ArgumentParser) -> None:
@@ -46,13 +50,26 @@ class DataFlags:
         text = "class names in label order, or one text file with a name a line; COCO-like data "
         text += "need none, they are read from the annotations"
         add("--classes", nargs="+", metavar="NAME", help=text)
+        text = "number of the first class in label maps: 1, with 0 ignored, or 0, with 255 ignored"
+        add("--labels-from", type=int, choices=[0, 1], help=f"{text} (default: the config's, or 1)")
+        text = "file with a name and the colour, or the number, that it has in label maps, a line: "
+        text += "'road 128 64 128'; 'ignore' is no class"
+        add("--palette", metavar="FILE", help=text)
 
     @classmethod
     def of(cls, args: Namespace) -> "DataFlags":
-        """The flags a user gave."""
+        """The flags a user gave.
+
+        Raises:
+            UserError: if the file of class names cannot be read, or two flags say the same.
+        """
+        for flag, value in (("--classes", args.classes), ("--labels-from", args.labels_from)):
+            if args.palette and value is not None:
+                raise UserError(f"--palette names classes and their numbers: leave {flag} out")
         annotations, images = (args.train_ann, args.val_ann), (args.train_images, args.val_images)
         classes = tuple(read_class_names(args.classes))
-        return cls(args.data_root, *annotations, *images, classes or None)
+        labels = (args.labels_from, args.palette)
+        return cls(args.data_root, *annotations, *images, classes or None, *labels)
 
     def __bool__(self) -> bool:
         return any(value is not None for value in vars(self).values())
@@ -73,13 +90,13 @@ def point_at(cfg: Config, flags: DataFlags) -> list[str] | None:
     """
     if not flags:
         return None
-    classes = task_of(cfg).point_at(cfg, flags)
-    if classes is None:
+    meta = task_of(cfg).point_at(cfg, flags)
+    if meta is None:
         return None
     for _, dataset in datasets(cfg):
-        dataset.metainfo = {"classes": tuple(classes)}
-    set_class_count(cfg.model, len(classes))
-    return list(classes)
+        dataset.metainfo = {**meta, "classes": tuple(meta["classes"])}
+    set_class_count(cfg.model, len(meta["classes"]))
+    return list(meta["classes"])
 
 
 def require_data(cfg: Config, *splits: str) -> None:
@@ -95,15 +112,24 @@ def require_data(cfg: Config, *splits: str) -> None:
             missing.update(dict.fromkeys(str(path) for path in paths if not path.exists()))
     if not missing:
         return
-    root = next(datasets(cfg))[1].get("data_root") or "DIR"
-    layout = task_of(cfg).layout.format(root=str(root).rstrip("/"))
+    root = str(next(datasets(cfg))[1].get("data_root") or "DIR").rstrip("/")
+    layout = task_of(cfg).layout.format(root=root)
     raise UserError(
-        f"no data: looked for {', '.join(missing)} (from {Path.cwd()}).\n"
+        f"no data: looked for {', '.join(missing)} (from {Path.cwd()}).\n{_convert(cfg, root)}"
         f"The layout wanted:{layout}\n"
         "Data elsewhere: --data-root DIR; files of your own: see --help, 'your own data'.\n"
         "No data at hand: `make demo` trains on a generated set; `python tools/make_demo_data.py` "
         "makes it for configs/demo/."
     )
+
+
+def _convert(cfg: Config, root: str) -> str:
+    """The command that converts a folder, if it has a format that can be."""
+    form, to = guess_format(Path(root)), task_of(cfg).form
+    if form is None:
+        return ""
+    flags = shlex.join(["--from", form, "--root", root, "--to", to, "--out", f"{root}-{to}"])
+    return f"{root} has the form of {form}: python tools/prepare_data.py convert {flags}\n"
 
 
 def datasets(cfg: Config) -> Iterator[tuple[str, Any]]:

@@ -35,7 +35,7 @@ def add_training_flags(parser: ArgumentParser) -> None:
     add("--ema", type=float, nargs="?", const=0.9998, metavar="DECAY", help=text)
     add("--clip-grad", type=float, metavar="NORM", help="largest norm of gradients")
     add("--accumulate", type=int, metavar="N", help="one optimizer step for N iterations")
-    text = "stop after N validations without a better score (bbox mAP or mIoU)"
+    text = "stop after N validations without a better main score"
     add("--early-stop", type=int, metavar="N", help=text)
     text = "do not train: in N iterations (%(const)s) look for a good learning rate"
     add("--find-lr", type=int, nargs="?", const=200, metavar="N", help=text)
@@ -119,8 +119,11 @@ def set_ema(cfg: Config, decay: float) -> None:
 
 def set_early_stop(cfg: Config, patience: int) -> None:
     """Stop when the main score has not grown by 0.001 in ``patience`` validations."""
-    task = task_of(cfg)
-    score = {"monitor": task.main_score, "min_delta": 0.001 * task.perfect_score}
+    try:
+        main = task_of(cfg).main_score(cfg)
+    except UserError as error:
+        raise UserError(f"--early-stop: {error}") from error
+    score = {"monitor": main.key, "min_delta": 0.001 * main.perfect}
     _set_hooks(cfg, {"type": "EarlyStoppingHook", "patience": patience, "rule": "greater", **score})
 
 

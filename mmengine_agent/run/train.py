@@ -88,9 +88,8 @@ def require_weights(model: Any) -> None:
     if not path.is_file():
         raise UserError(
             f"no pre-trained weights: looked for {path} (from {Path.cwd()}).\n"
-            "docs/weights.md says where to get them. Other weights: --cfg-options "
-            "model.backbone.init_cfg.checkpoint=PATH; from scratch: --cfg-options "
-            "model.backbone.init_cfg=None"
+            "docs/weights.md says where to get them. Other weights: --pretrained PATH; "
+            "without any: --from-scratch"
         )
 
 

@@ -1,6 +1,7 @@
 """Checking an ADE20K-like set: pairs of images and label maps, in threads."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,8 @@ from mmengine_agent.data.faults import Fault
 from mmengine_agent.data.images import ImageError, open_whole
 from mmengine_agent.data.sheet import read_small
 from mmengine_agent.draw import Array, class_colours, paint_labels
-from mmseg_agent.data.label_maps import Pair, check_pair, find_pairs, main_suffix
+from mmseg_agent.data.label_maps import Labels, Pair, check_pair, find_pairs, main_suffix
+from mmseg_agent.data.palette import read_palette
 
 _COLOURS = class_colours(254)  # of labels 1 to 254; 0 and 255 are ignored
 
@@ -24,6 +26,7 @@ class AdeSet(CheckedSet):
     """An ADE20K-like set that was checked."""
 
     pairs: list[Pair] = field(default_factory=list)
+    labels: Labels = field(default_factory=partial(Labels, None))
 
     def pictures(self) -> tuple[int, set[int]]:
         bad = self.faulty("image", "label")
@@ -33,13 +36,12 @@ class AdeSet(CheckedSet):
         pair = self.pairs[index]
         picture = read_small(pair.image)
         try:
-            labels = np.asarray(open_whole(pair.label))
+            labels = self.labels.read(open_whole(pair.label))
         except ImageError:
             return picture, pair.name
-        if labels.ndim == 2:
-            size = picture.shape[1::-1]
-            labels = cv2.resize(labels.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-            paint_labels(picture, labels.astype(int) - 1, _COLOURS)
+        size = picture.shape[1::-1]
+        labels = cv2.resize(labels.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+        paint_labels(picture, labels.astype(int) - self.labels.first, _COLOURS)
         return picture, pair.name
 
     def write_clean(self, folder: Path) -> str:
@@ -62,12 +64,36 @@ class AdeSet(CheckedSet):
         return f"{name}: {len(good)} of {len(self.pairs)} pairs"
 
 
-def check_ade(place: Place, names: list[str], workers: int, fast: bool = False) -> AdeSet:
-    """Check a folder of images and one of label maps; ``names`` are of labels 1, 2, ..."""
-    found = AdeSet(place)
+def check_ade(
+    place: Place,
+    workers: int,
+    fast: bool = False,
+    *,
+    names: Sequence[str] = (),
+    first: int = 1,
+    palette: str | None = None,
+) -> AdeSet:
+    """Check a folder of images and one of label maps.
+
+    Args:
+        place: where both are.
+        workers: threads.
+        fast: do not decode images.
+        names: of the classes, in the order of their numbers.
+        first: the number of the first class.
+        palette: the file with names, and colours or numbers, in place of both.
+
+    Raises:
+        UserError: if the palette file is none.
+    """
+    labels = Labels(len(names), first)
+    if palette:
+        names, _, table = read_palette(palette)
+        labels = Labels(len(names), 0, table)
+    found = AdeSet(place, labels=labels)
     found.pairs, faults = find_pairs(place.images, place.ann)
     found.add(faults)
-    check = partial(check_pair, classes=len(names), fast=fast)
+    check = partial(check_pair, labels=labels, fast=fast)
     contents = thread_map(check, found.pairs, max_workers=workers, desc=place.name, unit="pair")
     pixels: Counter[int] = Counter()
     images: Counter[int] = Counter()
@@ -76,12 +102,14 @@ def check_ade(place: Place, names: list[str], workers: int, fast: bool = False) 
         pixels.update(counts)
         images.update(counts.keys())
     if found.pairs:
-        unused = [number for number, _ in enumerate(names, 1) if not pixels[number]]
-        found.add(Fault("category-unused", names[n - 1], "no pixel of it", n) for n in unused)
+        unused = [n for n in range(len(names)) if not pixels[n + labels.first]]
+        found.add(Fault("category-unused", names[n], "no pixel of it", n) for n in unused)
     found.figures = {"pairs": len(found.pairs), **size_figures(size for size, *_ in contents)}
-    pixels[0] += pixels.pop(255, 0)
+    for ignored in range(labels.first):
+        pixels[255] += pixels[ignored]
+        images[255] = max(images[255], images[ignored])
     found.figures["classes"] = [
         {"name": name, "pixels": pixels[number], "images": images[number]}
-        for number, name in enumerate(["(ignore)", *names])
+        for number, name in [(255, "(ignore)"), *enumerate(names, labels.first)]
     ]
     return found

@@ -1,14 +1,17 @@
-"""A folder of images and one of label PNGs, as ADE20K has them: 0 = ignore, 1 = first class."""
+"""A folder of images and one of label PNGs, as ADE20K has them."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from mmengine_agent.data.faults import STOPS, Fault
 from mmengine_agent.data.images import IMAGES, ImageError, Size, image_faults, open_whole
+from mmseg_agent.data.palette import Table, map_labels
 
 
 class Pair(NamedTuple):
@@ -17,6 +20,35 @@ class Pair(NamedTuple):
     name: str
     image: Path
     label: Path
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the values of label maps mean; 255 is ignored.
+
+    Attributes:
+        classes: how many there are, None if any number is one.
+        first: the number of the first class; 0 is ignored if it is 1.
+        table: labels by colour or number, in place of the values themselves; ``first`` is 0 then.
+    """
+
+    classes: int | None
+    first: int = 1
+    table: Table | None = None
+
+    def read(self, image: Image.Image) -> np.ndarray:
+        """The values (H, W) of a label map, as mmseg reads them; of a table, its labels.
+
+        Raises:
+            ImageError: 'channels' if it has colours and there is no table of them, 'range' if the
+                table lacks one.
+        """
+        if self.table:
+            return map_labels(image, self.table)
+        values = np.asarray(image)
+        if values.ndim != 2:
+            raise ImageError("channels", f"mode {image.mode}, {values.shape[2]} channels")
+        return values
 
 
 def find_pairs(images: Path, labels: Path) -> tuple[list[Pair], list[Fault]]:
@@ -48,19 +80,19 @@ def find_pairs(images: Path, labels: Path) -> tuple[list[Pair], list[Fault]]:
 
 
 def check_pair(
-    pair: Pair, classes: int, fast: bool = False
+    pair: Pair, labels: Labels, fast: bool = False
 ) -> tuple[Size | None, dict[int, int], list[Fault]]:
     """The size of a pair's image, the pixels of its labels, and what is wrong with both.
 
     Labels are decoded even if ``fast``.
     """
     size, faults = image_faults(pair.image, fast)
-    pixels, more = read_label(pair.label, size, classes)
+    pixels, more = read_label(pair.label, size, labels)
     return size, pixels, [Fault(k, pair.name, m, pair.name) for k, m in (*faults, *more)]
 
 
 def read_label(
-    path: Path, size: Size | None, classes: int | None, first: int = 1
+    path: Path, size: Size | None, labels: Labels
 ) -> tuple[dict[int, int], list[tuple[str, str]]]:
     """The pixels of each value of a label map, and (kind, message) of what is wrong with it.
 
@@ -69,23 +101,23 @@ def read_label(
     Args:
         path: its file.
         size: of its image, None if unknown.
-        classes: how many there are, None if any number is one.
-        first: the number of the first class; 0 is ignored if it is 1, and 255 always.
+        labels: what its values mean.
     """
     try:
         image = open_whole(path)
     except ImageError as error:
         return {}, [(f"label-{error.args[0]}", error.args[1])]
-    faults, values = [], np.asarray(image)
+    faults = []
     if size not in (None, image.size):
         sizes = (*image.size, *size)
         faults.append(("label-size", "{} x {}, the image {} x {}".format(*sizes)))
-    if values.ndim != 2:
-        channels = f"mode {image.mode}, {values.shape[2]} channels"
-        return {}, [*faults, ("label-channels", channels)]
+    try:
+        values = labels.read(image)
+    except ImageError as error:
+        return {}, [*faults, (f"label-{error.args[0]}", error.args[1])]
     counts = np.bincount(np.minimum(values.astype(np.uint32), 2**16).ravel())
     pixels = {int(value): int(counts[value]) for value in counts.nonzero()[0]}
-    return pixels, [*faults, *_value_faults(pixels, classes, first)]
+    return pixels, [*faults, *_value_faults(pixels, labels)]
 
 
 def require_label(
@@ -101,8 +133,8 @@ def require_label(
     """
     # numbers that a loader changes are not those of the classes
     count = len(names) if names and not results.get("label_map") else None
-    first = int(bool(results.get("reduce_zero_label")))
-    for kind, message in read_label(path, size, count, first)[1]:
+    table, first = results.get("label_table"), int(bool(results.get("reduce_zero_label")))
+    for kind, message in read_label(path, size, Labels(count, first, table))[1]:
         if kind in STOPS:
             raise ImageError(kind, f"{path}: {message.removeprefix(f'{path}: ')}")
 
@@ -120,9 +152,8 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path.relative_to(folder) for path in found)
 
 
-def _value_faults(
-    pixels: dict[int, int], classes: int | None, first: int
-) -> Iterator[tuple[str, str]]:
+def _value_faults(pixels: dict[int, int], labels: Labels) -> Iterator[tuple[str, str]]:
+    first, classes = labels.first, labels.classes
     ignored = {255, *range(first)}
     if max(pixels, default=0) > 255:
         yield "label-depth", f"values up to {max(pixels)}"
