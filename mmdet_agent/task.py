@@ -31,6 +31,16 @@ _TTA_META = (
     "flip",
     "flip_direction",
 )
+# (mmdet.evaluation.metrics)
+_SCORES = {
+    "CocoMetric": ("coco", "{metric}_mAP", 1.0),
+    "CocoPanopticMetric": ("coco_panoptic", "PQ", 100.0),
+    "CityScapesMetric": ("cityscapes", "mAP", 1.0),
+    "CrowdHumanMetric": ("crowd_human", "mAP", 1.0),
+    "LVISMetric": ("lvis", "{metric}_AP", 1.0),
+    "OpenImagesMetric": ("openimages", "mAP", 1.0),
+    "VOCMetric": ("pascal_voc", "mAP", 1.0),
+}
 _PROPOSALS, _MASKS = 1000, 100  # of an image in the published counts
 
 
@@ -39,14 +49,14 @@ class Detection(Task):
 
     name = "detection"
     scope = "mmdet"
-    form = "coco"
+    form, known = "coco", ("CocoDataset",)
     layout = """
     {root}/
         annotations/instances_train2017.json, instances_val2017.json
         train2017/*.jpg
         val2017/*.jpg"""
-    main_score = "coco/bbox_mAP"
-    perfect_score = 1.0
+    scores = _SCORES
+    metric = "bbox"
     flops_shape = (800, 1280)
     dump = "DumpDetResults"
 

@@ -5,7 +5,7 @@ A task is a class in a package of its own, an instance of it called ``TASK``, an
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -14,8 +14,9 @@ from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from torch import nn
 
+from mmengine_agent.config_walk import walk
 from mmengine_agent.data.checked_loading import LabelCheck
-from mmengine_agent.errors import Problem
+from mmengine_agent.errors import Problem, UserError
 
 # by ``default_scope`` of a config: the module with its ``TASK``; imported when a config needs it,
 # since mmdet or mmseg may be installed alone
@@ -39,8 +40,11 @@ class Task(ABC):
     scope: ClassVar[str]  # of its package's registries
     form: ClassVar[str]  # of its data, a name that tools/prepare_data.py knows
     layout: ClassVar[str]  # of its usual data set, with {root}
-    main_score: ClassVar[str]
-    perfect_score: ClassVar[float]
+    known: ClassVar[Collection[str]]  # classes of data sets with that layout
+    # by evaluator: prefix and name of its main score, which grows, {metric} for the first of its
+    # metrics; and the best value
+    scores: ClassVar[dict[str, tuple[str, str, float]]]
+    metric: ClassVar[str]  # of an evaluator that names none
     flops_shape: ClassVar[tuple[int, int]]  # (H, W) of the published counts
     dump: ClassVar[str]  # the evaluator that writes predictions into a file
 
@@ -74,6 +78,21 @@ class Task(ABC):
         return None
 
     # ---- runs
+
+    def main_score(self, cfg: Config) -> tuple[str, float]:
+        """The name of a validation's main score, which grows, and its best value.
+
+        Raises:
+            UserError: if the evaluators have none that is known.
+        """
+        for _, node in walk(cfg.get("val_evaluator")):
+            if node.get("type") in self.scores:
+                prefix, name, best = self.scores[node["type"]]
+                metrics = node.get("metric") or node.get("iou_metrics") or self.metric
+                name = name.format(metric=metrics if isinstance(metrics, str) else metrics[0])
+                return "/".join(filter(None, (node.get("prefix") or prefix, name))), best
+        kinds = [str(node["type"]) for _, node in walk(cfg.get("val_evaluator")) if "type" in node]
+        raise UserError(f"the main score of {', '.join(kinds) or 'no val_evaluator'} is not known")
 
     def hooks(self) -> list[Hook]:
         """Hooks that every run of the task has, next to those of its config."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from mmengine.config import Config
@@ -25,14 +25,14 @@ class Segmentation(Task):
 
     name = "segmentation"
     scope = "mmseg"
-    form = "ade20k"
+    form, known = "ade20k", ("ADE20KDataset", "NamedSegDataset")
     layout = """
     {root}/
         images/training/*.jpg, images/validation/*.jpg
         annotations/training/*.png, annotations/validation/*.png  (0 = ignore, 1 = first class)
     others: --labels-from 0, --palette FILE"""
-    main_score = "mIoU"
-    perfect_score = 100.0
+    scores: ClassVar = {"IoUMetric": ("", "{metric}", 100.0)}
+    metric = "mIoU"
     flops_shape = (512, 2048)
     dump = "DumpResults"
 

@@ -114,8 +114,8 @@ def set_ema(cfg: Config, decay: float) -> None:
 
 def set_early_stop(cfg: Config, patience: int) -> None:
     """Stop when the main score has not grown by 0.001 in ``patience`` validations."""
-    task = task_of(cfg)
-    score = {"monitor": task.main_score, "min_delta": 0.001 * task.perfect_score}
+    name, best = task_of(cfg).main_score(cfg)
+    score = {"monitor": name, "min_delta": 0.001 * best}
     _set_hooks(cfg, {"type": "EarlyStoppingHook", "patience": patience, "rule": "greater", **score})
 
 
