@@ -6,6 +6,8 @@
 # make faults  install, then kill, fill, break and fuzz for half an hour; prints a table
 # make recipes  install, then every recipe through every tool, small, for about two hours; prints a table
 # make clients  install, and peft, torchao, accelerate, grad-cam in .venv-clients; tries them, prints a table
+# make heads   install, then our backbones in the heads of mmdet's and mmseg's configs: ten minutes, a table
+# make mistakes  install, and 200 wrong command lines; prints a table
 # make docs   install, build the pages of docs/ into site/
 STACK ?= maintained
 VENV ?= $(if $(filter upstream,$(STACK)),.venv-upstream,.venv)
@@ -21,7 +23,7 @@ QUICK = tests/mixers tests/compute tests/backbones tests/test_golden.py tests/te
 # On a busy machine, threads that spin while they wait for each other cost most of the time.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: install demo test quick check faults recipes clients docs clean
+.PHONY: install demo test quick check faults recipes heads mistakes clients docs clean
 
 install:
 	@bash requirements/install.sh $(VENV) $(STACK)
@@ -45,6 +47,12 @@ faults: install
 
 recipes: install
 	@$(VENV)/bin/python tests/recipes/run.py
+
+heads: install
+	@$(VENV)/bin/python tests/heads/run.py
+
+mistakes: install
+	@$(VENV)/bin/python tests/mistakes/run.py
 
 # an environment of its own, which sees what is in the other
 clients: install

@@ -39,7 +39,8 @@ def check_agent_shapes(shapes: Any, stages: int) -> tuple[Pair, ...]:
     listed = list(shapes) if isinstance(shapes, Sequence) else []
     if len(listed) != stages or not all(_are_positive(pair, 2) for pair in listed):
         raise ValueError(
-            "agent_shapes must be a pair of positive integers (rows, columns) a stage, such as "
+            "agent_shapes must be 'published', 'rule', 'bounded', a number of agents, a rule, or "
+            "a pair of positive integers (rows, columns) a stage, such as "
             f"{((12, 12),) * stages}; got {shapes!r}"
         )
     return tuple((rows, columns) for rows, columns in listed)

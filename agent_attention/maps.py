@@ -56,7 +56,7 @@ def attention_maps(
     q, k, a = (attn.split_heads(t) for t in (q, k, a))
     b1, b2 = (b.dense() if isinstance(b, AgentBias) else b for b in (attn.b1(size), attn.b2(size)))
     aggregate, broadcast = attention_weights(a, k, b1), attention_weights(q, a, b2)
-    return AttentionMaps(aggregate, broadcast, size, attn.agent_shape)
+    return AttentionMaps(aggregate, broadcast, size, attn.grid(size))
 
 
 @contextmanager

@@ -73,7 +73,12 @@ def draw(path: Path, records: list[Record]) -> None:
                 ys = [figures[key](r[key]) for r in own]
                 style = {"linestyle": "-" if number < 10 else "--", "color": f"C{number % 10}"}
                 axis.plot(xs, ys, marker="o", label=mixer, **style)
-            axis.set(title=f"{place}, {mode}", ylabel=labels[key], xlabel="pixels")
+            sizes = sorted(
+                {tuple(r["size"]) for r in records if r["place"] == place}, key=math.prod
+            )
+            axis.set(title=f"{place}, {mode}", ylabel=labels[key], xlabel="size, in pixels")
             axis.set(xscale="log", yscale="log")
-    axes[0, 0].legend(fontsize="small")
+            axis.set_xticks([math.prod(s) for s in sizes], ["x".join(map(str, s)) for s in sizes])
+            axis.set_xticks([], minor=True)
+    axes[0, 0].legend(fontsize="x-small", loc="upper left")
     figure.savefig(path, dpi=120)

@@ -3,8 +3,9 @@
     python benchmarks/study_page.py                             # from the results that are kept
     python benchmarks/study_page.py --study work_dirs/study     # and from new ones, which are kept
 
-Kept results are lines of ``benchmarks/results/mixers_study.jsonl``, one a run, and the table of
-costs is ``benchmarks/results/mixers.json`` as ``mixers.py`` wrote it (--table takes a new one).
+Kept results are lines of ``benchmarks/results/mixers_study.jsonl``, one a run. The tables of costs
+are made of the files ``benchmarks/results/costs_*.json``, each as ``mixers.py`` wrote it (--table
+keeps further ones); of what was measured twice, the newer counts.
 Results count as one group, and are compared, if their task, data and plan are the same.
 """
 
@@ -53,22 +54,23 @@ def main() -> None:
     )
     add = parser.add_argument
     add("--study", type=Path, metavar="DIR", help="keep the results of this folder too")
-    add("--table", type=Path, metavar="FILE", help="keep this mixers.json in place of the old")
+    add("--table", type=Path, nargs="+", default=[], metavar="FILE", help="keep this mixers.json")
     add("--kept", type=Path, default=KEPT, metavar="DIR", help="where results are kept")
     add("--page", type=Path, default=PAGE, metavar="FILE", help="the page that is written")
     args = parser.parse_args()
     for folder in (args.kept, args.page.parent / "images"):
         folder.mkdir(parents=True, exist_ok=True)
-    kept, costs = args.kept / "mixers_study.jsonl", args.kept / "mixers.json"
+    kept = args.kept / "mixers_study.jsonl"
     records = unique([*read_lines(kept), *(read_folder(args.study) if args.study else [])])
     write_file(kept, "".join(json.dumps(record) + "\n" for record in records))
-    if args.table:
-        shutil.copyfile(args.table, costs)
+    for table in args.table:
+        shutil.copyfile(table, args.kept / costs_name(json.loads(table.read_text())))
     parts = {"study": study_text(records)}
-    if costs.is_file():
-        report = json.loads(costs.read_text())
-        parts["costs"] = costs_text(report)
-        draw_costs(args.page.parent / COSTS_PICTURE, report["records"])
+    reports = [json.loads(path.read_text()) for path in sorted(args.kept.glob("costs_*.json"))]
+    if reports:
+        costs = newest_costs(reports)
+        parts["costs"] = costs_text(reports, costs)
+        draw_costs(args.page.parent / COSTS_PICTURE, costs)
     write_page(args.page, parts)
     if records:
         draw(args.page.parent / PICTURE, records)
@@ -172,13 +174,32 @@ def conditions(records: list[Record]) -> str:
     )
 
 
-def costs_text(report: Record) -> str:
-    """The table of costs, one for each place and size, with the machine and the command."""
-    records = report["records"]
+def costs_name(report: Record) -> str:
+    """The name under which a report of costs is kept: its day, places and modes."""
+    named = [dict.fromkeys(r[key] for r in report["records"]) for key in ("place", "mode")]
+    words = [report["date"][:10], *(word for words in named for word in words)]
+    return f"costs_{'_'.join(words)}.json"
+
+
+def newest_costs(reports: list[Record]) -> list[Record]:
+    """The records of all reports, one for each place, mixer, mode and size, small sizes first."""
+    found = {}
+    for report in sorted(reports, key=lambda report: str(report["date"])):
+        for r in report["records"]:
+            found[r["place"], r["mixer"], r["mode"], tuple(r["size"])] = r
+    return sorted(found.values(), key=lambda r: math.prod(r["size"]))
+
+
+def costs_text(reports: list[Record], records: list[Record]) -> str:
+    """The table of costs, one for each place and size, with the machines and the commands."""
     places = dict.fromkeys((r["place"], tuple(r["size"])) for r in records)
     parts = [
-        f"{report['gpu'] or report['cpu']}, {report['threads']} thread(s), "
-        f"{report['dtype']}, torch {report['torch']}, {report['date'][:10]}; `{report['command']}`."
+        "\n".join(
+            f"- {report['gpu'] or report['cpu']}, {report['threads']} thread(s), "
+            f"{report['dtype']}, torch {report['torch']}, {report['date'][:10]}; "
+            f"`{report['command']}`"
+            for report in reports
+        )
     ]
     for place, size in sorted(places, key=lambda key: (key[0], math.prod(key[1]))):
         here = [r for r in records if r["place"] == place]

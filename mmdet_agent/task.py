@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from mmdet.evaluation import CocoMetric
@@ -10,16 +10,19 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
+from mmengine.structures import InstanceData
 from torch import nn
 
 from mmdet_agent.data import config
 from mmdet_agent.evaluation.record import DetectionRecord
 from mmdet_agent.export import Detector
 from mmdet_agent.no_detections import NoDetectionsHook
+from mmdet_agent.predict.panoptic import PanopticWriter
 from mmdet_agent.predict.writer import DetectionWriter, category_ids
 from mmengine_agent.errors import Problem, UserError
 from mmengine_agent.predict.classes import Classes
-from mmengine_agent.task import Task
+from mmengine_agent.predict.writer import Writer
+from mmengine_agent.task import Score, Task
 
 # what a view of an image must say of itself
 _TTA_META = (
@@ -31,16 +34,6 @@ _TTA_META = (
     "flip",
     "flip_direction",
 )
-# (mmdet.evaluation.metrics)
-_SCORES = {
-    "CocoMetric": ("coco", "{metric}_mAP", 1.0),
-    "CocoPanopticMetric": ("coco_panoptic", "PQ", 100.0),
-    "CityScapesMetric": ("cityscapes", "mAP", 1.0),
-    "CrowdHumanMetric": ("crowd_human", "mAP", 1.0),
-    "LVISMetric": ("lvis", "{metric}_AP", 1.0),
-    "OpenImagesMetric": ("openimages", "mAP", 1.0),
-    "VOCMetric": ("pascal_voc", "mAP", 1.0),
-}
 _PROPOSALS, _MASKS = 1000, 100  # of an image in the published counts
 
 
@@ -55,8 +48,15 @@ class Detection(Task):
         annotations/instances_train2017.json, instances_val2017.json
         train2017/*.jpg
         val2017/*.jpg"""
-    scores = _SCORES
-    metric = "bbox"
+    scores: ClassVar = {
+        "CocoMetric": Score("coco/{metric}_mAP", 1.0),
+        "CocoPanopticMetric": Score("coco_panoptic/PQ", 100.0),
+        "LVISMetric": Score("lvis/{metric}_AP", 1.0),
+        "VOCMetric": Score("pascal_voc/mAP", 1.0),
+        "CityScapesMetric": Score("cityscapes/mAP", 1.0),
+        "OpenImagesMetric": Score("openimages/mAP", 1.0),
+        "CrowdHumanMetric": Score("crowd_human/mAP", 1.0),
+    }
     flops_shape = (800, 1280)
     dump = "DumpDetResults"
 
@@ -101,8 +101,9 @@ class Detection(Task):
                 evaluator.metric = [name for name in metric if name != "segm"]
                 print("--tta: masks are not merged, boxes alone are evaluated")
 
-    def writer(self, classes: Classes, model: nn.Module, threshold: float) -> DetectionWriter:
-        return DetectionWriter(classes, threshold)
+    def writer(self, classes: Classes, model: nn.Module, threshold: float) -> Writer:
+        kind = PanopticWriter if is_panoptic(model) else DetectionWriter
+        return kind(classes, threshold)
 
     def exported(self, model: nn.Module, prepare: nn.Module, labels: bool) -> Detector:
         if labels:
@@ -112,14 +113,18 @@ class Detection(Task):
             raise UserError(f"cannot export a {name}: it has no rpn_head or bbox_head")
         return Detector(model, prepare)
 
-    def run_for_flops(self, model: Any, shape: tuple[int, int]) -> None:
-        image = torch.empty(1, 3, *shape, device="meta")
+    def run_for_flops(self, model: Any, shape: tuple[int, int], device: str) -> None:
+        image = torch.zeros(1, 3, *shape, device=device)
+        sizes = dict.fromkeys(("img_shape", "ori_shape", "pad_shape", "batch_input_shape"), shape)
+        sample = DetDataSample(metainfo={**sizes, "scale_factor": (1.0, 1.0), "border": [0] * 4})
+        nothing = {"bboxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long)}
+        sample.gt_instances = InstanceData(**nothing)  # some heads ask for it in a raw run
         roi = getattr(model, "roi_head", None)
-        if roi is None:
-            sizes = dict.fromkeys(
-                ("img_shape", "ori_shape", "pad_shape", "batch_input_shape"), shape
-            )
-            model._forward(image, [DetDataSample(metainfo=sizes)])
+        if roi is None and device != "meta":
+            model.predict(image, [sample])
+            return
+        if roi is None or device != "meta":
+            model._forward(image, [sample])
             return
         model.rpn_head(model.extract_feat(image))
         for head in _as_list(roi.bbox_head):
@@ -130,6 +135,14 @@ class Detection(Task):
             for head, extractor in zip(_as_list(roi.mask_head), extractors, strict=True):
                 size = extractor.roi_layers[0].output_size
                 head(torch.empty(_MASKS, head.in_channels, *size, device="meta"))
+
+
+def is_panoptic(model: Any) -> bool:
+    """Whether a model predicts things and stuff together."""
+    fusion = getattr(model, "panoptic_fusion_head", None)
+    if fusion is None:
+        return False
+    return bool((fusion.test_cfg or {}).get("panoptic_on", fusion.num_stuff_classes > 0))
 
 
 def _as_list(heads: Any) -> list[Any]:

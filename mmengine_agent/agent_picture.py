@@ -16,6 +16,7 @@ from torch import nn
 from agent_attention import AgentAttention
 from agent_attention.backbones import Backbone
 from agent_attention.maps import AttentionMaps, recorded_maps
+from mmengine_agent.backbone_flags import BackboneFlags
 from mmengine_agent.errors import UserError
 from mmengine_agent.files import atomic_write
 from mmengine_agent.predict.model import Predictor, choose_device, load_model
@@ -43,7 +44,7 @@ def write_picture(flags: Namespace) -> None:
     Raises:
         UserError: if there is no such image, pixel, stage, block or head, or it cannot be written.
     """
-    cfg = read_config(flags.config, flags.cfg_options)
+    cfg = read_config(flags.config, flags.cfg_options, BackboneFlags.of(flags))
     checkpoint = None if flags.checkpoint == "none" else flags.checkpoint
     model = load_model(cfg, checkpoint, choose_device(flags.device))[0]
     attn = _choose("--block", flags.block, agent_modules(model.backbone, flags.stage))
@@ -63,7 +64,7 @@ def write_picture(flags: Namespace) -> None:
         raise UserError(f"--pixel {x} {y}: the image has {width} x {height} pixels")
     pixel = (x + 0.5) * image.shape[1] / width, (y + 0.5) * image.shape[0] / height
     stride = model.backbone.strides[flags.stage - 1]
-    figure = draw(view_of(maps, image, pixel, stride), flags.agents)
+    figure = draw(view_of(maps, image, pixel, stride), flags.drawn_agents)
     out = Path(flags.out)
     try:
         with atomic_write(out) as part:

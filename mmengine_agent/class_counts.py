@@ -7,6 +7,7 @@ from mmengine_agent.config_walk import walk
 from mmengine_agent.errors import UserError
 
 _KEYS = ("num_classes", "num_things_classes")
+_STUFF = "num_stuff_classes"
 # parts with a number of their own: object or not, ImageNet's classes, those of stuff
 _OTHER = {"rpn_head", "backbone", "teacher", "text_encoder", "semantic_head"}
 _BOUNDARY = (1, 2)  # classes of an auxiliary head that only tells edges
@@ -36,22 +37,48 @@ def class_counts(model: Any) -> Iterator[ClassCount]:
                 yield ClassCount(f"{path}.{key}", node, key)
 
 
-def set_class_count(model: Any, count: int) -> None:
+def class_total(model: Any) -> int:
+    """How many classes a model tells apart, things and stuff together; 0 if it is not said."""
+    counts = _panoptic_counts(model) or list(class_counts(model))
+    return max((each.number + (each.node.get(_STUFF) or 0) for each in counts), default=0)
+
+
+def set_class_count(model: Any, count: int, things: int | None = None) -> None:
     """Give every head of a model's config a number of classes, in place.
 
     Weights of classes in a loss follow, if they are equal but for the last, which is of background.
 
+    Args:
+        model: the config.
+        count: all classes.
+        things: how many of them are things, where the model tells things from stuff.
+
     Raises:
-        UserError: if classes are things and stuff, or have weights of their own.
+        UserError: if things are to be told and are not given, or classes have weights of their own.
     """
-    for path, node, key in list(class_counts(model)):
-        if node.get("num_stuff_classes"):
-            raise UserError(
-                f"{path}: this model tells things from stuff, and how many of the {count} classes "
-                "are which is not known here: set num_things_classes and num_stuff_classes"
-            )
-        _fit_weights(node, int(node[key]), count, path)
-        node[key] = count
+    panoptic = _panoptic_counts(model)
+    if panoptic and things is None:
+        raise UserError(
+            f"{panoptic[0].path}: this model tells things from stuff, and how many of the {count} "
+            "classes are which is not known here: set num_things_classes and num_stuff_classes"
+        )
+    for path, node, key in panoptic or list(class_counts(model)):
+        # in a panoptic model a head that knows no stuff is of things
+        _fit_weights(node, int(node[key]) + (node.get(_STUFF) or 0), count, path)
+        node[key] = things if panoptic else count
+        if panoptic and _STUFF in node:
+            node[_STUFF] = count - (things or 0)
+
+
+def _panoptic_counts(model: Any) -> list[ClassCount]:
+    """All counts of a model that tells things from stuff, also those of its parts for stuff."""
+    found = [
+        ClassCount(f"{path}.{key}", node, key)
+        for path, node in walk(model, "model")
+        for key in _KEYS
+        if isinstance(node.get(key), int) and not {"rpn_head", "backbone"} & {*path.split(".")}
+    ]
+    return found if any(each.node.get(_STUFF) for each in found) else []
 
 
 def _fit_weights(head: Any, before: int, count: int, path: str) -> None:

@@ -20,3 +20,9 @@ def walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         return
     for key, child in children:
         yield from walk(child, f"{path}.{key}" if path else str(key))
+
+
+def type_name(node: Any) -> str:
+    """The name of a dict's ``type``, a name or a class, without its scope; empty if it has none."""
+    kind = node.get("type") or ""
+    return str(getattr(kind, "__name__", kind)).rpartition(".")[2]

@@ -17,6 +17,10 @@ class UserError(Exception):
     """
 
 
+class UsageError(UserError):
+    """A command line that cannot be meant, such as two answers to one question; exit code 2."""
+
+
 class ReportedByRank0(UserError):
     """A mistake that the first process tells the user."""
 

@@ -4,6 +4,7 @@ from mmengine.registry import Registry
 
 import mmengine_agent.hooks
 import mmengine_agent.layer_decay
+import mmengine_agent.no_decay
 import mmengine_agent.resume.loops  # noqa: F401  (registers the loop)
 from mmengine_agent.backbones import REGISTERED
 from mmengine_agent.checkpoints import install_safe_loader

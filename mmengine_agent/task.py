@@ -5,9 +5,9 @@ A task is a class in a package of its own, an instance of it called ``TASK``, an
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib import import_module
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
@@ -33,6 +33,14 @@ def task_of(cfg: Config) -> "Task":
     return task
 
 
+class Score(NamedTuple):
+    """What a validation is judged by."""
+
+    key: str  # of the metrics that mmengine logs; {metric} stands for the evaluator's own
+    perfect: float
+    metric: str = "bbox"  # of an evaluator that names none
+
+
 class Task(ABC):
     """One task: its data, its scores, its models' inputs and outputs."""
 
@@ -41,10 +49,7 @@ class Task(ABC):
     form: ClassVar[str]  # of its data, a name that tools/prepare_data.py knows
     layout: ClassVar[str]  # of its usual data set, with {root}
     known: ClassVar[Collection[str]]  # classes of data sets with that layout
-    # by evaluator: prefix and name of its main score, which grows, {metric} for the first of its
-    # metrics; and the best value
-    scores: ClassVar[dict[str, tuple[str, str, float]]]
-    metric: ClassVar[str]  # of an evaluator that names none
+    scores: ClassVar[Mapping[str, Score]]  # the main one of each type of evaluator
     flops_shape: ClassVar[tuple[int, int]]  # (H, W) of the published counts
     dump: ClassVar[str]  # the evaluator that writes predictions into a file
 
@@ -79,21 +84,6 @@ class Task(ABC):
 
     # ---- runs
 
-    def main_score(self, cfg: Config) -> tuple[str, float]:
-        """The name of a validation's main score, which grows, and its best value.
-
-        Raises:
-            UserError: if the evaluators have none that is known.
-        """
-        for _, node in walk(cfg.get("val_evaluator")):
-            if node.get("type") in self.scores:
-                prefix, name, best = self.scores[node["type"]]
-                metrics = node.get("metric") or node.get("iou_metrics") or self.metric
-                name = name.format(metric=metrics if isinstance(metrics, str) else metrics[0])
-                return "/".join(filter(None, (node.get("prefix") or prefix, name))), best
-        kinds = [str(node["type"]) for _, node in walk(cfg.get("val_evaluator")) if "type" in node]
-        raise UserError(f"the main score of {', '.join(kinds) or 'no val_evaluator'} is not known")
-
     def hooks(self) -> list[Hook]:
         """Hooks that every run of the task has, next to those of its config."""
         return []
@@ -105,6 +95,28 @@ class Task(ABC):
     @abstractmethod
     def show_predictions(self, cfg: Config, folder: str) -> None:
         """Have predictions drawn into a folder, in testing."""
+
+    def main_score(self, cfg: Config) -> Score:
+        """What validations of a config are judged by.
+
+        Raises:
+            UserError: if no score is known of its evaluators.
+        """
+        nodes = [node for _, node in walk(cfg.get("val_evaluator")) if "type" in node]
+        for node in nodes:
+            if node.type in self.scores:
+                key, perfect, usual = self.scores[node.type]
+                metric = node.get("metric") or node.get("iou_metrics") or usual
+                names = [metric] if isinstance(metric, str) else metric
+                main = "bbox" if "bbox" in names else names[0]
+                if prefix := node.get("prefix"):
+                    key = f"{prefix}/{key.rpartition('/')[2]}"
+                return Score(key.format(metric=main), perfect, main)
+        kinds = ", ".join(str(node.type) for node in nodes) or "nothing"
+        raise UserError(
+            f"no main score is known of the config's val_evaluator ({kinds}); known are those of "
+            f"{', '.join(self.scores)}"
+        )
 
     # ---- test-time augmentation
 
@@ -140,5 +152,11 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def run_for_flops(self, model: Any, shape: tuple[int, int]) -> None:
-        """Run a model on the meta device as the published counts do, on an image (H, W)."""
+    def run_for_flops(self, model: Any, shape: tuple[int, int], device: str) -> None:
+        """Run a model as the published counts do, on an image (H, W) of zeros.
+
+        Args:
+            model: on ``device``.
+            shape: of the image.
+            device: 'meta', or 'cpu' for a run with values.
+        """

@@ -13,7 +13,7 @@ from torch import nn
 from mmengine_agent.data.checked_loading import LabelCheck
 from mmengine_agent.errors import Problem, UserError
 from mmengine_agent.predict.classes import Classes
-from mmengine_agent.task import Task
+from mmengine_agent.task import Score, Task
 from mmseg_agent.data import config, label_maps
 from mmseg_agent.evaluation.record import SegmentationRecord
 from mmseg_agent.export import Segmentor
@@ -31,8 +31,7 @@ class Segmentation(Task):
         images/training/*.jpg, images/validation/*.jpg
         annotations/training/*.png, annotations/validation/*.png  (0 = ignore, 1 = first class)
     others: --labels-from 0, --palette FILE"""
-    scores: ClassVar = {"IoUMetric": ("", "{metric}", 100.0)}
-    metric = "mIoU"
+    scores: ClassVar = {"IoUMetric": Score("{metric}", 100.0, "mIoU")}
     flops_shape = (512, 2048)
     dump = "DumpResults"
 
@@ -67,8 +66,9 @@ class Segmentation(Task):
             raise UserError(f"cannot export a {type(model).__name__}: it has no encode_decode")
         return Segmentor(model, prepare, labels)
 
-    def run_for_flops(self, model: Any, shape: tuple[int, int]) -> None:
-        model._forward(torch.empty(1, 3, *shape, device="meta"))  # no auxiliary head
+    def run_for_flops(self, model: Any, shape: tuple[int, int], device: str) -> None:
+        image, meta = torch.zeros(1, 3, *shape, device=device), {"img_shape": shape}
+        model.encode_decode(image, [meta])  # no auxiliary head
 
 
 TASK = Segmentation()

@@ -11,6 +11,10 @@ To whoever looks, the child is a process of its own: it has its environment, fol
 ``__main__``, and ends as the interpreter does, with ``atexit`` and its exit code or signal
 (``multiprocessing``'s own forkserver ends children without). Nothing of ours is imported
 beforehand, so an import that a tool lacks still fails.
+
+Scripts that start interpreters themselves, as torchrun does, get one that asks this server:
+
+    subprocess.run(["bash", "tools/dist_train.sh", ...], env={**os.environ, **interpreter()})
 """
 
 import atexit
@@ -19,6 +23,7 @@ import gc
 import importlib
 import json
 import os
+import runpy
 import signal
 import socket
 import subprocess
@@ -169,12 +174,33 @@ def run(
 
 
 @functools.cache
+def interpreter() -> dict[str, str]:
+    """Variables that name a program to run in Python's place, for our scripts and for torchrun."""
+    _server()
+    program, module = _folder() / "python", Path(__file__).with_name("forked_python.py")
+    program.write_text(
+        f"#!{sys.executable} -IS\nimport sys\nsys.path.insert(0, {str(module.parent)!r})\n"
+        f"from forked_python import main\nmain({str(_folder() / 'socket')!r})\n"
+    )
+    program.chmod(0o700)
+    return {**SETTINGS, "PYTHON": str(program), "PYTHON_EXEC": str(program)}
+
+
+@functools.cache
+def _folder() -> Path:
+    """Where the server's socket and the program that asks it are."""
+    folder = tempfile.TemporaryDirectory(prefix="forks")  # a socket's path has to be short
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
+
+
+@functools.cache
 def _server() -> socket.socket:
     """The socket of the server, which ends when this process does."""
     ours, theirs = socket.socketpair()
     paths = ("PYTHONPATH", "PYTHONWARNINGS")  # of each child: its own
     env = {name: value for name, value in os.environ.items() if name not in paths}
-    command = [sys.executable, "-P", __file__, str(theirs.fileno())]
+    command = [sys.executable, "-P", __file__, str(theirs.fileno()), str(_folder() / "socket")]
     if sys.version_info < (3, 11):
         command.remove("-P")
     with tempfile.TemporaryFile("w+") as said:
@@ -198,7 +224,7 @@ def _server() -> socket.socket:
 # ---- in the server
 
 
-def serve(control: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+def serve(control: socket.socket, public: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     """Fork a child for each request; returns its request in each child, None at the end."""
     wake, woken = os.pipe()
     os.set_blocking(woken, False)
@@ -207,27 +233,31 @@ def serve(control: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests
     replies: dict[int, socket.socket] = {}
     while True:
-        ready = select([control, wake], [], [])[0]
+        ready = select([control, public, wake], [], [])[0]
         if wake in ready:
             os.read(wake, 1000)
             _report_ends(replies)
-        if control not in ready:
+        if control in ready:
+            files = socket.recv_fds(control, 1, 4)[1]
+            if not files:  # the tests have ended
+                return None
+            reply = socket.socket(fileno=files.pop(0))
+        elif public in ready:
+            reply = public.accept()[0]
+            files = socket.recv_fds(reply, 1, 3)[1]
+        else:
             continue
-        data, descriptors, _, _ = socket.recv_fds(control, 1, 4)
-        if not data:
-            return None
-        reply = socket.socket(fileno=descriptors[0])
         with reply.makefile("r") as lines:
             request = json.loads(lines.readline())
         child = os.fork()
         if child == 0:
             signal.set_wakeup_fd(-1)
-            for each in (control, reply, *replies.values()):
+            for each in (control, public, reply, *replies.values()):
                 each.close()
             for descriptor in (wake, woken):
                 os.close(descriptor)
-            return request, descriptors[1:]
-        for descriptor in descriptors[1:]:
+            return request, files
+        for descriptor in files:
             os.close(descriptor)
         reply.sendall(f"{child}\n".encode())
         replies[child] = reply
@@ -248,6 +278,8 @@ def become(request: dict[str, Any], files: Sequence[int]) -> None:
     """Make this child the process that was asked for, and run its script."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if "session" in request:
+        os.setsid()
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
@@ -256,14 +288,20 @@ def become(request: dict[str, Any], files: Sequence[int]) -> None:
     os.environ.update(request["env"])
     for action in filter(None, request["env"].get("PYTHONWARNINGS", "").split(",")):
         warnings.simplefilter(action)  # type: ignore[arg-type]
-    sys.argv = request["argv"]
+    module = request["argv"][0] == "-m"
+    sys.argv = request["argv"][module:]
     script = Path(sys.argv[0])
     paths = request["env"].get("PYTHONPATH", "").split(os.pathsep)
-    sys.path[:0] = [str(script.resolve().parent), *filter(None, paths)]
+    sys.path[:0] = [os.getcwd() if module else str(script.resolve().parent), *filter(None, paths)]
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(write_through="session" in request)  # type: ignore[union-attr]
     sys.modules["numpy"].random.seed()  # else all children draw the same seeds
     if PLAIN_CONFIGS in os.environ:
         for name in ("yapf.yapflib.yapf_api", "mmengine.config.config"):  # old ones import it early
             sys.modules[name].__dict__["FormatCode"] = lambda text, **_: (text, False)
+    if module:
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        return
     main = types.ModuleType("__main__")
     main.__dict__.update(__file__=str(script), __builtins__=__builtins__)
     sys.modules["__main__"] = main
@@ -283,7 +321,9 @@ def read_metafiles() -> None:
 
 def main() -> None:
     """Import, serve, and be what each child is asked to be; the interpreter then ends as usual."""
-    control = socket.socket(fileno=int(sys.argv[1]))
+    control, public = socket.socket(fileno=int(sys.argv[1])), socket.socket(socket.AF_UNIX)
+    public.bind(sys.argv[2])
+    public.listen()
     sys.path[:] = [path for path in sys.path if Path(path) != Path(__file__).parent]
     for package in PACKAGES:
         importlib.import_module(package)
@@ -293,7 +333,7 @@ def main() -> None:
     gc.collect()
     gc.freeze()  # children leave the pages of what was imported alone
     control.sendall(b"+")
-    asked = serve(control)
+    asked = serve(control, public)
     if asked is not None:
         become(*asked)
 

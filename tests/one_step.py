@@ -12,10 +12,10 @@ from mmengine_agent.config_walk import walk
 SIZE = 64  # side of the images, in pixels
 
 
-def check_training_step(model: Any) -> None:
+def check_training_step(model: Any, masks: bool = True) -> None:
     """Losses are finite, and reach the first layer of the backbone."""
     model.train()
-    loss, logged = model.parse_losses(model(**packed_batch(model, training=True), mode="loss"))
+    loss, logged = model.parse_losses(model(**packed_batch(model, True, masks), mode="loss"))
     assert loss.requires_grad
     assert all(torch.isfinite(value) for value in logged.values())
     assert sum("loss_" in name for name in logged) >= (2 if is_detector(model) else 1)
@@ -47,8 +47,8 @@ def few_proposals(model: Any) -> None:
             node[key] = min(node[key], 24)
 
 
-def detection_sample() -> Any:
-    """Ground truth of two boxes with masks."""
+def detection_sample(with_masks: bool) -> Any:
+    """Ground truth of two boxes, and of stuff."""
     from mmdet.structures import DetDataSample
     from mmdet.structures.mask import BitmapMasks
 
@@ -60,7 +60,10 @@ def detection_sample() -> Any:
             bboxes=boxes, labels=torch.tensor([0, 3]), masks=BitmapMasks(masks, SIZE, SIZE)
         )
     )
-    sample.set_metainfo({"scale_factor": (1.0, 1.0)})
+    if not with_masks:
+        del sample.gt_instances.masks
+    sample.gt_sem_seg = PixelData(sem_seg=torch.from_numpy(masks[:1]).long())
+    sample.set_metainfo({"scale_factor": (1.0, 1.0), "border": np.zeros(4)})
     return sample
 
 
@@ -72,10 +75,10 @@ def segmentation_sample() -> Any:
     return SegDataSample(gt_sem_seg=PixelData(data=torch.where(labels == 3, 255, labels)))
 
 
-def packed_batch(model: Any, training: bool) -> dict[str, Any]:
+def packed_batch(model: Any, training: bool, masks: bool = True) -> dict[str, Any]:
     """Two random images with ground truth, packed as by a loader and preprocessed by the model."""
     detection = is_detector(model)
-    samples = [detection_sample() if detection else segmentation_sample() for _ in range(2)]
+    samples = [detection_sample(masks) if detection else segmentation_sample() for _ in range(2)]
     shape = (SIZE, SIZE)
     for sample in samples:
         sample.set_metainfo({"img_shape": shape, "ori_shape": shape, "pad_shape": shape})

@@ -1,9 +1,9 @@
 """Losses that are no numbers: a run stops and saves, or leaves the batch out."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import numpy as np
 import pytest
 import torch
@@ -163,7 +163,7 @@ def test_processes_decide_together(policy: str, tmp_path: Path) -> None:
     """The batch that is left out is the one after which gradients would be averaged."""
     launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     program = [str(ROOT / "tests/toy_runs.py"), str(tmp_path), "7", policy, "2"]
-    done = run(sys.executable, *launch, *program, cwd=tmp_path)
+    done = run(fork_server.interpreter()["PYTHON"], *launch, *program, cwd=tmp_path)
     # samples go to the processes in turn: number 7 comes to process 1, in its second batch
     if policy == "skip":
         output(done)

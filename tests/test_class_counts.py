@@ -7,7 +7,7 @@ import mmdet
 import pytest
 from mmengine.config import Config, ConfigDict
 
-from mmengine_agent.class_counts import class_counts, set_class_count
+from mmengine_agent.class_counts import class_counts, class_total, set_class_count
 from mmengine_agent.errors import UserError
 
 HEAD = {"type": "Head", "num_classes": 80}
@@ -56,6 +56,23 @@ def test_things_and_stuff_are_not_guessed() -> None:
     model = ConfigDict(panoptic_head={"num_things_classes": 80, "num_stuff_classes": 53})
     with pytest.raises(UserError, match="tells things from stuff"):
         set_class_count(model, 3)
+
+
+def test_things_and_stuff_are_set_where_they_are_known() -> None:
+    weights = [1.0] * 133 + [0.1]
+    counts = {"num_things_classes": 80, "num_stuff_classes": 53}
+    model = ConfigDict(
+        roi_head={"bbox_head": HEAD},
+        semantic_head=dict(counts),
+        panoptic_head={**counts, "loss_cls": {"class_weight": weights}},
+    )
+    assert class_total(model) == 133
+    set_class_count(model, 8, things=5)
+    assert class_total(model) == 8
+    assert model.roi_head.bbox_head.num_classes == 5
+    for part in (model.semantic_head, model.panoptic_head):
+        assert (part.num_things_classes, part.num_stuff_classes) == (5, 3)
+    assert model.panoptic_head.loss_cls.class_weight == [1.0] * 8 + [0.1]
 
 
 STOCK = Path(mmdet.__file__).parent / ".mim/configs"

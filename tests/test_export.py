@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.torch_version import TorchVersion
 
+from agent_attention import AgentPVT
 from agent_attention.weights.read import CheckpointError
 from mmengine_agent.errors import UserError
 from mmengine_agent.export import formats as export_formats
-from mmengine_agent.export.modules import Prepare
+from mmengine_agent.export.modules import Prepare, fix_agent_grids
 from mmengine_agent.task import task_of
 from mmseg_agent.export import Segmentor
 from mmseg_agent.task import TASK as SEGMENTATION
@@ -62,6 +63,17 @@ def test_onnx_takes_layers_of_other_packages_for_open_sizes(tmp_path: Path) -> N
     for size in [(5, 7), (8, 6), (13, 21)]:
         x = normal(1, (1, 4, *size))
         close(run(x), Layers()(x))
+
+
+def test_agents_by_a_rule_are_fixed() -> None:
+    backbone = AgentPVT(agent_shapes="bounded").eval()
+    image = normal(3, (1, 3, 96, 160))
+    wanted = backbone(image)
+    grids = fix_agent_grids(backbone, (96, 160))
+    assert grids[::2] == grids[1::2] == [(2, 4), (3, 5), (5, 9), (3, 5)]  # two blocks a stage
+    close(backbone(image), wanted)
+    assert fix_agent_grids(backbone, (96, 160)) == []  # there is no rule any more
+    assert not any(module._forward_pre_hooks for module in backbone.modules())
 
 
 # --- whole models

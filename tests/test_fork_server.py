@@ -114,3 +114,24 @@ from torch.utils.data import DataLoader
 print(sum(int(each) for each in DataLoader(range(10), batch_size=None, num_workers=2)))
 """
     assert run(tmp_path, text) == (0, "45\n", "")
+
+
+def test_scripts_may_start_it_in_the_place_of_the_interpreter(tmp_path: Path) -> None:
+    known = {**os.environ, **fork_server.interpreter(), "PYTHONPATH": str(tmp_path)}
+    (tmp_path / "module.py").write_text("import script")
+    script(tmp_path, "import os, sys; print(sys.argv[1:], 'torch' in sys.modules); os._exit(7)")
+    for arguments in ("-u script.py a 'b c'", "-m module a 'b c'"):
+        done = subprocess.run(
+            ["sh", "-c", f"$PYTHON {arguments}"], cwd=tmp_path, env=known, capture_output=True
+        )
+        assert (done.returncode, done.stdout) == (7, b"['a', 'b c'] True\n"), done.stderr
+
+
+def test_what_stands_in_for_it_passes_signals_on_and_ends_by_them(tmp_path: Path) -> None:
+    path = script(tmp_path, "import time; print('begun', flush=True); time.sleep(60)")
+    command = [fork_server.interpreter()["PYTHON"], str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"begun\n"
+        process.terminate()
+        assert process.wait(timeout=60) == -signal.SIGTERM
+        assert process.stdout.read() == b""  # nobody has it open any more

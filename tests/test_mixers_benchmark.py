@@ -245,7 +245,16 @@ def test_costs_have_reasons_where_there_are_no_figures() -> None:
         {**place, "mixer": "agent", **record(128, 2.0, 1 << 22, 4 * 10**9)},
     ]
     head = {"gpu": None, "cpu": "CPU", "threads": 2, "dtype": "float32", "torch": "2"}
-    text = study_page.costs_text({**head, "date": "", "command": "it", "records": records})
+    text = study_page.costs_text([{**head, "date": "", "command": "it"}], records)
     assert "| `agent` | 1.0 | 500.0 | 1.0 | - | - | - |" in text
     assert "| `aft_full` | - | too large | - | - | - | - |" in text
     assert "| `agent` | 4.0 | 2000.0 | 1.00 | 4.0 | - | - | - | - |" in text
+
+
+def test_of_costs_measured_twice_the_newer_count() -> None:
+    place = {"place": "pvt", "mode": "inference", "mixer": "agent"}
+    old, new = ({**place, **record(128, seconds, 1, 1)} for seconds in (1.0, 2.0))
+    small = {**place, **record(64, 0.5, 1, 1)}
+    reports = [{"date": "2026-02-01", "records": [new]}, {"date": "2026-01-01", "records": [old]}]
+    reports.append({"date": "2026-03-01", "records": [small]})
+    assert study_page.newest_costs(reports) == [small, new]

@@ -46,12 +46,12 @@ MISTAKES: dict[str, tuple[str, list[str], list[str]]] = {
     "no weights for COCO": (
         "train.py",
         ["{configs}/" + COCO, "--data-root", "{coco}"],
-        ["checkpoints/agent_pvt_t.pth", "docs/weights.md", "model.backbone.init_cfg=None"],
+        ["checkpoints/agent_pvt_t.pth", "docs/weights.md", "--from-scratch"],
     ),
     "no weights for ADE20K": (
         "train.py",
         ["{configs}/" + ADE, "--data-root", "{ade}"],
-        ["checkpoints/agent_pvt_t.pth", "docs/weights.md", "model.backbone.init_cfg=None"],
+        ["checkpoints/agent_pvt_t.pth", "docs/weights.md", "--from-scratch"],
     ),
     "no checkpoint to test": (
         "test.py",

@@ -142,10 +142,22 @@ def test_a_stock_config_is_counted() -> None:
     assert counts["model"].multiply_adds > counts["backbone"].multiply_adds > 0
 
 
-def test_a_head_that_needs_the_values_of_an_image_is_refused_in_one_sentence() -> None:
+def test_a_head_that_needs_the_values_of_an_image_is_counted_in_a_run(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     few = {f"model.{part}.num_layers": 1 for part in ("encoder", "decoder")}
-    with pytest.raises(UserError, match=r"cannot count a DINO: its heads need .*meta") as error:
-        get_flops.count(stock("dino/dino-4scale_r50_8xb2-12e_coco", **few), (64, 96))
+    cfg = stock("dino/dino-4scale_r50_8xb2-12e_coco", **few, **{"model.num_queries": 20})
+    counts = get_flops.count(cfg, (64, 96))
+    assert counts["model"].multiply_adds > counts["backbone"].multiply_adds > 0
+    assert "counted in a run on zeros" in capsys.readouterr().err
+
+
+def test_what_cannot_be_counted_is_one_sentence() -> None:
+    with pytest.raises(UserError, match=r"cannot count a RetinaNet: ") as error:
+        get_flops.count(
+            stock("retinanet/retinanet_r50_fpn_1x_coco", **{"model.neck.in_channels": [1] * 4}),
+            (64, 96),
+        )
     assert "\n" not in str(error.value)
 
 

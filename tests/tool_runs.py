@@ -4,7 +4,6 @@ import json
 import os
 import pickle
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,9 +83,8 @@ TASKS = {
 
 
 def run(*command: str, cwd: Path) -> Done:
-    """Run a command on the CPU, with one thread a process."""
-    env = {**os.environ, "PYTHON": sys.executable, **fork_server.SETTINGS}
-    env["PYTHONWARNINGS"] = "ignore"
+    """Run a command on the CPU, with one thread a process and interpreters of the fork server."""
+    env = {**os.environ, **fork_server.interpreter(), "PYTHONWARNINGS": "ignore"}
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
 
 

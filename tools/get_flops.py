@@ -8,11 +8,13 @@ operator, fused attention included. One multiply-add is one FLOP, as in the publ
 input sizes are the defaults: 800x1280 with 1000 proposals and 100 masks for detectors, 512x2048
 without the auxiliary head for segmentors. Agent biases depend on the map's size and the weights
 alone: resizing them does not count for an image. Heads that ask for the values of an image while
-they run (DINO, Mask2Former) cannot be counted so.
+they run (DINO, Sparse R-CNN) are counted in a run on zeros, on the CPU.
 """
 
+import copy
 import functools
 import json
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +24,8 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmengine_agent.backbone_flags import BackboneFlags
+from mmengine_agent.config_walk import walk
 from mmengine_agent.errors import UserError
 from mmengine_agent.run.exit import one_line, run_tool
 from mmengine_agent.run.setup import KeyValues, make_parser, read_config
@@ -44,8 +48,9 @@ def main() -> None:
     add("--shape", type=int, nargs=2, metavar=("H", "W"), help="image size in pixels")
     add("--json", metavar="FILE", help="write the counts to this file too")
     add("--cfg-options", nargs="+", action=KeyValues, metavar="KEY=VALUE")
+    BackboneFlags.add_to(parser)
     args = parser.parse_args()
-    cfg = read_config(args.config, args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options, BackboneFlags.of(args))
     shape = tuple(args.shape or task_of(cfg).flops_shape)
     if min(shape) < STRIDE:
         raise UserError(f"--shape: sides must be at least {STRIDE} pixels, got {shape}")
@@ -65,21 +70,26 @@ def count(cfg: Config, shape: tuple[int, int]) -> dict[str, Count]:
         shape: image size (H, W) in pixels.
 
     Raises:
-        UserError: if the model does not run on the meta device.
+        UserError: if the model runs neither on the meta device nor on the CPU.
     """
-    model = build(cfg)
-    # as one call of the model, in which the counter knows all modules by their names
-    model.forward = functools.partial(task_of(cfg).run_for_flops, model, shape)
     try:
-        # while the counter looks on, attention is its definition: biases are added, not multiplied
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            model()
-    except Exception as error:  # of many kinds: heads of mmdet and mmseg differ in all they need
-        name = type(model).__name__
-        raise UserError(
-            f"cannot count a {name}: its heads need the values of an image, which a count "
-            f"has not ({one_line(error)})"
-        ) from error
+        return count_on("meta", cfg, shape)
+    except Exception:  # of many kinds: heads of mmdet and mmseg differ in all they need
+        print("the heads need the values of an image: counted in a run on zeros", file=sys.stderr)
+    try:
+        return count_on("cpu", cfg, shape)
+    except Exception as error:
+        raise UserError(f"cannot count a {cfg.model.type}: {one_line(error)}") from error
+
+
+def count_on(device: str, cfg: Config, shape: tuple[int, int]) -> dict[str, Count]:
+    """The same, on one device."""
+    model = build(cfg, device).requires_grad_(False)  # hooks of the counter ask gradients of all
+    # as one call of the model, in which the counter knows all modules by their names
+    model.forward = functools.partial(task_of(cfg).run_for_flops, model, shape, device)
+    # while the counter looks on, attention is its definition: biases are added, not multiplied
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model()
     found = {name: sum(by.values()) // 2 for name, by in counter.get_flop_counts().items()}
 
     def count_part(name: str, module: nn.Module) -> int:
@@ -96,14 +106,25 @@ def count(cfg: Config, shape: tuple[int, int]) -> dict[str, Count]:
     return {**parts, "model": every}
 
 
-def build(cfg: Config) -> Any:
-    """The model of a config, in evaluation mode on the meta device: shapes without numbers."""
+def build(cfg: Config, device: str) -> Any:
+    """The model of a config, in evaluation mode; on the meta device shapes without numbers."""
     init_default_scope(cfg.default_scope)
+    settings = copy.deepcopy(cfg.model)  # detectors write into theirs
+    for _, node in walk(settings):
+        node.update({key: None for key in ("init_cfg", "pretrained") if is_file(node.get(key))})
     try:
-        with torch.device("meta"):  # drawing the weights would take most of the time
-            return MODELS.build(cfg.model).eval()
+        with torch.device(device):
+            model = MODELS.build(settings).eval()
     except (RuntimeError, NotImplementedError):  # layers that read a tensor while they are built
-        return MODELS.build(cfg.model).eval().to("meta")
+        return MODELS.build(settings).eval().to(device)
+    if device != "meta":  # there drawing the weights would take most of the time
+        model.init_weights()
+    return model
+
+
+def is_file(setting: Any) -> bool:
+    """Whether an ``init_cfg`` is weights to be loaded."""
+    return isinstance(setting, str) or (setting or {}).get("type") == "Pretrained"
 
 
 def table(counts: dict[str, Count]) -> str:

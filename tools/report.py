@@ -1,50 +1,7 @@
-"""Make one HTML file of a work directory: curves, metrics, classes, confusions, predictions.
+"""Make one HTML file of a work directory; ``agent-attention report`` is the same."""
 
-    python tools/report.py work_dirs/NAME
-    python tools/report.py work_dirs/NAME --checkpoint work_dirs/NAME/epoch_12.pth --out mine.html
-
-The curves are of the newest training in the directory; all else is what tools/test.py left there
-(metrics.json and evaluation.json). With --checkpoint that file is tested first, with the config in
-the directory. The page needs no network and no other file.
-"""
-
-import subprocess
-import sys
-from pathlib import Path
-
-from mmengine_agent.errors import UserError
-from mmengine_agent.report.page import write_report
-from mmengine_agent.report.workdir import find_config, read_work_dir
+from mmengine_agent.commands.report import main
 from mmengine_agent.run.exit import run_tool
-from mmengine_agent.run.setup import make_parser
-
-
-def main() -> None:
-    parser = make_parser(__doc__)
-    add = parser.add_argument
-    add("work_dir", type=Path, help="work directory of a training or a test")
-    add("--out", type=Path, metavar="FILE.html", help="default: report.html in the work directory")
-    add("--checkpoint", type=Path, metavar="FILE", help="test this one first")
-    args = parser.parse_args()
-    out = args.out or args.work_dir / "report.html"
-    read_work_dir(args.work_dir)  # before a test, which takes time
-    if args.checkpoint:
-        test(args.work_dir, args.checkpoint)
-    write_report(args.work_dir, out)
-
-
-def test(work_dir: Path, checkpoint: Path) -> None:
-    """Run tools/test.py with the config in the work directory; its output goes to the screen."""
-    config = find_config(work_dir)
-    if config is None:
-        raise UserError(f"--checkpoint: {work_dir} has no config to test it with")
-    if not checkpoint.is_file():
-        raise UserError(f"--checkpoint: there is no {checkpoint} (from {Path.cwd()})")
-    tool = Path(__file__).resolve().with_name("test.py")
-    command = [sys.executable, str(tool), str(config), str(checkpoint), "--work-dir", str(work_dir)]
-    if subprocess.run(command).returncode:
-        raise UserError(f"--checkpoint: {checkpoint} could not be tested; the reason stands above")
-
 
 if __name__ == "__main__":
     run_tool(main)

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from agent_attention.arguments import (
     Pair,
-    check_agent_shapes,
     check_integer,
     mixer_names,
     resolve_arch,
@@ -34,6 +33,7 @@ from agent_attention.backbones.info import (
 from agent_attention.layers import init_linear_and_norm, linear_rates
 from agent_attention.mixers import MIXERS
 from agent_attention.mixers.base import Mixer, to_map, to_tokens
+from agent_attention.mixers.grids import agent_grids
 
 # Sizes of the published models; their depths are not those of plain CSwin (arXiv 2107.00652).
 ARCHS: dict[str, dict[str, Any]] = {
@@ -61,7 +61,8 @@ class AgentCSwin(Backbone):
 
     Args:
         arch: 'tiny', 'small', 'base', or a dict with the keys of ``ARCHS['tiny']``.
-        agent_shapes: agent grid (a_h, a_w) of each stage; the default is the base grid, p x p.
+        agent_shapes: agent grid (a_h, a_w) of each stage; the default is the base grid, p x p;
+            or what ``agent_grids`` takes.
         mixers: a name of ``MIXERS`` a stage, or a run such as '2 agent, 2 focused'.
         window_size: side of the nominal window, as Agent-Swin's: stripes are an eighth of it
             wide, 7 at least. The default follows from ``pretrain_img_size``: 7 at 224 pixels.
@@ -83,7 +84,7 @@ class AgentCSwin(Backbone):
     def __init__(
         self,
         arch: str | Mapping[str, Any] = "tiny",
-        agent_shapes: Sequence[Pair] | None = None,
+        agent_shapes: Any = None,
         mixers: Sequence[Any] = ("agent", "agent", "stripes", "softmax"),
         window_size: int | None = None,
         pretrain_img_size: int = 224,
@@ -96,7 +97,8 @@ class AgentCSwin(Backbone):
     ) -> None:
         sizes = resolve_arch(arch, self.ARCHS)
         base_grids = [(stage.base_grid,) * 2 for stage in STAGES]
-        grids = check_agent_shapes(agent_shapes or base_grids, len(STAGES))
+        linear = [(1 + MLP_RATIO / 2) * sizes["embed_dim"] * stage.width for stage in STAGES]
+        grids = agent_grids(agent_shapes, base_grids, (1,) * len(STAGES), linear)
         names = mixer_names(mixers, None, {}, sizes["depths"], MIXERS)
         strides = [stage.stride for stage in STAGES]
         check_integer("pretrain_img_size", pretrain_img_size, strides[-1], 4096)

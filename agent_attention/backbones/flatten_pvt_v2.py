@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from agent_attention.arguments import (
     Pair,
-    check_agent_shapes,
     check_integer,
     mixer_names,
     resolve_arch,
@@ -29,9 +28,11 @@ from agent_attention.backbones.info import (
     count_of,
     encoding_img_size,
 )
+from agent_attention.backbones.pvt import AGENT_SHAPES, CAPS
 from agent_attention.layers import Mlp, init_linear_and_norm, linear_rates
 from agent_attention.mixers import MIXERS
 from agent_attention.mixers.base import to_map, to_tokens
+from agent_attention.mixers.grids import agent_grids
 
 _HEADS = {"num_heads": (1, 2, 5, 8), "mlp_ratios": (8, 8, 4, 4)}
 _WIDTHS = {"embed_dims": (64, 128, 320, 512), **_HEADS}
@@ -92,7 +93,7 @@ class FLattenPVTv2(Backbone):
         self,
         arch: str | Mapping[str, Any] = "b0",
         mixers: Sequence[Any] = ("focused",) * 4,
-        agent_shapes: Sequence[Pair] = ((12, 12), (16, 16), (28, 28), (28, 28)),
+        agent_shapes: Any = AGENT_SHAPES,
         pretrain_img_size: int = 224,
         out_indices: Sequence[int] = (0, 1, 2, 3),
         drop_path_rate: float = 0.0,
@@ -102,7 +103,9 @@ class FLattenPVTv2(Backbone):
         with_cp: bool = False,
     ) -> None:
         sizes = resolve_arch(arch, ARCHS)
-        grids = check_agent_shapes(agent_shapes, len(STAGES))
+        ratios = zip(sizes["mlp_ratios"], sizes["embed_dims"], strict=True)
+        linear = [(1 + ratio / 2) * dim for ratio, dim in ratios]
+        grids = agent_grids(agent_shapes, AGENT_SHAPES, CAPS, linear)
         names = mixer_names(mixers, None, {}, sizes["depths"], MIXERS)
         strides = [stage.stride for stage in STAGES]
         check_integer("pretrain_img_size", pretrain_img_size, strides[-1], 4096)

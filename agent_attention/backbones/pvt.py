@@ -12,8 +12,6 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from agent_attention.arguments import (
-    Pair,
-    check_agent_shapes,
     check_integer,
     mixer_names,
     resolve_arch,
@@ -32,6 +30,7 @@ from agent_attention.compute.symbolic import resize_tokens
 from agent_attention.layers import PatchEmbed, init_linear_and_norm, init_table, linear_rates
 from agent_attention.mixers import MIXERS
 from agent_attention.mixers.base import to_map
+from agent_attention.mixers.grids import agent_grids
 
 _WIDTHS = {
     "embed_dims": (64, 128, 320, 512),
@@ -58,6 +57,8 @@ class Stage(NamedTuple):
 
 STAGES = (Stage(4, 4, 3, 8), Stage(8, 2, 4, 4), Stage(16, 2, 7, 2), Stage(32, 2, 7, 1))
 BASE_GRIDS = tuple((stage.base_grid,) * 2 for stage in STAGES)  # those of ImageNet
+AGENT_SHAPES = ((12, 12), (16, 16), (28, 28), (28, 28))  # of COCO and ADE20K
+CAPS = (4,) * len(STAGES)  # with which ``GridRule`` gives them
 LETTERS = {"A": "agent", "B": "reduced"}  # of ``attn_types``
 _WINDOW = 7  # M where a stage uses windows
 
@@ -68,7 +69,8 @@ class AgentPVT(Backbone):
     Args:
         arch: 'tiny', 'small', 'medium', 'large', or a dict with the keys of ``ARCHS['tiny']``.
         agent_shapes: agent grid (a_h, a_w) of each stage. The default is the one published for
-            detection and segmentation; ((3, 3), (4, 4), (7, 7), (7, 7)) is that of ImageNet.
+            detection and segmentation; ((3, 3), (4, 4), (7, 7), (7, 7)) is that of ImageNet. For
+            'bounded', a number or a rule see ``agent_grids``.
         attn_types: a letter a stage: 'A' agent attention, 'B' softmax with spatial reduction; or
             a run such as '2A16B', two agent blocks and then sixteen of the other.
         pretrain_img_size: side, in pixels, of the images the position and bias tables are for.
@@ -92,7 +94,7 @@ class AgentPVT(Backbone):
     def __init__(
         self,
         arch: str | Mapping[str, Any] = "tiny",
-        agent_shapes: Sequence[Pair] = ((12, 12), (16, 16), (28, 28), (28, 28)),
+        agent_shapes: Any = AGENT_SHAPES,
         attn_types: Sequence[str] = "AAAA",
         pretrain_img_size: int = 224,
         out_indices: Sequence[int] = (0, 1, 2, 3),
@@ -104,7 +106,9 @@ class AgentPVT(Backbone):
         mixers: Sequence[str] | None = None,
     ) -> None:
         sizes = resolve_arch(arch, ARCHS)
-        grids = check_agent_shapes(agent_shapes, len(STAGES))
+        ratios = zip(sizes["mlp_ratios"], sizes["embed_dims"], strict=True)
+        linear = [(1 + ratio / 2) * dim for ratio, dim in ratios]
+        grids = agent_grids(agent_shapes, AGENT_SHAPES, CAPS, linear)
         names = mixer_names(mixers, attn_types, LETTERS, sizes["depths"], MIXERS)
         strides = [stage.stride for stage in STAGES]
         check_integer("pretrain_img_size", pretrain_img_size, strides[-1], 4096)

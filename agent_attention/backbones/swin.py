@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 from agent_attention.arguments import (
     Pair,
-    check_agent_shapes,
     check_integer,
     mixer_names,
     resolve_arch,
@@ -35,6 +34,7 @@ from agent_attention.compute.symbolic import missing, pad_map
 from agent_attention.layers import PatchEmbed, init_linear_and_norm, linear_rates
 from agent_attention.mixers import MIXERS
 from agent_attention.mixers.base import to_map
+from agent_attention.mixers.grids import agent_grids
 
 # Swin's own sizes (arXiv 2103.14030, section 3.3), and which blocks are agent attention ('A').
 ARCHS: dict[str, dict[str, Any]] = {
@@ -60,6 +60,8 @@ class Stage(NamedTuple):
 
 STAGES = (Stage(4, 1, 3, 8), Stage(8, 2, 4, 4), Stage(16, 4, 7, 2), Stage(32, 8, 7, 1))
 BASE_GRIDS = tuple((stage.base_grid,) * 2 for stage in STAGES)  # those of ImageNet
+AGENT_SHAPES = ((9, 9), (12, 12), (14, 14), (7, 7))  # of COCO and ADE20K
+CAPS = (3, 3, 2, 1)  # with which ``GridRule`` gives them
 LETTERS = {"A": "agent", "B": "windows"}  # of ``attn_types``
 MLP_RATIO = 4
 _PATCH = STAGES[0].stride
@@ -72,7 +74,7 @@ class AgentSwinTransformer(Backbone):
     Args:
         arch: 'tiny', 'small', 'base', or a dict with the keys of ``ARCHS['tiny']``.
         agent_shapes: agent grid (a_h, a_w) of each stage. The default is the one published for
-            detection and segmentation.
+            detection and segmentation; ``agent_grids`` says what else it may be.
         window_size: side of Agent-Swin's nominal window; 'B' blocks use windows of
             M = max(7, window_size // 8) pixels. 56 (M = 7) for models pre-trained at 224 pixels,
             72 (M = 9) at 288, 96 (M = 12) at 384.
@@ -103,7 +105,7 @@ class AgentSwinTransformer(Backbone):
     def __init__(
         self,
         arch: str | Mapping[str, Any] = "tiny",
-        agent_shapes: Sequence[Pair] = ((9, 9), (12, 12), (14, 14), (7, 7)),
+        agent_shapes: Any = AGENT_SHAPES,
         window_size: int = 56,
         attn_types: Sequence[str] | None = None,
         pretrain_img_size: int = 224,
@@ -116,7 +118,8 @@ class AgentSwinTransformer(Backbone):
         mixers: Sequence[str] | None = None,
     ) -> None:
         sizes = resolve_arch(arch, ARCHS)
-        grids = check_agent_shapes(agent_shapes, len(STAGES))
+        linear = [(1 + MLP_RATIO / 2) * sizes["embed_dim"] * stage.width for stage in STAGES]
+        grids = agent_grids(agent_shapes, AGENT_SHAPES, CAPS, linear)
         if attn_types is None:
             attn_types = ATTN_TYPES[arch if isinstance(arch, str) else "tiny"]
         names = mixer_names(mixers, attn_types, LETTERS, sizes["depths"], MIXERS)

@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 from agent_attention.arguments import (
     Pair,
-    check_agent_shapes,
     check_integer,
     mixer_names,
     resolve_arch,
@@ -35,6 +34,7 @@ from agent_attention.compute.symbolic import missing, resize_tokens
 from agent_attention.layers import init_linear_and_norm, init_table, linear_rates
 from agent_attention.mixers import MIXERS, WITH_CLASS_TOKEN
 from agent_attention.mixers.base import to_map
+from agent_attention.mixers.grids import agent_grids
 
 # DeiT's own sizes (arXiv 2012.12877, table 1); p, the side of the grid of base agents.
 ARCHS: dict[str, dict[str, int]] = {
@@ -54,7 +54,8 @@ class AgentViT(Backbone):
 
     Args:
         arch: 'tiny', 'small', 'base', or a dict with the keys of ``ARCHS['tiny']``.
-        agent_shape: agent grid (a_h, a_w); the default is the base grid, p x p.
+        agent_shape: agent grid (a_h, a_w); the default is the base grid, p x p. For 'bounded', a
+            number or a rule see ``agent_grids``.
         mixers: of all blocks: a name of ``MIXERS`` or a run such as '4 agent, 8 softmax', alone or
             in a tuple. The default is the published one.
         class_token: have a class token. The default is to have one if all mixers take one, as
@@ -78,7 +79,7 @@ class AgentViT(Backbone):
     def __init__(
         self,
         arch: str | Mapping[str, Any] = "tiny",
-        agent_shape: Pair | None = None,
+        agent_shape: Any = None,
         mixers: str | Sequence[Any] | None = None,
         class_token: bool | None = None,
         final_norm: bool = False,
@@ -93,7 +94,8 @@ class AgentViT(Backbone):
         sizes = resolve_arch(arch, ARCHS)
         dim, depth = sizes["embed_dim"], sizes["depth"]
         heads, p = sizes["num_heads"], sizes["base_grid"]
-        (grid,) = check_agent_shapes([agent_shape or (p, p)], 1)
+        shapes = [agent_shape] if isinstance(agent_shape, (tuple, list)) else agent_shape
+        (grid,) = agent_grids(shapes, [(p, p)], [1], [(1 + MLP_RATIO / 2) * dim])
         if mixers is None:
             mixers = PUBLISHED_MIXERS.get(arch if isinstance(arch, str) else "", "agent")
         mixers = [mixers] if isinstance(mixers, (str, Mapping)) else mixers

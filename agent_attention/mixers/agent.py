@@ -14,6 +14,7 @@ from agent_attention.compute.bias import AgentBias
 from agent_attention.compute.symbolic import pool
 from agent_attention.layers import init_table
 from agent_attention.mixers.base import Mixer, to_map, to_tokens
+from agent_attention.mixers.grids import Grid, GridRule
 
 _BLOCK = 7  # side of the block bias tables (spec of the published weights)
 
@@ -31,7 +32,8 @@ class AgentAttention(Mixer):
         dim: channels C; a multiple of ``num_heads``.
         num_heads: heads h.
         base_grid: p; the six bias tables are learned for p*p agents.
-        agent_shape: agent grid (a_h, a_w) at run time; the tables are interpolated to it.
+        agent_shape: agent grid (a_h, a_w) at run time, or a rule that gives it for a map; the
+            tables are interpolated to it.
         table_shape: map size (Hs, Ws) the row and column bias tables are learned for; those of
             other maps are interpolated. The default is 224 pixels in patches of 16.
         qkv_bias: learn a bias in the query, key and value projections.
@@ -51,7 +53,7 @@ class AgentAttention(Mixer):
         dim: int,
         num_heads: int,
         base_grid: int = 7,
-        agent_shape: Pair = (7, 7),
+        agent_shape: Grid = (7, 7),
         table_shape: Pair = (14, 14),
         qkv_bias: bool = True,
         attn_drop: float = 0.0,
@@ -65,6 +67,7 @@ class AgentAttention(Mixer):
         super().__init__(dim, num_heads, *shared)
         self.base_grid = base_grid
         self.agent_shape = agent_shape
+        self.table_shape = table_shape
         self.agent_bias = agent_bias
         if agent_bias:
             h, p2, (hs, ws) = num_heads, base_grid**2, table_shape
@@ -85,21 +88,28 @@ class AgentAttention(Mixer):
 
     def agents(self, q: Tensor, size: Pair) -> Tensor:
         """A (B, n, C): the queries (B, N, C) averaged over the cells of the agent grid."""
-        return to_tokens(pool(to_map(q, size), self.agent_shape))
+        return to_tokens(pool(to_map(q, size), self.grid(size)))
+
+    def grid(self, size: Pair) -> Pair:
+        """(a_h, a_w) for a map of ``size`` (H, W)."""
+        shape = self.agent_shape
+        if isinstance(shape, GridRule):
+            return shape.grid(size, self.base_grid, self.table_shape[0])
+        return shape
 
     def b1(self, size: Pair) -> AgentBias | None:
         """B₁ (h, n, N): where tokens are, as agents see it (section 4.3)."""
         if not self.agent_bias:
             return None
         row, column = self.ah_bias[0], self.aw_bias[0]
-        return AgentBias(self.an_bias, row, column, size, self.agent_shape, tokens_first=False)
+        return AgentBias(self.an_bias, row, column, size, self.grid(size), tokens_first=False)
 
     def b2(self, size: Pair) -> AgentBias | None:
         """B₂ (h, N, n): where agents are, as tokens see it."""
         if not self.agent_bias:
             return None
         row, column = (t[0].permute(0, 3, 1, 2) for t in (self.ha_bias, self.wa_bias))
-        return AgentBias(self.na_bias, row, column, size, self.agent_shape, tokens_first=True)
+        return AgentBias(self.na_bias, row, column, size, self.grid(size), tokens_first=True)
 
     def extra_repr(self) -> str:
-        return f"num_heads={self.num_heads}, agent_shape={tuple(self.agent_shape)}"
+        return f"num_heads={self.num_heads}, agent_shape={self.agent_shape}"

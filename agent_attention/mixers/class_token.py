@@ -42,7 +42,7 @@ class ClassTokenAgentAttention(AgentAttention):
             return None
 
         def joined() -> tuple[Tensor]:
-            first = to_agents(self.ac_bias[0].unsqueeze(-1), self.agent_shape).mT  # (h, n, 1)
+            first = to_agents(self.ac_bias[0].unsqueeze(-1), self.grid(size)).mT  # (h, n, 1)
             return (torch.cat([first, bias.dense()], -1),)
 
         return cached(joined, [self.ac_bias, *bias[:3]], bias[3:])[0]
@@ -54,7 +54,7 @@ class ClassTokenAgentAttention(AgentAttention):
             return None
 
         def joined() -> tuple[Tensor]:
-            first = to_agents(self.ca_bias[0].mT.unsqueeze(-1), self.agent_shape)  # (h, 1, n)
+            first = to_agents(self.ca_bias[0].mT.unsqueeze(-1), self.grid(size))  # (h, 1, n)
             return (torch.cat([first, bias.dense()], 1),)
 
         return cached(joined, [self.ca_bias, *bias[:3]], bias[3:])[0]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmdet.datasets import CocoDataset
+from mmdet.datasets import CocoDataset, CocoPanopticDataset
 from mmengine.config import Config
 
 from mmdet_agent.data.config import reads_coco
@@ -21,6 +21,13 @@ from mmengine_agent.predict.writer import Writer
 
 # COCO numbers its 80 classes from 1 to 90 and leaves these out (instances_val2017.json)
 _COCO_GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+_COCO_THINGS = tuple(number for number in range(1, 91) if number not in _COCO_GAPS)
+# and 53 of stuff (panoptic_val2017.json)
+_COCO_STUFF = (
+    *(92, 93, 95, 100, 107, 109, 112, 118, 119, 122, 125, 128, 130, 133, 138, 141, 144, 145),
+    *(147, 148, 149, 151, 154, 155, 156, 159, 161, 166, 168, 171, 175, 176, 177, 178, 180, 181),
+    *range(184, 201),
+)
 
 
 class DetectionWriter(Writer):
@@ -60,11 +67,13 @@ def category_ids(cfg: Config, names: tuple[str, ...]) -> tuple[int, ...]:
     """Those of the annotation file that the config names; else COCO's own; else label + 1."""
     dataset = dataset_of(cfg)
     path = Path(dataset.get("data_root") or "", dataset.get("ann_file") or "")
-    if path.is_file() and reads_coco(dataset):
+    if path.is_file() and (reads_coco(dataset) or "Panoptic" in str(dataset.type)):
         listed = read_categories(path)
         forget_files()
         if set(names) <= listed.keys():
             return tuple(listed[name] for name in names)
     if names == CocoDataset.METAINFO["classes"]:
-        return tuple(number for number in range(1, 91) if number not in _COCO_GAPS)
+        return _COCO_THINGS
+    if names == CocoPanopticDataset.METAINFO["classes"]:
+        return _COCO_THINGS + _COCO_STUFF
     return tuple(range(1, len(names) + 1))

@@ -7,7 +7,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
-from mmengine_agent.class_counts import class_counts
+from mmengine_agent.class_counts import class_total
 from mmengine_agent.data.user_data import read_class_names
 from mmengine_agent.draw import Colour, class_colours
 from mmengine_agent.errors import UserError
@@ -36,7 +36,7 @@ def classes_of(cfg: Config, meta: Mapping[str, Any], given: list[str] | None) ->
     Raises:
         UserError: if no names are known, or their number is not the model's.
     """
-    wanted = next((each.number for each in class_counts(cfg.model)), 0)
+    wanted = class_total(cfg.model)
     sources = [{"classes": read_class_names(given)}] if given else [*_sources(cfg, meta)]
     known = [each["classes"] for each in sources if each.get("classes")]
     fitting = [names for names in known if len(names) == wanted]

@@ -2,6 +2,7 @@
 
 images.json       file name, size and frame of each image, and the classes
 predictions.json  COCO results of a detector, with the image ids of images.json
+panoptic/         segments of a panoptic model, PNG; panoptic.json has their classes
 labels/           label maps of a segmentor, PNG, of the images' sizes
 legend.png        of a segmentor: its colours
 drawn/            the images and videos with the predictions drawn in

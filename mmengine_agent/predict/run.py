@@ -9,6 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mmengine_agent.backbone_flags import BackboneFlags
 from mmengine_agent.errors import UserError
 from mmengine_agent.predict.classes import classes_of
 from mmengine_agent.predict.inputs import Frame, find, read
@@ -26,7 +27,7 @@ def predict(flags: Namespace) -> None:
         UserError: if flags make no sense, or some inputs cannot be read; the others are finished.
     """
     _require_sense(flags)
-    cfg = read_config(flags.config, flags.cfg_options)
+    cfg = read_config(flags.config, flags.cfg_options, BackboneFlags.of(flags))
     paths, faults = find(flags.inputs)
     if not paths:
         raise UserError("\n  ".join(["there is nothing to predict on:", *faults]))

@@ -14,7 +14,8 @@ from torch import distributed
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 from agent_attention.weights.read import CheckpointError
-from mmengine_agent.errors import ReportedByRank0, UserError
+from mmengine_agent.commands import as_called
+from mmengine_agent.errors import ReportedByRank0, UsageError, UserError
 from mmengine_agent.files import describe_disk, disk_is_full
 
 RESUME_ME = 75  # EX_TEMPFAIL of sysexits.h: a failure that passes, try again
@@ -25,7 +26,7 @@ env_cfg.dist_cfg.timeout is how many seconds a process waits for others."""
 
 
 def run_tool(main: Callable[[], None]) -> NoReturn:
-    """Run a tool; a user's mistake becomes one message on stderr and exit code 1."""
+    """Run a tool; a user's mistake becomes one message on stderr and exit code 1 (usage: 2)."""
     try:
         main()
     except KeyboardInterrupt:
@@ -37,8 +38,8 @@ def run_tool(main: Callable[[], None]) -> NoReturn:
         text = explain(error)
         if text is None:
             raise
-        print(f"error: {text}", file=sys.stderr)
-        sys.exit(1)
+        print(f"error: {as_called(text)}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
     except SystemExit as stop:
         if stop.code == RESUME_ME:  # stopped, with everything saved
             _leave_process_group(RESUME_ME)
@@ -49,8 +50,8 @@ def run_tool(main: Callable[[], None]) -> NoReturn:
 
 def explain(error: Exception) -> str | None:
     """What a user should know of an error; None if only its traceback tells."""
-    if isinstance(error, UserError | CheckpointError):
-        return str(error)
+    if isinstance(error, UserError | CheckpointError | ImportError):
+        return str(error)  # versions.require says what to install
     # loaders and optimizers are built late, and name unknown types so
     if isinstance(error, KeyError) and "registry" in str(error):
         return f"cannot build what the config describes: {one_line(error)}"

@@ -15,6 +15,11 @@ from mmengine_agent.task import task_of
 LOGGERS = {
     "tensorboard": ("TensorboardVisBackend", "tensorboard"),
     "wandb": ("WandbVisBackend", "wandb"),
+    "mlflow": ("MLflowVisBackend", "mlflow"),
+    "clearml": ("ClearMLVisBackend", "clearml"),
+    "neptune": ("NeptuneVisBackend", "neptune"),
+    "dvclive": ("DVCLiveVisBackend", "dvclive"),
+    "aim": ("AimVisBackend", "aim"),
 }
 POSITIVE = ("--clip-grad", "--accumulate", "--early-stop", "--nan-limit")
 
@@ -30,7 +35,7 @@ def add_training_flags(parser: ArgumentParser) -> None:
     add("--ema", type=float, nargs="?", const=0.9998, metavar="DECAY", help=text)
     add("--clip-grad", type=float, metavar="NORM", help="largest norm of gradients")
     add("--accumulate", type=int, metavar="N", help="one optimizer step for N iterations")
-    text = "stop after N validations without a better score (bbox mAP or mIoU)"
+    text = "stop after N validations without a better main score"
     add("--early-stop", type=int, metavar="N", help=text)
     text = "do not train: in N iterations (%(const)s) look for a good learning rate"
     add("--find-lr", type=int, nargs="?", const=200, metavar="N", help=text)
@@ -114,8 +119,11 @@ def set_ema(cfg: Config, decay: float) -> None:
 
 def set_early_stop(cfg: Config, patience: int) -> None:
     """Stop when the main score has not grown by 0.001 in ``patience`` validations."""
-    name, best = task_of(cfg).main_score(cfg)
-    score = {"monitor": name, "min_delta": 0.001 * best}
+    try:
+        main = task_of(cfg).main_score(cfg)
+    except UserError as error:
+        raise UserError(f"--early-stop: {error}") from error
+    score = {"monitor": main.key, "min_delta": 0.001 * main.perfect}
     _set_hooks(cfg, {"type": "EarlyStoppingHook", "patience": patience, "rule": "greater", **score})
 
 
@@ -127,7 +135,7 @@ def add_logger(cfg: Config, name: str) -> None:
     """
     kind, package = LOGGERS[name]
     if find_spec(package) is None:
-        raise UserError(f"--log-to {name}: pip install {package}")
+        raise UserError(f"--log-to {name} needs the package {package}: pip install {package}")
     backends = cfg.visualizer.setdefault("vis_backends", [])
     if all(backend["type"] != kind for backend in backends):
         cfg.visualizer.vis_backends = [*backends, {"type": kind}]

@@ -3,18 +3,26 @@
 import os
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
 
+from mmengine_agent.backbone_flags import BackboneFlags
+from mmengine_agent.commands import as_called
+from mmengine_agent.config_names import locate_config
 from mmengine_agent.data.user_data import DataFlags, point_at
 from mmengine_agent.errors import UserError
 from mmengine_agent.run.exit import one_line
 from mmengine_agent.run.processes import export_slurm_rank, fit_to_cpu, join_processes
+from mmengine_agent.swap_backbone import swap_backbone
 from mmengine_agent.task import task_of
+
+_NUMBERS = count(2)  # of runs of one process, from the second on
 
 
 class KeyValues(DictAction):
@@ -29,10 +37,11 @@ class KeyValues(DictAction):
 
 def make_parser(help_text: str | None) -> ArgumentParser:
     """A parser for a tool, whose docstring is its help as it stands."""
-    return ArgumentParser(description=help_text, formatter_class=RawDescriptionHelpFormatter)
+    text = as_called(help_text or "")
+    return ArgumentParser(description=text, formatter_class=RawDescriptionHelpFormatter)
 
 
-def add_common_flags(parser: ArgumentParser) -> None:
+def add_common_flags(parser: ArgumentParser, training: bool = False) -> None:
     """The flags that training and testing share."""
     parser.add_argument("--work-dir", metavar="DIR", help="default: work_dirs/<config name>")
     parser.add_argument(
@@ -51,21 +60,28 @@ def add_common_flags(parser: ArgumentParser) -> None:
     # torchrun gives the rank in the environment; older launchers pass it as a flag
     parser.add_argument("--local-rank", "--local_rank", type=int, default=0)
     DataFlags.add_to(parser)
+    BackboneFlags.add_to(parser, training)
 
 
-def read_config(config: str, options: dict[str, Any] | None = None) -> Config:
-    """Read a config file and change settings of it.
+def read_config(
+    config: str,
+    options: dict[str, Any] | None = None,
+    backbone: BackboneFlags = BackboneFlags(),  # noqa: B008  (it cannot be changed)
+) -> Config:
+    """Read a config, by its path or name, give it another backbone if asked, and change settings.
 
     Raises:
-        UserError: if the file is not there or cannot be read.
+        UserError: if the file is not there, cannot be read, or cannot take that backbone.
     """
-    path = Path(config)
-    if not path.is_file():
-        raise UserError(f"there is no config {path} (from {Path.cwd()}); see the folder configs/")
+    path = locate_config(config)
     try:
         cfg = Config.fromfile(path)
-        cfg.merge_from_dict(options or {})
     except Exception as error:  # a config is the user's own code, and may raise anything
+        raise UserError(f"cannot read the config {path}: {one_line(error)}") from error
+    swap_backbone(cfg, backbone)
+    try:
+        cfg.merge_from_dict(options or {})
+    except Exception as error:
         raise UserError(f"cannot read the config {path}: {one_line(error)}") from error
     return cfg
 
@@ -79,12 +95,13 @@ def load_config(args: Namespace) -> Config:
     if args.launcher == "slurm":
         export_slurm_rank()  # before anything can fail: one process reports it
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    cfg = read_config(args.config, args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options, BackboneFlags.of(args))
     task_of(cfg)  # registers what the tools put into configs, whether or not the config imports it
     classes = point_at(cfg, DataFlags.of(args))
     if classes:
         print(f"{len(classes)} classes: {', '.join(classes)}")
-    cfg.work_dir = args.work_dir or cfg.get("work_dir") or f"work_dirs/{Path(args.config).stem}"
+    name = "_".join(filter(None, [Path(args.config).stem, getattr(args, "backbone", None)]))
+    cfg.work_dir = args.work_dir or cfg.get("work_dir") or f"work_dirs/{name}"
     cfg.launcher = args.launcher
     return cfg
 
@@ -108,6 +125,9 @@ def build_runner(cfg: Config, dumped: Mapping[str, Any] | None = None) -> Runner
     join_processes(cfg)
     if cfg.launcher != "none" and not torch.cuda.is_available():
         fit_to_cpu(cfg)
+    name = (cfg.get("visualizer") or {}).get("name")
+    if name and Visualizer.check_instance_created(name):  # an earlier run of this process has it
+        cfg.visualizer.name = f"{name} {next(_NUMBERS)}"
     try:
         runner = Runner.from_cfg(cfg)
     except (TypeError, ValueError, KeyError, ImportError) as error:

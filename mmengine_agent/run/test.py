@@ -20,20 +20,25 @@ from mmengine_agent.predict.model import require_fit
 from mmengine_agent.preflight.checks import require_sound
 from mmengine_agent.report.record import add_record, write_record
 from mmengine_agent.run.flags import guard_loading
+from mmengine_agent.run.plain_flags import apply_plain_flags
 from mmengine_agent.run.processes import from_rank0, join_processes
 from mmengine_agent.run.setup import build_runner, load_config
 from mmengine_agent.run.tta import set_tta
 from mmengine_agent.task import task_of
 
 
-def test(args: Namespace) -> None:
+def test(args: Namespace) -> dict[str, float]:
     """Test as flags ask, in this process and those that a launcher started with it.
+
+    Returns:
+        The metrics.
 
     Raises:
         UserError: if something is wrong that the user can mend.
     """
     cfg = load_config(args)
     join_processes(cfg)
+    apply_plain_flags(cfg, args, "test_dataloader")
     from_rank0(partial(require_testable, cfg, args))
     guard_loading(cfg)
     if cfg.model.get("backbone", {}).get("init_cfg"):
@@ -52,10 +57,11 @@ def test(args: Namespace) -> None:
     runner = build_runner(cfg)
     require_weights(runner.model, args.checkpoint)
     record = add_record(runner, cfg)
-    metrics = runner.test()
+    metrics = {name: float(value) for name, value in runner.test().items()}
     if is_main_process():
         write_metrics(Path(cfg.work_dir, "metrics.json"), args, metrics, time.time() - started)
         write_record(record, Path(cfg.work_dir), config=args.config, checkpoint=args.checkpoint)
+    return metrics
 
 
 def require_testable(cfg: Config, args: Namespace) -> None:
@@ -94,7 +100,7 @@ def write_metrics(path: Path, args: Namespace, metrics: dict[str, float], second
     report = {
         "config": args.config,
         "checkpoint": args.checkpoint,
-        "metrics": {key: float(value) for key, value in metrics.items()},
+        "metrics": metrics,
         "seconds": round(seconds, 1),
     }
     write_file(path, json.dumps(report, indent=2) + "\n")

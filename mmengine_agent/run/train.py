@@ -3,11 +3,13 @@
 import socket
 import sys
 from argparse import Namespace
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import MODELS, OPTIM_WRAPPERS, OPTIMIZERS
 
 from mmengine_agent.data.user_data import require_data
 from mmengine_agent.errors import UserError
@@ -17,18 +19,23 @@ from mmengine_agent.resume.switch_on import make_resumable
 from mmengine_agent.run.find_lr import find_lr
 from mmengine_agent.run.flags import apply_training_flags, set_guards
 from mmengine_agent.run.lock import lock_work_dir
+from mmengine_agent.run.plain_flags import apply_plain_flags
 from mmengine_agent.run.processes import from_rank0, join_processes, was_restarted
 from mmengine_agent.run.setup import build_runner, load_config
 
 
-def train(args: Namespace) -> None:
+def train(args: Namespace) -> Config:
     """Train as flags ask, in this process and those that a launcher started with it.
+
+    Returns:
+        The config as it was run.
 
     Raises:
         UserError: if something is wrong that the user can mend.
     """
     cfg = load_config(args)
     join_processes(cfg)
+    apply_plain_flags(cfg, args)
     apply_training_flags(cfg, args)
     # whoever takes the config of the work directory later does not go on from where this run did
     own = {"resume": bool(cfg.get("resume")), "load_from": cfg.get("load_from")}
@@ -43,6 +50,7 @@ def train(args: Namespace) -> None:
         make_resumable(cfg)
         set_guards(cfg, args)
         build_runner(cfg, dumped=own).train()
+    return cfg
 
 
 def prepare(cfg: Config, args: Namespace, restarted: bool) -> tuple[bool, str | None]:
@@ -61,7 +69,8 @@ def prepare(cfg: Config, args: Namespace, restarted: bool) -> tuple[bool, str | 
         splits = ["train", *(["val"] if cfg.get("val_cfg") else [])]
         data, weights = partial(require_data, cfg, *splits), partial(require_weights, cfg.model)
         schedules = partial(require_schedules, cfg)
-        require_ready(cfg, resuming, data, weights, schedules, options=args.cfg_options)
+        kinds = partial(require_known_types, cfg)
+        require_ready(cfg, resuming, data, weights, schedules, kinds, options=args.cfg_options)
     resume, start = bool(cfg.get("resume")), cfg.get("load_from")
     if args.find_lr is None:
         lock_work_dir(cfg.work_dir)
@@ -79,9 +88,8 @@ def require_weights(model: Any) -> None:
     if not path.is_file():
         raise UserError(
             f"no pre-trained weights: looked for {path} (from {Path.cwd()}).\n"
-            "docs/weights.md says where to get them. Other weights: --cfg-options "
-            "model.backbone.init_cfg.checkpoint=PATH; from scratch: --cfg-options "
-            "model.backbone.init_cfg=None"
+            "docs/weights.md says where to get them. Other weights: --pretrained PATH; "
+            "without any: --from-scratch"
         )
 
 
@@ -95,6 +103,22 @@ def require_schedules(cfg: Config) -> None:
                 f"param_scheduler[{number}] ({each.type}) begins at {begin} and ends at {end}; end "
                 f"must be larger: --cfg-options param_scheduler.{number}.end=NUMBER"
             )
+
+
+def require_known_types(cfg: Config) -> None:
+    """Raise UserError if a main part of the config has a type that nothing registered."""
+    scope = cfg.get("default_scope") or "mmdet"
+    places = [(f"model.{name}", part, MODELS) for name, part in cfg.model.items()]
+    wrapper = cfg.optim_wrapper
+    places += [("model", cfg.model, MODELS), ("optim_wrapper", wrapper, OPTIM_WRAPPERS)]
+    places += [("optim_wrapper.optimizer", wrapper.get("optimizer"), OPTIMIZERS)]
+    for path, part, known in places:
+        kind = part.get("type") if isinstance(part, dict) else None
+        with known.switch_scope_and_registry(scope) as registry:
+            if isinstance(kind, str) and registry.get(kind) is None:
+                near = get_close_matches(kind, registry.module_dict, 1)
+                guess = f"; did you mean {near[0]}?" if near else ""
+                raise UserError(f"{path}.type: nothing is registered as {kind}{guess}")
 
 
 def set_resume(cfg: Config, resume: str | None, restarted: bool) -> None:

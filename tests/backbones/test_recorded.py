@@ -1,18 +1,29 @@
 """Recorded graphs: traced, exported and compiled models give the numbers of the eager ones."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
-from helpers import SMALL_ARCHS, SMALL_BACKBONES, normal, seeded_input, small_pvt
+from helpers import SMALL_ARCHS, SMALL_SWIN, normal, seeded_input, small_backbone
 from torch import Tensor, nn
 from torch.export import Dim
 
 pytestmark = pytest.mark.usefixtures("always_tiles")
 
-MODELS: dict[str, Callable[..., nn.Module]] = {
-    **SMALL_BACKBONES,
-    "pvt with softmax": lambda **options: small_pvt(attn_types="ABAB", **options),
+
+def shallow(family: str, **options: Any) -> nn.Module:
+    """A backbone of as few blocks as have every kind: what is recorded of each takes long."""
+    arch = SMALL_ARCHS[family]
+    if "depths" in arch:
+        arch = {**arch, "depths": (1, 2 if family == "swin" else 1, 1, 1)}
+    return small_backbone(family, **{"arch": arch, **options}).eval()
+
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    **{family: partial(shallow, family) for family in SMALL_ARCHS},
+    "pvt with softmax": partial(shallow, "pvt", attn_types="ABAB"),
 }
 models = pytest.mark.parametrize("name", MODELS)
 # the others are made of the same parts
@@ -24,7 +35,7 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 @pytest.mark.parametrize(("gradients", "check"), [(False, True), (True, False)])
 @models
 def test_traced_models_give_the_same_maps(name: str, gradients: bool, check: bool) -> None:
-    model, first, second = MODELS[name]().eval(), seeded_input(1, 64, 96), normal(2, (1, 3, 64, 96))
+    model, first, second = MODELS[name](), seeded_input(1, 64, 96), normal(2, (1, 3, 64, 96))
     with torch.set_grad_enabled(gradients):
         traced = torch.jit.trace(model, first, check_trace=check)
         close(traced(second), model(second), **CLOSE)
@@ -32,7 +43,7 @@ def test_traced_models_give_the_same_maps(name: str, gradients: bool, check: boo
 
 @models
 def test_exported_models_give_the_same_maps_and_leave_the_model_alone(name: str) -> None:
-    model, first, second = MODELS[name]().eval(), seeded_input(1, 64, 96), normal(2, (1, 3, 64, 96))
+    model, first, second = MODELS[name](), seeded_input(1, 64, 96), normal(2, (1, 3, 64, 96))
     with torch.no_grad():
         wanted = model(second)
         exported = torch.export.export(model, (first,)).module()
@@ -45,7 +56,7 @@ def test_exported_models_give_the_same_maps_and_leave_the_model_alone(name: str)
 @torch.no_grad()
 @models
 def test_a_backbone_compiles_as_one_graph(name: str) -> None:
-    model, x = MODELS[name]().eval(), normal(1, (2, 3, 64, 96))
+    model, x = MODELS[name](), normal(1, (2, 3, 64, 96))
     torch.compiler.reset()  # torch compiles a function a few times only
     compiled = torch.compile(model, fullgraph=True, dynamic=False, backend="eager")
     close(compiled(x), model(x), **CLOSE)
@@ -53,7 +64,7 @@ def test_a_backbone_compiles_as_one_graph(name: str) -> None:
 
 @torch.no_grad()
 def test_a_backbone_compiles_for_open_sizes() -> None:
-    model = small_pvt(arch={**SMALL_ARCHS["pvt"], "depths": (1, 1, 1, 1)}, attn_types="AABA").eval()
+    model = shallow("pvt", attn_types="ABAA", out_indices=(0, 1))
     torch.compiler.reset()
     compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="eager")
     for shape in [(2, 3, 64, 96), (3, 3, 100, 160)]:
@@ -61,23 +72,29 @@ def test_a_backbone_compiles_for_open_sizes() -> None:
         close(compiled(x), model(x), **CLOSE)
 
 
+SHIFTED = {**SMALL_SWIN, "depths": (2, 1, 1, 1)}  # every second block is
+MIXED = {"arch": SHIFTED, "attn_types": ("1A1B", "B", "B", "B")}
+
+
 @torch.no_grad()
 @of_all_parts
 def test_a_compiled_model_takes_a_second_size(name: str) -> None:
     """The first compilation is for one size, the second for any (torch's default)."""
     torch.compiler.reset()
-    arch = SMALL_ARCHS[name]
-    if "depths" in arch:
-        arch = {**arch, "depths": (1, 2 if name == "swin" else 1, 1, 1)}
-    model = MODELS[name](arch=arch, out_indices=(0, 1)).eval()  # few blocks, of every kind
+    model = shallow(name, out_indices=(0,), **(MIXED if name == "swin" else {}))
     compiled = torch.compile(model, backend="aot_eager")
     for shape in [(1, 3, 96, 128), (1, 3, 128, 96)]:
         x = normal(1, shape)
         close(compiled(x), model(x), **CLOSE)
 
 
-OPEN = {  # what no other recorded graph has, in one stage: options, and sizes of images
-    "flatten_swin": ({"mixers": ["windows"] * 4, "window_size": 96}, [(32, 64), (128, 32)]),
+OPEN: dict[
+    str, tuple[dict[str, Any], list[tuple[int, int]]]
+] = {  # what no other recorded graph has, in one stage: options, and sizes of images
+    "flatten_swin": (
+        {"arch": SHIFTED, "mixers": ["windows"] * 4, "window_size": 96},
+        [(32, 64), (128, 32)],
+    ),
     "cswin": ({"mixers": ["stripes"] * 4}, [(32, 64), (160, 32)]),
     "vit": ({}, [(64, 96), (224, 224)]),
     "flatten_pvt_v2": ({}, [(64, 96), (224, 224)]),
@@ -89,9 +106,7 @@ OPEN = {  # what no other recorded graph has, in one stage: options, and sizes o
 def test_an_exported_model_takes_any_size(name: str) -> None:
     """Also maps of one window, which FLatten-Swin does not shift, and of one stripe."""
     options, sizes = OPEN[name]
-    depth = {"depth": 1} if name == "vit" else {"depths": (2, 1, 1, 1)}
-    arch = {**SMALL_ARCHS[name], **depth}
-    model = SMALL_BACKBONES[name](arch=arch, out_indices=(0,), **options).eval()
+    model = shallow(name, out_indices=(0,), **options)
     free = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
     exported = torch.export.export(
         model,

@@ -228,7 +228,7 @@ def test_a_backbone_of_one_stage_works(toy_vit: ToyViT, gradients: bool) -> None
         ToyViT(out_indices=(0, 1))
     with pytest.raises(ValueError, match="frozen_stages must be an integer from -1 to 1"):
         ToyViT(frozen_stages=2)
-    with pytest.raises(ValueError, match="agent_shapes must be a pair of"):
+    with pytest.raises(ValueError, match="a pair of positive integers"):
         ToyViT(agent_shapes=((3, 3), (3, 3)))
     assert not any(p.requires_grad for p in ToyViT(frozen_stages=1).parameters())
     assert any(p.requires_grad for p in ToyViT(frozen_stages=0).parameters())

@@ -79,7 +79,7 @@ def write_config(task: str, data: Path, folder: Path, faults: list[Any], **setti
 def bash(script: str, *arguments: Any, seconds: float = 300, **environment: str) -> Any:
     """Run a script of tools/ to its end; its output, exit code, and how long it took."""
     paths = os.pathsep.join([str(ROOT), str(TESTS), str(TESTS / "faults")])
-    known = {**os.environ, "PYTHON": sys.executable, "PYTHONPATH": paths, **environment}
+    known = {"PYTHON": sys.executable, **os.environ, "PYTHONPATH": paths, **environment}
     command = ["bash", str(ROOT / "tools" / script), *map(str, arguments)]
     begun = time.time()
     done = subprocess.run(command, env=known, capture_output=True, text=True, timeout=seconds)

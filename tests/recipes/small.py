@@ -17,6 +17,7 @@ from helpers import SMALL
 from mmengine.config import Config
 
 from agent_attention.backbones import BACKBONES
+from mmengine_agent.config_changes import config_changes
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 # a recipe of each kind, for what is not run with all
@@ -69,7 +70,7 @@ class Cut:
 def recipes() -> dict[str, Path]:
     """All published recipes and the short doors to them, by name."""
     paths = [*CONFIGS.glob("*.py"), *CONFIGS.glob("*/*.py")]
-    found = (path for path in sorted(paths) if path.parent.name not in ("_base_", "demo"))
+    found = (path for path in sorted(paths) if path.parent.name not in ("_base_", "demo", "heads"))
     return {path.stem: path for path in found}
 
 
@@ -91,7 +92,7 @@ def write_config(recipe: Path, out: Path, cut: Cut) -> Path:
         if "score_thr" in part:
             part["score_thr"] = 0.0  # a model that has hardly learnt is sure of nothing
     new |= {"model": model, "randomness": {"seed": 1}}  # runs of two seeds cannot be compared
-    lines = [f"{key} = {value!r}\n" for key, value in _changes(old, new).items()]
+    lines = [f"{key} = {value!r}\n" for key, value in config_changes(old, new).items()]
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(f"_base_ = {str(recipe)!r}\n" + "".join(lines))
     return out
@@ -202,19 +203,3 @@ def _divided(numbers: Any, divisor: int) -> Any:
     if isinstance(numbers, list | tuple):
         return type(numbers)(_divided(each, divisor) for each in numbers)
     return max(1, round(numbers / divisor)) if numbers > 0 else numbers
-
-
-def _changes(old: Any, new: Mapping[str, Any]) -> dict[str, Any]:
-    """What a config that inherits from ``old`` must say to become ``new``; lists are said whole."""
-    found: dict[str, Any] = {}
-    for key, value in new.items():
-        if key not in old:
-            found[key] = value
-        elif isinstance(value, dict) and isinstance(old[key], dict):
-            inner = _changes(old[key], value)
-            found |= {key: inner} if inner else {}
-        elif isinstance(value, dict):
-            found[key] = {**value, "_delete_": True}
-        elif value != old[key]:
-            found[key] = value
-    return found

@@ -1,0 +1,90 @@
+"""The console command ``agent-attention``: each module here is one of its commands, and a tool.
+
+Only the standard library is imported until a command is chosen, so that help comes at once, and
+without torch or OpenMMLab.
+"""
+
+import re
+import sys
+from collections.abc import Callable
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NoReturn
+
+NAME = "agent-attention"
+# by name: what it does, and its script in tools/, if any
+COMMANDS = {
+    "train": ("train a detector or a segmentor", "train"),
+    "test": ("test a checkpoint: mAP or mIoU", "test"),
+    "predict": ("predict on images, folders and videos", "predict"),
+    "data": ("check a data set before training on it", "prepare_data"),
+    "report": ("one HTML file of a work directory", "report"),
+    "flops": ("count parameters and multiply-adds", "get_flops"),
+    "export": ("write ONNX, or torch.export's .pt2", "export"),
+    "backbone": ("write a config with another backbone", "with_backbone"),
+    "convert": ("convert a published checkpoint", "convert_checkpoint"),
+    "attention": ("draw what agents do", "visualize_attention"),
+    "classify": ("classify with a published ImageNet file", "classify"),
+    "configs": ("list the configs that can be given by name", None),
+}
+_OURS = ("agent_attention", "mmengine_agent", "mmdet_agent", "mmseg_agent")
+
+
+def main() -> NoReturn:
+    """Run the command that the command line names; exits with its code, or with 2."""
+    name, *rest = sys.argv[1:] or [""]
+    if name in ("-h", "--help", "--version"):
+        print(overview() if name != "--version" else _version())
+        sys.exit(0)
+    if name not in COMMANDS:
+        near = get_close_matches(name, COMMANDS, 1)
+        guess = f"did you mean {near[0]}? " if near else ""
+        what = f"there is no command {name!r}" if name else "no command was given"
+        print(f"error: {what}; {guess}`{NAME} --help` lists them", file=sys.stderr)
+        sys.exit(2)
+    sys.argv = [f"{NAME} {name}", *rest]
+    try:
+        command = import_module(f"{__name__}.{name}")
+        if name == "configs":
+            sys.exit(command.main())
+        run_tool: Callable[[Callable[[], None]], NoReturn]
+        run_tool = import_module("mmengine_agent.run.exit").run_tool
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith(_OURS):
+            raise
+        print(
+            f"error: {NAME} {name} needs {error.name}: pip install 'agent-attention[openmmlab]' "
+            "(docs/installation.md says how mmcv is built)",
+            file=sys.stderr,
+        )
+        sys.exit(1)
+    run_tool(command.main)
+
+
+def overview() -> str:
+    """What there is, a line each."""
+    lines = [f"  {name:<11}{text}" for name, (text, _) in COMMANDS.items()]
+    return "\n".join(
+        [f"usage: {NAME} COMMAND [ARGUMENTS]", "", *lines, "", f"{NAME} COMMAND --help says more."]
+    )
+
+
+def as_called(text: str) -> str:
+    """A text that names tools by their files, with the console command's names if that runs."""
+    if not Path(sys.argv[0]).name.startswith(NAME):
+        return text
+    names = {script: name for name, (_, script) in COMMANDS.items() if script}
+    return re.sub(
+        r"(?:python )?tools/(\w+)\.py",
+        lambda found: f"{NAME} {names[found[1]]}" if found[1] in names else found[0],
+        text,
+    )
+
+
+def _version() -> str:
+    try:
+        return f"{NAME} {version(NAME)}"
+    except PackageNotFoundError:  # a checkout that is not installed
+        return NAME

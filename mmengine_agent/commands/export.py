@@ -1,0 +1,120 @@
+"""Export a model with open sizes: to ONNX, or to a program that torch runs without this toolkit.
+
+    python tools/export.py configs/agent_pvt_maskrcnn.py epoch_12.pth --out detector.onnx
+    python tools/export.py configs/agent_pvt_semantic_fpn.py iter_40000.pth --out fpn.pt2 --labels
+
+The input is `image`, float32 (B, 3, H, W), of any batch and size, RGB of 0 to 255 (see --input).
+The normalisation of the config is part of what is exported, and so is padding, right and bottom, to
+multiples of 32; resizing is yours. (A .pt2 file refuses sides below 33, of detectors below 129.)
+The outputs:
+
+    segmentors            logits (B, classes, H, W), or with --labels labels (B, H, W)
+    two-stage detectors   the neck's map_0, ..., and rpn_cls_score_0, ..., rpn_bbox_pred_0, ...
+    one-stage detectors   cls_score_0, ..., bbox_pred_0, ...: no boxes are made of them
+
+Agents that the config leaves to a rule (agent_shapes="bounded") are fixed to those of --shape
+(default: the size of tools/get_flops.py), which is said.
+
+What was exported is run at another size and compared with the model before the file gets its name;
+exit code 1 if they differ. ONNX needs: pip install onnx onnxscript onnxruntime
+"""
+
+import argparse
+import json
+import logging
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+
+from mmengine_agent.backbone_flags import BackboneFlags
+from mmengine_agent.errors import UserError
+from mmengine_agent.export.formats import FORMATS, Facts, Format, cause, difference, record
+from mmengine_agent.export.modules import STRIDE, Exported, Prepare, fix_agent_grids
+from mmengine_agent.files import atomic_write
+from mmengine_agent.predict.model import load_model
+from mmengine_agent.run.setup import KeyValues, make_parser, read_config
+from mmengine_agent.task import task_of
+
+VERIFIED = (1, 3, 150, 230)  # another shape than the recorded one, and padded too
+INPUTS = {
+    "rgb": "RGB, 0 to 255",
+    "bgr": "BGR, 0 to 255",
+    "normalised": "normalised as the config's data_preprocessor does it",
+}
+
+
+def main() -> None:
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("config", help="config file, for example configs/agent_pvt_maskrcnn.py")
+    add("checkpoint", nargs="?", help="checkpoint file; without it random weights")
+    add("--out", required=True, type=Path, metavar="FILE", help="FILE.onnx or FILE.pt2")
+    add("--input", choices=INPUTS, default="rgb", help="what the images will be (%(default)s)")
+    add("--labels", action="store_true", help="of segmentors: labels, not logits")
+    add("--shape", type=int, nargs=2, metavar=("H", "W"), help="of images; only agents ask for it")
+    add("--opset", type=int, metavar="N", help="of ONNX; default: torch's own")
+    add("--no-verify", action="store_true", help="do not run what was exported")
+    tolerance = "of verifying (%(default)s)"
+    add("--tolerance", type=float, default=1e-4, metavar="X", help=tolerance)
+    add("--cfg-options", nargs="+", action=KeyValues, metavar="KEY=VALUE")
+    BackboneFlags.add_to(parser)
+    args = parser.parse_args()
+    # what other packages say about their own insides
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    if args.out.suffix not in FORMATS:
+        raise UserError(f"--out: name a file that ends in {' or '.join(FORMATS)}; got {args.out}")
+    form = FORMATS[args.out.suffix]
+    form.require(run=not args.no_verify)
+    model, facts = prepare(read_config(args.config, args.cfg_options, BackboneFlags.of(args)), args)
+    with atomic_write(args.out) as part:
+        print("recording the model, which takes about a minute", file=sys.stderr)
+        form.write(record(model), part, facts, args.opset)
+        if not args.no_verify:
+            verify(model, form, part, args.tolerance)
+    print(f"wrote {args.out} ({args.out.stat().st_size / 2**20:.0f} MiB)")
+
+
+def prepare(cfg: Config, args: argparse.Namespace) -> tuple[Exported, Facts]:
+    """The model of a config as it will be recorded, and what its users have to know."""
+    if args.checkpoint is None:
+        print("no checkpoint: the weights are random", file=sys.stderr)
+    model, meta = load_model(cfg, args.checkpoint, torch.device("cpu"))
+    classes = (meta.get("dataset_meta") or {}).get("classes", ())
+    facts = {"config": args.config, "input": INPUTS[args.input], "padded_to": str(STRIDE)}
+    height, width = args.shape or task_of(cfg).flops_shape
+    if min(height, width) < STRIDE:
+        raise UserError(f"--shape: sides must be at least {STRIDE}, got {height} {width}")
+    if grids := fix_agent_grids(model.backbone, (height, width)):
+        facts["agents"] = ", ".join(f"{rows}x{columns}" for rows, columns in dict.fromkeys(grids))
+        print(
+            f"agents by a rule are fixed, to those of images of {height}x{width} pixels (--shape): "
+            f"{facts['agents']}",
+            file=sys.stderr,
+        )
+    settings = cfg.model.get("data_preprocessor") or {}
+    made = task_of(cfg).exported(model, Prepare(settings, args.input), args.labels)
+    return made, {**facts, "classes": json.dumps([str(name) for name in classes])}
+
+
+def verify(model: Exported, form: Format, path: Path, tolerance: float) -> None:
+    """Run both at another size than the recorded one.
+
+    Raises:
+        UserError: if the file cannot be run, or differs by more than the tolerance.
+    """
+    batch, _, height, width = VERIFIED
+    where = f"at batch {batch} and {height}x{width} pixels"
+    try:
+        found = difference(model, form.load(path), 255 * torch.rand(VERIFIED))
+    except Exception as error:  # the runtimes have their own kinds
+        raise UserError(f"what was exported does not run {where}: {cause(error)}") from error
+    if not found <= tolerance:
+        raise UserError(
+            f"what was exported differs by {found:.1e} from the model {where}, more than "
+            f"--tolerance {tolerance:.1e}: nothing is written"
+        )
+    print(f"largest difference {where}: {found:.1e}")

@@ -1,0 +1,188 @@
+"""The length of a training: with it go schedulers, intervals, and hooks that wait for an epoch.
+
+All that a config counts in epochs or iterations is multiplied by new length / old length, with
+three exceptions: an interval of 1 stays 1, what begins a number of epochs before the end keeps at
+least one of them, and a warm-up counted in iterations takes at most a tenth of the run.
+"""
+
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from io import StringIO
+from math import ceil
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import get_world_size
+from mmengine.registry import DATASETS, init_default_scope
+
+from mmengine_agent.config_walk import type_name, walk
+from mmengine_agent.data.user_data import require_data
+from mmengine_agent.errors import UsageError, UserError
+from mmengine_agent.run.changes import Changes
+
+WARM_UP_SHARE = 10  # of the iterations of a run, at most one of so many
+_LINES = 10  # of the log, at least
+_WARM_UPS = {"LinearLR", "ConstantLR", "QuadraticWarmupLR"}
+# of schedulers: keys that hold steps; ``milestones`` and ``periods`` hold several
+_STEPS = ("T_max", "step_size", "total_steps", "milestones", "periods")
+# by type of hook: keys that hold a number of epochs, or of iterations if the hook is by iteration
+_INTERVALS = {
+    "CheckpointHook": ("interval", "save_begin"),
+    "SafeCheckpointHook": ("interval", "save_begin"),
+    "EMAHook": ("begin_epoch", "begin_iter"),
+}
+# by type of hook: a key with an epoch that is counted from the start, or from the end
+_SWITCHES = {"PipelineSwitchHook": "switch_epoch"}
+_LAST = {"YOLOXModeSwitchHook": "num_last_epochs"}
+_MODEL = ("initial_epoch", "warmup_iters")  # of heads, such as TOOD's and BoxInst's
+
+
+def set_length(cfg: Config, changes: Changes, epochs: int | None, iters: int | None) -> None:
+    """Have a config train for a number of epochs or iterations, in place.
+
+    Args:
+        cfg: of a training.
+        changes: takes what is changed.
+        epochs: the new length; a config by iterations gets as many as that takes of its data.
+        iters: the new length, of a config by iterations.
+
+    Raises:
+        UserError: if the config has no length, or counts in epochs and iterations are given.
+    """
+    loop = cfg.get("train_cfg") or {}
+    key = "max_epochs" if "max_epochs" in loop else "max_iters"
+    if key not in loop:
+        raise UserError(f"{changes.flag}: the config has no train_cfg.max_epochs or max_iters")
+    if iters is not None and key == "max_epochs":
+        raise UsageError(
+            f"{changes.flag}: this config counts in epochs; take --epochs "
+            f"(an epoch of its data has {epoch_length(cfg)} iterations)"
+        )
+    by_epoch = key == "max_epochs"
+    if epochs is not None:
+        length = epochs if by_epoch else epochs * epoch_length(cfg)
+    else:
+        length = iters or 0
+    _Rescaling(cfg, changes, length, int(loop[key]), by_epoch).apply()
+
+
+def epoch_length(cfg: Config) -> int:
+    """Iterations in which all processes together see each training image once.
+
+    Raises:
+        UserError: if the data are not there.
+    """
+    require_data(cfg, "train")
+    init_default_scope(cfg.get("default_scope") or "mmdet")
+    loader = cfg.train_dataloader
+    try:
+        with redirect_stdout(StringIO()):  # pycocotools says what it does
+            images = len(DATASETS.build(loader.dataset))
+    except Exception as error:  # of many kinds: data sets read files of all kinds
+        raise UserError(f"the training data cannot be counted: {error}") from error
+    return max(1, ceil(images / (loader.get("batch_size", 1) * get_world_size())))
+
+
+class _Rescaling:
+    """A config, and how its lengths change."""
+
+    def __init__(
+        self, cfg: Config, changes: Changes, length: int, before: int, by_epoch: bool
+    ) -> None:
+        self.cfg, self.changes, self.by_epoch = cfg, changes, by_epoch
+        self.length, self.before = length, before
+        self.factor = length / before
+        self.moved: dict[int, int] = {}  # ends of warm-ups that were cut
+
+    def apply(self) -> None:
+        """Write every length."""
+        loop = self.cfg.train_cfg
+        set_ = self.changes.set
+        set_(f"train_cfg.{'max_epochs' if self.by_epoch else 'max_iters'}", loop, self.length)
+        for key in ("val_interval", "val_begin"):
+            if isinstance(loop.get(key), int):
+                set_(f"train_cfg.{key}", loop, self._interval(loop[key]))
+        if loop.get("dynamic_intervals"):
+            moved = [(self._switch(at), each) for at, each in loop.dynamic_intervals]
+            set_("train_cfg.dynamic_intervals", loop, moved)
+        self._cut_warm_ups()
+        for path, node in self._schedulers():
+            self._scheduler(path, node)
+        for path, node in walk({k: self.cfg.get(k) for k in ("default_hooks", "custom_hooks")}):
+            self._hook(path, node)
+        for path, node in walk(self.cfg.get("model"), "model"):
+            for key in _MODEL:
+                if isinstance(node.get(key), int):
+                    set_(f"{path}.{key}", node, self._step(node[key]))
+
+    def _step(self, value: int) -> int:
+        """A step of the old run in the new one; the first steps stay after the start."""
+        return max(1, round(value * self.factor)) if value else 0
+
+    def _interval(self, value: int) -> int:
+        return value if value <= 1 else self._step(value)
+
+    def _switch(self, epoch: int) -> int:
+        """An epoch that is followed by a number of last ones."""
+        if not self.by_epoch or epoch > self.before:
+            return self._step(epoch)
+        return max(0, self.length - self._step(self.before - epoch))
+
+    def _schedulers(self) -> Iterator[tuple[str, Any]]:
+        for path, node in walk(self.cfg.get("param_scheduler"), "param_scheduler"):
+            if "type" in node:
+                yield path, node
+
+    def _cut_warm_ups(self) -> None:
+        """Find warm-ups in iterations that would take too much of the run."""
+        ends = {
+            node["end"]
+            for _, node in self._schedulers()
+            if type_name(node) in _WARM_UPS
+            and not node.get("by_epoch", True)
+            and not node.get("begin")
+            and isinstance(node.get("end"), int)
+        }
+        if ends:
+            total = self.length * (epoch_length(self.cfg) if self.by_epoch else 1)
+            most = max(1, total // WARM_UP_SHARE)
+            self.moved = {end: most for end in ends if self._step(end) > most}
+
+    def _scheduler(self, path: str, node: Any) -> None:
+        in_iterations = not node.get("by_epoch", True)
+
+        def moved(value: int) -> int:
+            return self.moved.get(value, self._step(value)) if in_iterations else self._step(value)
+
+        before = {key: node.get(key) for key in ("begin", "end", "T_max")}
+        begin, end = (
+            moved(each) if isinstance(each, int) else None
+            for each in (before["begin"], before["end"])
+        )
+        if begin is not None:
+            self.changes.set(f"{path}.begin", node, begin)
+        if end is not None:
+            end = max(end, (begin or 0) + 1)
+            self.changes.set(f"{path}.end", node, end)
+        for key in _STEPS:
+            value = node.get(key)
+            if isinstance(value, int):
+                whole = key == "T_max" and before["end"] == (before["begin"] or 0) + value
+                new = end - (begin or 0) if whole and end is not None else self._step(value)
+                self.changes.set(f"{path}.{key}", node, new)
+            elif isinstance(value, list | tuple):
+                self.changes.set(f"{path}.{key}", node, [moved(each) for each in value])
+
+    def _hook(self, path: str, node: Any) -> None:
+        name = type_name(node)
+        for key in _INTERVALS.get(name, ()):
+            if isinstance(node.get(key), int):
+                self.changes.set(f"{path}.{key}", node, self._interval(node[key]))
+        if name in _SWITCHES and isinstance(node.get(_SWITCHES[name]), int):
+            key = _SWITCHES[name]
+            self.changes.set(f"{path}.{key}", node, self._switch(node[key]))
+        if name in _LAST and isinstance(node.get(_LAST[name]), int):
+            self.changes.set(f"{path}.{_LAST[name]}", node, self._step(node[_LAST[name]]))
+        if name == "LoggerHook" and not self.by_epoch:  # of an epoch the last is logged anyway
+            most = max(1, self.length // _LINES)
+            self.changes.set(f"{path}.interval", node, min(node.get("interval", 10), most))
