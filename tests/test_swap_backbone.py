@@ -1,6 +1,7 @@
 """``--backbone``: what it makes of stock configs and of ours, and what it refuses."""
 
 import functools
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,15 @@ def test_what_cannot_be_is_one_sentence(config: str, name: str, said: str) -> No
     with pytest.raises(UserError, match=said) as error:
         read_config(config, None, BackboneFlags(name))
     assert "\n" not in str(error.value)
+
+
+def test_flags_that_contradict_each_other_are_refused() -> None:
+    parser = ArgumentParser()
+    BackboneFlags.add_to(parser, training=True)
+    with pytest.raises(UserError, match="give one of them"):
+        BackboneFlags.of(parser.parse_args(["--pretrained", "a.pth", "--from-scratch"]))
+    with pytest.raises(UserError, match="goes with --backbone"):
+        BackboneFlags.of(parser.parse_args(["--keep-optimizer"]))
 
 
 # ---- written configs, and the table
