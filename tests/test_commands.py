@@ -75,7 +75,7 @@ def test_a_wrong_name_is_refused_with_the_nearest(name: str) -> None:
     assert ("did you mean agent_pvt_maskrcnn_demo?" in str(error.value)) == ("mask" in name)
 
 
-@pytest.mark.parametrize("line", generate(16, seed=7), ids=lambda line: " ".join(line.words))
+@pytest.mark.parametrize("line", [*generate(16, seed=7)], ids=lambda line: " ".join(line.words))
 def test_a_wrong_command_line_ends_with_one_message_and_writes_nothing(
     line: Line, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

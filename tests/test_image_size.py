@@ -118,6 +118,12 @@ def test_sliding_windows_and_later_pipelines_follow() -> None:
     assert sizes["RandomCrop"].crop_size == sizes["Pad"]["size"] == SIZE
 
 
+def test_sides_that_cannot_be_halved_five_times_are_padded() -> None:
+    name = "mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py"
+    assert resized(name, (320, 240)).model.data_preprocessor.pad_size_divisor == 32
+    assert "pad_size_divisor" not in resized(name, (320, 256)).model.data_preprocessor
+
+
 def test_what_a_model_is_made_for_is_refused() -> None:
     with pytest.raises(UserError, match=r"anchors of this model are made for model\.bbox_head"):
         resized("mmdet::ssd/ssd300_coco.py")

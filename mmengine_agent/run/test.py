@@ -36,7 +36,7 @@ def test(args: Namespace) -> dict[str, float]:
     Raises:
         UserError: if something is wrong that the user can mend.
     """
-    cfg = load_config(args)
+    cfg = load_config(args, "test_dataloader")
     join_processes(cfg)
     apply_plain_flags(cfg, args, "test_dataloader")
     from_rank0(partial(require_testable, cfg, args))
