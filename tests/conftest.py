@@ -6,6 +6,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import functools
+import gc
 import importlib
 import random
 import sys
@@ -17,6 +18,12 @@ import torch
 from tool_runs import data, tested, trained  # noqa: F401  (fixtures of all files)
 
 from agent_attention.compute.guard import using
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was imported out of later collections: mmengine runs one for each data set."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
