@@ -33,7 +33,7 @@ demo: install
 	@$(VENV)/bin/python tools/demo.py
 
 test: install
-	@$(VENV)/bin/python -m pytest -n logical --maxprocesses 8 --dist loadfile
+	@$(VENV)/bin/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 quick:
 	@PYTHONPATH=.:tests $(PYTHON) -m pytest -q -p torch_alone $(QUICK)

@@ -20,6 +20,19 @@ from tool_runs import data, tested, trained  # noqa: F401  (fixtures of all file
 from agent_attention.compute.guard import using
 
 
+# what takes longest begins, so that at the end no core waits for the other
+LONGEST = (
+    *("test_recorded.py", "test_tools.py", "test_export.py", "test_processes.py"),
+    *("test_faults.py", "test_recipes.py", "test_stock_tools.py", "test_benchmarks.py"),
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
 def pytest_collection_finish() -> None:
     """Keep what was imported out of later collections: mmengine runs one for each data set."""
     gc.collect()
