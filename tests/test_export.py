@@ -245,18 +245,23 @@ FAILURES: dict[str, tuple[type[nn.Module], str, list[str], list[str]]] = {
 }
 
 
+def record_as(kind: type[nn.Module]) -> Callable[[Any], ExportedProgram]:
+    """Record another model in the place of the one that is given."""
+
+    def record(model: Any) -> ExportedProgram:
+        other: Any = kind()
+        other.least = model.least
+        return export_formats.record(other)
+
+    return record
+
+
 @pytest.mark.parametrize("failure", FAILURES)
 def test_what_cannot_be_exported_is_one_message_and_leaves_no_file(
     failure: str, segmentor: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind, name, flags, wanted = FAILURES[failure]
-
-    def record(model: Any) -> Any:
-        other: Any = kind()
-        other.least = model.least
-        return export_formats.record(other)
-
-    monkeypatch.setattr(export, "record", record)
+    monkeypatch.setattr(export, "record", record_as(kind))
     said = refusal(segmentor.config, "--out", tmp_path / name, *flags)
     for words in wanted:
         assert words in said
@@ -269,6 +274,7 @@ def test_a_file_that_does_not_run_is_one_message_and_is_not_left(
     def load(path: Path) -> Any:
         raise RuntimeError("opset 27 is newer than this runtime\nsecond line")
 
+    monkeypatch.setattr(export, "record", record_as(Halves))
     form = export_formats.FORMATS[".pt2"]._replace(load=load)
     monkeypatch.setitem(export_formats.FORMATS, ".pt2", form)
     said = refusal(segmentor.config, "--out", tmp_path / "m.pt2")
