@@ -141,8 +141,9 @@ def add_logger(cfg: Config, name: str) -> None:
     backends = cfg.visualizer.setdefault("vis_backends", [])
     backend = {"type": kind}
     if name == "mlflow":  # newer ones refuse the folder that mmengine would name
-        file = Path(cfg.get("work_dir") or ".", "mlflow.db").resolve()
-        backend["tracking_uri"] = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{file}")
+        folder = Path(cfg.get("work_dir") or ".").resolve()
+        place = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        backend |= {"tracking_uri": place, "artifact_location": str(folder / "mlruns")}
     if all(each["type"] != kind for each in backends):
         cfg.visualizer.vis_backends = [*backends, backend]
 
