@@ -1,5 +1,7 @@
 """--image-size: the network gets images of that size, whatever a config's pipelines are made of."""
 
+import copy
+import functools
 import inspect
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,11 @@ OTHERS = {"MultiScaleFlipAug", "InstaBoost"}
 
 
 def read(name: str) -> Config:
+    return copy.deepcopy(read_once(name))
+
+
+@functools.cache
+def read_once(name: str) -> Config:
     package, _, path = name.rpartition("::")
     folder = Path(STOCK[package].__path__[0], ".mim/configs") if package else CONFIGS
     return Config.fromfile(folder / path)

@@ -137,8 +137,9 @@ def set_image_size(cfg: Config, changes: Changes, size: Size) -> None:
             made += [(place, _scaled(place, _Scaling(old, size))) for place in found]
     for place, value in made:  # all at once: loaders may share a pipeline
         changes.set(place.path, place.node, value)
-    padding, multiple = cfg.model.get("data_preprocessor") or {}, (size[0] | size[1]) % LEAST == 0
-    if scope != "mmseg" and not multiple and padding.get("pad_size_divisor", 1) % LEAST:
+    padding = cfg.model.get("data_preprocessor") or {}
+    is_odd = any(side % LEAST for side in size) and padding.get("pad_size_divisor", 1) % LEAST
+    if scope != "mmseg" and is_odd:
         # necks that double maps, such as RTMDet's, want halves without a rest
         changes.set("model.data_preprocessor.pad_size_divisor", padding, LEAST)
 

@@ -1,5 +1,6 @@
 """The test of a checkpoint, from the flags of ``tools/test.py`` to its metrics."""
 
+import copy
 import json
 import time
 from argparse import Namespace
@@ -11,6 +12,7 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner.checkpoint import CheckpointLoader
+from torch import Tensor
 
 from agent_attention.weights.fit import unwrap
 from mmengine_agent.data.user_data import require_data
@@ -25,6 +27,8 @@ from mmengine_agent.run.processes import from_rank0, join_processes
 from mmengine_agent.run.setup import build_runner, load_config
 from mmengine_agent.run.tta import set_tta
 from mmengine_agent.task import task_of
+
+_OWN = ("model", "test_dataloader", "test_evaluator", "load_from", "resume")
 
 
 def test(args: Namespace) -> dict[str, float]:
@@ -43,6 +47,8 @@ def test(args: Namespace) -> dict[str, float]:
     guard_loading(cfg)
     if cfg.model.get("backbone", {}).get("init_cfg"):
         cfg.model.backbone.init_cfg = None  # the checkpoint brings all weights
+    # whoever takes the config of the work directory later finds the model, not what tests it
+    own = copy.deepcopy({key: cfg.get(key) for key in _OWN})
     cfg.load_from, cfg.resume = args.checkpoint, False  # resuming takes training data, too
     if args.show_dir:
         set_show_dir(cfg, args.show_dir)
@@ -54,7 +60,7 @@ def test(args: Namespace) -> dict[str, float]:
         cfg.test_evaluator = [*(evaluators if isinstance(evaluators, list) else [evaluators]), dump]
 
     started = time.time()
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, dumped=own)
     require_weights(runner.model, args.checkpoint)
     record = add_record(runner, cfg)
     metrics = {name: float(value) for name, value in runner.test().items()}
@@ -70,19 +76,28 @@ def require_testable(cfg: Config, args: Namespace) -> None:
         raise UserError(f"there is no checkpoint {args.checkpoint} (from {Path.cwd()})")
     if args.out and Path(args.out).suffix not in (".pkl", ".pickle"):
         raise UserError(f"--out: predictions are pickled, name a .pkl file; got {args.out}")
+    read_weights(args.checkpoint)
     require_data(cfg, "test")
     require_sound(cfg)
 
 
-def require_weights(model: Any, path: str) -> None:
-    """Raise UserError if the checkpoint lacks any of the model's weights; mmengine only warns."""
+def read_weights(path: str) -> dict[str, Tensor]:
+    """The weights in a checkpoint.
+
+    Raises:
+        UserError: if there are none.
+    """
     try:
-        found = unwrap(CheckpointLoader.load_checkpoint(path, "cpu"), backbone=False)
+        return unwrap(CheckpointLoader.load_checkpoint(path, "cpu"), backbone=False)
     except ValueError as error:
         raise UserError(f"cannot load {path}: {error}") from error
+
+
+def require_weights(model: Any, path: str) -> None:
+    """Raise UserError if the checkpoint lacks any of the model's weights; mmengine only warns."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
-    require_fit(model, found, path)
+    require_fit(model, read_weights(path), path)
 
 
 def set_show_dir(cfg: Config, folder: str) -> None:
