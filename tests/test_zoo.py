@@ -313,11 +313,12 @@ def test_verify_zoo_tests_real_weights_on_real_data(
         model.decode_head.conv_seg.bias[0] = 1e4
     flags = fake_zoo(tmp_path, name)
     torch.save({"state_dict": model.state_dict()}, tmp_path / f"weights/{name}.pth")
-    labels = np.ones((32, 48), np.uint8)  # 1 is the first class
-    labels[16:] = 2
+    # the first class is 1; 32 x 2048 pixels when it is tested, which are few
+    labels = np.ones((4, 256), np.uint8)
+    labels[2:] = 2
     scenes = tmp_path / "data/ade/ADEChallengeData2016"
     for path, pixels in (
-        (scenes / "images/validation/a.jpg", np.zeros((32, 48, 3), np.uint8)),
+        (scenes / "images/validation/a.jpg", np.zeros((4, 256, 3), np.uint8)),
         (scenes / "annotations/validation/a.png", labels),
     ):
         path.parent.mkdir(parents=True)

@@ -52,9 +52,13 @@ def explain(error: Exception) -> str | None:
     """What a user should know of an error; None if only its traceback tells."""
     if isinstance(error, UserError | CheckpointError | ImportError):
         return str(error)  # versions.require says what to install
+    if isinstance(error, RuntimeError) and "pip install" in str(error):  # a metric's own package
+        return str(error)
     # loaders and optimizers are built late, and name unknown types so
     if isinstance(error, KeyError) and "registry" in str(error):
         return f"cannot build what the config describes: {one_line(error)}"
+    if isinstance(error, RuntimeError | ImportError) and "not installed" in str(error):
+        return one_line(error)  # such as panopticapi, which evaluators ask for when they are built
     if isinstance(error, OSError) and disk_is_full(error):  # a log or a result
         place = describe_disk(Path(error.filename or "."))
         return f"a disk is full (here {place}): {one_line(error)}"
