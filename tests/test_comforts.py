@@ -170,7 +170,7 @@ def test_the_wrapper_is_that_of_the_task(task: str) -> None:
 
 def test_masks_that_cannot_be_left_out_are_refused() -> None:
     cfg = read_config("mmdet::solov2/solov2_r50_fpn_1x_coco.py")
-    with pytest.raises(UserError, match="--tta: mmdet merges the boxes of .* a SOLOv2 cannot"):
+    with pytest.raises(UserError, match=r"--tta: mmdet merges the boxes of .* a SOLOv2 cannot"):
         tta.set_tta(cfg)
 
 
