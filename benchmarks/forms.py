@@ -4,11 +4,14 @@
     python benchmarks/forms.py --mixers norm --size 256 320 --places stage1
 
 ``stageN`` is the mixing alone, of queries, keys and values that are there; ``model`` is PVT-T with
-the mixer in all blocks. Ours and the plain form take turns, each with an untimed step first. A
-plain form that would make more than ``--max-gib`` of scores is left out. Writes DIR/forms.json.
+the mixer in all blocks. Ours and the plain form take turns, each with an untimed step first, and
+so does, of a model, the plain form whose mixers pass values on unmixed: no way of mixing can gain
+more than that does (``bound``). A plain form that would make more than ``--max-gib`` of scores is
+left out. Writes DIR/forms.json.
 """
 
 import argparse
+import math
 import statistics
 from collections.abc import Callable
 from functools import partial
@@ -32,6 +35,10 @@ MIXERS = ("focused", "norm", "aft_conv", "aft_local")
 STAGES = ((64, 1), (128, 2), (320, 5), (512, 8))  # channels and heads at strides 4, 8, 16, 32
 PLACES = [*(f"stage{i + 1}" for i in range(len(STAGES))), "model"]
 FIGURES = ("inference", "training", "peak inference", "peak training", "saved")
+TITLES = (
+    *("mixer", "place", "plain/ours", "training", "peak ours/plain", "training", "saved"),
+    *("bound", "training"),
+)
 Record = dict[str, Any]
 Forward = Callable[[], Any]
 
@@ -60,8 +67,7 @@ def main() -> None:
             )
             reporting.say(line(records[-1]))
     rows = [[r["mixer"], r["place"], *ratios(r)] for r in records]
-    titles = ("mixer", "place", "plain/ours", "training", "peak ours/plain", "training", "saved")
-    print(reporting.table(titles, rows, labels=2))
+    print(reporting.table(TITLES, rows, labels=2))
 
 
 def measured(name: str, place: str, size: tuple[int, int], args: argparse.Namespace) -> Record:
@@ -84,9 +90,13 @@ def measured(name: str, place: str, size: tuple[int, int], args: argparse.Namesp
 
 
 def of_model(name: str, size: tuple[int, int]) -> dict[str, tuple[nn.Module, Forward]]:
-    """The whole backbone in both forms, and its forward."""
+    """The whole backbone in both forms and without mixing, and its forward."""
     model, images = AgentPVT("tiny", mixers=(name,) * 4), torch.randn(1, 3, *size)
     forms: dict[str, nn.Module] = {"ours": model, "plain": Published(model)}
+    forms["bound"] = Published(model)
+    for each in forms["bound"].modules():
+        if isinstance(each, Mixer):
+            each.mix = lambda q, k, v, size: v  # type: ignore[method-assign]
     return {form: (each, partial(each, images)) for form, each in forms.items()}
 
 
@@ -129,13 +139,15 @@ def step(model: nn.Module, forward: Forward, training: bool) -> Forward:
 
 
 def ratios(record: Record) -> list[str]:
-    """Plain / ours in time, ours / plain in memory."""
+    """Plain / ours in time, ours / plain in memory, plain / without mixing in time."""
     if "reason" in record:
-        return [record["reason"], *("-" for _ in FIGURES[1:])]
+        return [record["reason"], *("-" for _ in TITLES[3:])]
     times_, bytes_ = FIGURES[:2], FIGURES[2:]
+    bounds = [record[key]["plain"] / record[key].get("bound", math.nan) for key in times_]
     return [
         *(f"{record[key]['plain'] / record[key]['ours']:.2f}" for key in times_),
         *(f"{record[key]['ours'] / record[key]['plain']:.2f}" for key in bytes_),
+        *("-" if math.isnan(bound) else f"{bound:.2f}" for bound in bounds),
     ]
 
 

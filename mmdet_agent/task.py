@@ -42,7 +42,7 @@ class Detection(Task):
 
     name = "detection"
     scope = "mmdet"
-    form = "coco"
+    form, known = "coco", ("CocoDataset",)
     layout = """
     {root}/
         annotations/instances_train2017.json, instances_val2017.json

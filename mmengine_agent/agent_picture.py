@@ -64,7 +64,7 @@ def write_picture(flags: Namespace) -> None:
         raise UserError(f"--pixel {x} {y}: the image has {width} x {height} pixels")
     pixel = (x + 0.5) * image.shape[1] / width, (y + 0.5) * image.shape[0] / height
     stride = model.backbone.strides[flags.stage - 1]
-    figure = draw(view_of(maps, image, pixel, stride), flags.agents)
+    figure = draw(view_of(maps, image, pixel, stride), flags.drawn_agents)
     out = Path(flags.out)
     try:
         with atomic_write(out) as part:

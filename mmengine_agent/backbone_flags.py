@@ -1,12 +1,13 @@
 """Which backbone a user asks for: names of all that there are, and the flags of the tools."""
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from typing import Any, NamedTuple
 
 from agent_attention.backbones import BACKBONES, Backbone
 from mmengine_agent.errors import UserError
 from mmengine_agent.published import IMAGENET_FILES
 
+AGENT_RULES = ("published", "rule", "bounded")  # of ``agent_grids``
 _PREFIXES = {"vit": "agent_deit", "flatten_pvt_v2": "flatten_pvtv2"}
 
 
@@ -40,14 +41,23 @@ class BackboneFlags(NamedTuple):
     pretrained: str | None = None
     from_scratch: bool = False
     keep_optimizer: bool = False
+    agents: str | int | None = None
 
     @classmethod
-    def add_to(cls, parser: ArgumentParser, training: bool = False) -> None:
+    def add_to(cls, parser: ArgumentParser, training: bool = False, agents: bool = True) -> None:
         """Add the flags to a parser; those of weights and optimizer if it is of a training."""
         text = "in place of the config's own: agent_pvt_t, agent_swin_b, flatten_pvtv2_b0, ..."
         parser.add_argument("--backbone", metavar="NAME", help=text)
+        if agents:
+            cls.add_agents_to(parser)
         if training:
             cls.add_weights_to(parser)
+
+    @staticmethod
+    def add_agents_to(parser: ArgumentParser) -> None:
+        """Add the flag of agent grids."""
+        text = "of each stage: published, rule, bounded (fewer on small maps), or a number"
+        parser.add_argument("--agents", type=_agents, metavar="RULE", help=text)
 
     @staticmethod
     def add_weights_to(parser: ArgumentParser) -> None:
@@ -73,7 +83,21 @@ class BackboneFlags(NamedTuple):
             raise UserError("--keep-optimizer goes with --backbone, which alone changes it")
         return cls(name, **{key: value for key, value in given.items() if value})
 
+    @property
+    def starts_anew(self) -> bool:
+        """Whether they say with which weights the backbone starts."""
+        return self.from_scratch or self.pretrained is not None
+
     def init_cfg(self, usual: str) -> dict[str, str] | None:
         """That of the backbone, whose weights are usually in that file."""
         file = self.pretrained or usual
         return None if self.from_scratch else {"type": "Pretrained", "checkpoint": file}
+
+
+def _agents(text: str) -> str | int:
+    """Type of ``--agents``."""
+    if text.isdecimal() and int(text):
+        return int(text)
+    if text not in AGENT_RULES:
+        raise ArgumentTypeError(f"{', '.join(AGENT_RULES)}, or a number of agents; got {text}")
+    return text

@@ -6,12 +6,14 @@ same strides.
 """
 
 from collections.abc import Iterator, Sequence
+from inspect import signature
 from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, DefaultScope
 
+from agent_attention.backbones import BACKBONES
 from mmengine_agent.backbone_flags import BackboneFlags, Choice, choices
 from mmengine_agent.config_walk import walk
 from mmengine_agent.errors import UserError
@@ -40,7 +42,7 @@ _CONSTRUCTORS = (None, "DefaultOptimWrapperConstructor", "LayerDecayConstructor"
 
 
 def swap_backbone(cfg: Config, flags: BackboneFlags) -> None:
-    """Put another backbone into a config, or its weights, in place, and say what changed.
+    """Put another backbone into a config, or its weights or agents, in place, and say what changed.
 
     Raises:
         UserError: if there is no such backbone, or the config's neck or heads cannot take it.
@@ -51,9 +53,17 @@ def swap_backbone(cfg: Config, flags: BackboneFlags) -> None:
         return
     if not isinstance(holder.get("backbone"), dict):
         raise UserError("--backbone: the config has no model.backbone to be replaced")
-    if flags.name is None:  # the config's own with other weights
+    if flags.name is not None:
+        put_in_place(cfg, holder, flags)
+    elif flags.starts_anew:  # the config's own with other weights
         holder.backbone.init_cfg = flags.init_cfg("")
-        return
+    if flags.agents is not None:
+        set_agents(holder.backbone, flags.agents)
+
+
+def put_in_place(cfg: Config, holder: Any, flags: BackboneFlags) -> None:
+    """Put the backbone that the flags name into a config, whose model or its detector holds it."""
+    assert flags.name is not None
     known, name = choices(), flags.name.replace("-", "_").lower()
     if name not in known:
         raise UserError(f"--backbone {flags.name}: there is none of that name; {', '.join(known)}")
@@ -80,6 +90,20 @@ def swap_backbone(cfg: Config, flags: BackboneFlags) -> None:
         f"--backbone: {type_name(holder.backbone)} ({name}) in place of {type_name(old)}, stages "
         f"{', '.join(map(str, stages))} of {', '.join(map(str, channels))} channels"
     )
+
+
+def set_agents(backbone: Any, agents: str | int) -> None:
+    """Have a backbone take its agent grids from a rule, in place; see ``agent_grids``.
+
+    Raises:
+        UserError: if it has no agents.
+    """
+    for key in ("agent_shapes", "agent_shape"):
+        for family in BACKBONES.values():
+            if type_name(backbone) == family.__name__ and key in signature(family).parameters:
+                backbone[key] = agents
+                return
+    raise UserError(f"--agents: {type_name(backbone)} has none; --backbone takes one that has")
 
 
 def maps_of(backbone: Any, scope: str) -> list[tuple[int, int]]:

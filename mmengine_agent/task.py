@@ -5,7 +5,7 @@ A task is a class in a package of its own, an instance of it called ``TASK``, an
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any, ClassVar, NamedTuple
 
@@ -38,6 +38,7 @@ class Score(NamedTuple):
 
     key: str  # of the metrics that mmengine logs; {metric} stands for the evaluator's own
     perfect: float
+    metric: str = "bbox"  # of an evaluator that names none
 
 
 class Task(ABC):
@@ -47,6 +48,7 @@ class Task(ABC):
     scope: ClassVar[str]  # of its package's registries
     form: ClassVar[str]  # of its data, a name that tools/prepare_data.py knows
     layout: ClassVar[str]  # of its usual data set, with {root}
+    known: ClassVar[Collection[str]]  # classes of data sets with that layout
     scores: ClassVar[Mapping[str, Score]]  # the main one of each type of evaluator
     flops_shape: ClassVar[tuple[int, int]]  # (H, W) of the published counts
     dump: ClassVar[str]  # the evaluator that writes predictions into a file
@@ -103,13 +105,13 @@ class Task(ABC):
         nodes = [node for _, node in walk(cfg.get("val_evaluator")) if "type" in node]
         for node in nodes:
             if node.type in self.scores:
-                key, perfect = self.scores[node.type]
-                metric = node.get("metric", node.get("iou_metrics", "bbox"))
+                key, perfect, usual = self.scores[node.type]
+                metric = node.get("metric") or node.get("iou_metrics") or usual
                 names = [metric] if isinstance(metric, str) else metric
                 main = "bbox" if "bbox" in names else names[0]
                 if prefix := node.get("prefix"):
                     key = f"{prefix}/{key.rpartition('/')[2]}"
-                return Score(key.format(metric=main), perfect)
+                return Score(key.format(metric=main), perfect, main)
         kinds = ", ".join(str(node.type) for node in nodes) or "nothing"
         raise UserError(
             f"no main score is known of the config's val_evaluator ({kinds}); known are those of "

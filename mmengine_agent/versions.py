@@ -5,7 +5,6 @@ They install the same import names, so the check reads ``__version__`` and never
 """
 
 from importlib import import_module
-from types import ModuleType
 from typing import NamedTuple
 
 from packaging.version import InvalidVersion, Version
@@ -20,14 +19,6 @@ class Support(NamedTuple):
     below: str
     maintained: str
     upstream: str
-
-    def contains(self, version: str) -> bool:
-        """Whether a version works; a release candidate counts as its release."""
-        try:
-            release = Version(Version(version).base_version)
-        except InvalidVersion:
-            return False
-        return Version(self.first) <= release < Version(self.below)
 
 
 # Tested: the onedl pins of requirements/openmmlab.txt and those of requirements/upstream.txt.
@@ -47,31 +38,28 @@ def require(*names: str) -> None:
             that says what to install.
     """
     for name in names:
-        support = SUPPORTED[name]
-        found = str(getattr(_import(name), "__version__", "unknown"))
-        if not support.contains(found):
+        first, below, maintained, upstream = SUPPORTED[name]
+        install = f"install {maintained} or {upstream}"
+        try:
+            found = str(getattr(import_module(name), "__version__", "unknown"))
+            supported = Version(first) <= Version(found) < Version(below)
+        except InvalidVersion:
+            supported = False
+        except AssertionError as error:  # upstream's mmdet and mmseg assert their parents' versions
             raise ImportError(
-                f"{name} {found} is not supported (needs >={support.first}, <{support.below}): "
-                f"install {support.maintained} or {support.upstream}."
+                f"{name} refuses the versions beside it ({' '.join(str(error).split())}): install "
+                f"one family in whole, with {INSTALL}."
+            ) from error
+        except ModuleNotFoundError as error:
+            raise ImportError(
+                f"{name} cannot be imported ({error}): {install}, or everything with {INSTALL}."
+            ) from error
+        if not supported:
+            raise ImportError(
+                f"{name} {found} is not supported (needs >={first}, <{below}): {install}."
             )
         if name == "mmcv":
             _require_mmcv_operators()
-
-
-def _import(name: str) -> ModuleType:
-    support = SUPPORTED[name]
-    try:
-        return import_module(name)
-    except AssertionError as error:  # upstream's mmdet and mmseg assert their parents' versions
-        raise ImportError(
-            f"{name} refuses the versions beside it ({' '.join(str(error).split())}): install one "
-            f"family in whole, with {INSTALL}."
-        ) from error
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            f"{name} cannot be imported ({error}): install {support.maintained} or "
-            f"{support.upstream}, or everything with {INSTALL}."
-        ) from error
 
 
 def _require_mmcv_operators() -> None:

@@ -25,13 +25,13 @@ class Segmentation(Task):
 
     name = "segmentation"
     scope = "mmseg"
-    form = "ade20k"
+    form, known = "ade20k", ("ADE20KDataset", "NamedSegDataset")
     layout = """
     {root}/
         images/training/*.jpg, images/validation/*.jpg
         annotations/training/*.png, annotations/validation/*.png  (0 = ignore, 1 = first class)
     others: --labels-from 0, --palette FILE"""
-    scores: ClassVar = {"IoUMetric": Score("{metric}", 100.0)}
+    scores: ClassVar = {"IoUMetric": Score("{metric}", 100.0, "mIoU")}
     flops_shape = (512, 2048)
     dump = "DumpResults"
 

@@ -6,6 +6,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import functools
+import importlib
 import random
 import sys
 from collections.abc import Iterator
@@ -31,6 +32,14 @@ def metafiles_read_once() -> None:
     """For a config that inherits from mmdet or mmseg mmengine reads hundreds of them, a second."""
     if utils := sys.modules.get("mmengine.config.utils"):
         utils.load = functools.cache(utils.load)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def plain_configs() -> None:
+    """mmengine writes configs without laying them out, for which yapf takes up to a second."""
+    if "mmengine" in sys.modules:
+        for name in ("yapf.yapflib.yapf_api", "mmengine.config.config"):  # old ones import it early
+            importlib.import_module(name).__dict__["FormatCode"] = lambda text, **_: (text, False)
 
 
 @pytest.fixture(autouse=True)

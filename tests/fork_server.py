@@ -9,8 +9,9 @@ for each script, so one starts in a fraction of a second:
 
 To whoever looks, the child is a process of its own: it has its environment, folder, arguments and
 ``__main__``, and ends as the interpreter does, with ``atexit`` and its exit code or signal
-(``multiprocessing``'s own forkserver ends children without). Nothing of ours is imported
-beforehand, so an import that a tool lacks still fails.
+(``multiprocessing``'s own forkserver ends children without). Only the modules are not taken apart,
+which takes longer than many a script, unless the environment has WHOLE_END. Nothing of ours is
+imported beforehand, so an import that a tool lacks still fails.
 
 Scripts that start interpreters themselves, as torchrun does, get one that asks this server:
 
@@ -46,6 +47,8 @@ SETTINGS = {
 }
 # In a child's environment: mmengine writes configs without laying them out, for a second.
 PLAIN_CONFIGS = "PLAIN_CONFIGS"
+# In a child's environment: its modules are taken apart at its end, as the interpreter does.
+WHOLE_END = "WHOLE_END"
 PACKAGES = (
     *(
         "numpy",
@@ -183,7 +186,7 @@ def interpreter() -> dict[str, str]:
         f"from forked_python import main\nmain({str(_folder() / 'socket')!r})\n"
     )
     program.chmod(0o700)
-    return {**SETTINGS, "PYTHON": str(program), "PYTHON_EXEC": str(program)}
+    return {**SETTINGS, PLAIN_CONFIGS: "1", "PYTHON": str(program), "PYTHON_EXEC": str(program)}
 
 
 @functools.cache
@@ -319,8 +322,29 @@ def read_metafiles() -> None:
             load(os.path.join(folder, path))
 
 
+class End:
+    """How a child ends: its exit code, or minus the number of a signal."""
+
+    code: int | None = None  # of the server
+
+
+def skip_teardown() -> None:
+    """End after all other handlers of ``atexit``, the last thing of a script that can be seen."""
+    if End.code is None:
+        return
+    gc.collect()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    if End.code < 0:
+        signal.signal(-End.code, signal.SIG_DFL)
+        os.kill(os.getpid(), -End.code)
+    os._exit(End.code)
+
+
 def main() -> None:
-    """Import, serve, and be what each child is asked to be; the interpreter then ends as usual."""
+    """Import, serve, and be what each child is asked to be."""
+    atexit.register(skip_teardown)  # the first is called last
     control, public = socket.socket(fileno=int(sys.argv[1])), socket.socket(socket.AF_UNIX)
     public.bind(sys.argv[2])
     public.listen()
@@ -334,8 +358,20 @@ def main() -> None:
     gc.freeze()  # children leave the pages of what was imported alone
     control.sendall(b"+")
     asked = serve(control, public)
-    if asked is not None:
+    if asked is None:
+        return
+    try:
+        code = 1
         become(*asked)
+        code = 0
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        raise
+    except KeyboardInterrupt:
+        code = -signal.SIGINT
+        raise
+    finally:
+        End.code = None if WHOLE_END in asked[0]["env"] else code
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ from mmengine_agent.task import task_of
 CONFIGS = Path(__file__).parents[1] / "configs"
 DEPTHS = {"depths": (1, 1, 1, 1), "_delete_": True}  # as few as have every kind
 PVT = {"arch": {**SMALL, **DEPTHS}, "agent_shapes": SMALL_GRIDS, "attn_types": "BBAB"}
-SWIN = {"arch": {**SMALL_SWIN, **DEPTHS, "depths": (1, 1, 2, 1)}, "agent_shapes": SMALL_GRIDS}
-SWIN["attn_types"] = ("B", "B", "1A1B", "B")
-PVT_WIDTHS, SWIN_WIDTHS = [8, 16, 24, 32], [8, 16, 32, 64]
+SWIN = {"arch": {**SMALL_SWIN, **DEPTHS, "depths": (2, 1, 1, 1)}, "agent_shapes": SMALL_GRIDS}
+SWIN |= {"attn_types": ("1A1B", "B", "B", "B"), "out_indices": (0, 1)}
+PVT_WIDTHS, SWIN_WIDTHS = [8, 16, 24, 32], [8, 16]
 NECK = {"in_channels": PVT_WIDTHS, "out_channels": 16}
 RPN = {"in_channels": 16, "feat_channels": 16}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -36,13 +36,13 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         {
             "backbone": SWIN,
             "decode_head": {
-                "in_channels": SWIN_WIDTHS[2:],
-                "in_index": [2, 3],
+                "in_channels": SWIN_WIDTHS,
+                "in_index": [0, 1],
                 "channels": 16,
                 "pool_scales": (3,),
                 "norm_cfg": {"type": "GN", "num_groups": 4},
             },
-            "auxiliary_head": {"in_channels": 32, "channels": 16},
+            "auxiliary_head": {"in_channels": 16, "in_index": 1, "channels": 16},
         },
     ),
     "mask_rcnn": (

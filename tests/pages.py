@@ -16,12 +16,15 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from mdit_py_plugins.anchors import anchors_plugin
 
+from mmengine_agent.commands import COMMANDS as COMMANDS_OF_OURS
+from mmengine_agent.commands import NAME
+
 ROOT = Path(__file__).parents[1]
 SITE = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks/README.md", *SITE]
 MARKDOWN = MarkdownIt("commonmark").enable("table").use(anchors_plugin, max_level=6)
 PROGRAMS = ("python", "bash", "make", "pip", "mim", "source", "export", "git")
-PROGRAMS += ("curl", "unzip", "mkdir", "cd")
+PROGRAMS += ("curl", "unzip", "mkdir", "cd", NAME)
 
 
 class Block(NamedTuple):
@@ -83,8 +86,14 @@ def commands_of(block: Block) -> Iterator[Command]:
             needed = comment
         while words:
             end = words.index("&&") if "&&" in words else len(words)
-            yield Command(block.where, tuple(words[:end]), comment or needed)
+            yield Command(block.where, tuple(as_tool(words[:end])), comment or needed)
             words = words[end + 1 :]
+
+
+def as_tool(words: list[str]) -> list[str]:
+    """A call of ``agent-attention`` as that of the script that is the same."""
+    script = COMMANDS_OF_OURS.get(words[1], ("", None))[1] if words[0] == NAME else None
+    return ["python", f"tools/{script}.py", *words[2:]] if script else words
 
 
 def without_variables(words: list[str]) -> list[str]:

@@ -154,7 +154,7 @@ SEGMENTATION = (
     Case("misc/print_config.py", "{dumped} --graph", writes=("example-graph.txt",)),
     Case(
         "analysis_tools/get_flops.py",
-        "{zoo}/agent_pvt_semantic_fpn.py --shape 64 64",
+        "{ade} --shape 64 64",
         prints=("Flops: ", "Params: "),
         families=("maintained",),
     ),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from command_lines import Line, call, generate, make_files
+from mmengine.fileio import load
 from tool_runs import ROOT
 
 from mmengine_agent.commands import COMMANDS, as_called, overview
@@ -75,7 +76,7 @@ def test_a_wrong_name_is_refused_with_the_nearest(name: str) -> None:
     assert ("did you mean agent_pvt_maskrcnn_demo?" in str(error.value)) == ("mask" in name)
 
 
-@pytest.mark.parametrize("line", generate(16, seed=7), ids=lambda line: " ".join(line.words))
+@pytest.mark.parametrize("line", [*generate(16, seed=7)], ids=lambda line: " ".join(line.words))
 def test_a_wrong_command_line_ends_with_one_message_and_writes_nothing(
     line: Line, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,3 +86,14 @@ def test_a_wrong_command_line_ends_with_one_message_and_writes_nothing(
     found = call(line)
     assert not found.faults(), found
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_metafiles_name_weights_where_there_is_an_address() -> None:
+    """mim calls the file what stands behind the last slash; no server gets a fragment."""
+    metafiles = load(ROOT / "model-index.yml")["Import"]
+    models = [model for path in metafiles for model in load(ROOT / path)["Models"]]
+    for model in models:
+        address = model["Metadata"]["Published Weights"]
+        named = f"{address}#/{model['Name']}.pth"
+        assert model.get("Weights") == (named if "://" in address else None)
+    assert {model["Name"] for model in models} <= known_configs().keys()

@@ -2,21 +2,22 @@
 
 import pickle
 import random
+from itertools import islice
 
 import numpy as np
 import torch
 from stop_hooks import scramble
 from torch.utils.data import BatchSampler, DataLoader
 
-from mmengine_agent.resume.data_order import Batch, EndlessBatches, PlacedBatches, placed
+from mmengine_agent.resume.data_order import Batch, LaterBatches, placed
 
 
-def drawn(workers: int, index: int = 0, passes: int = 0) -> list[list[float]]:
+def drawn(workers: int, index: int = 0) -> list[list[float]]:
     """What a loader gives in a pass that begins with batch ``index``."""
     batches = BatchSampler(range(10), 3, drop_last=False)
     loader = DataLoader(Noisy(), batch_sampler=batches, num_workers=workers, collate_fn=list)
     loader = placed(loader, seed=5, rank=0)
-    loader.batch_sampler.start_at(index, passes, index)
+    loader.batch_sampler.drawn = loader.batch_sampler.skip = index
     return list(loader)
 
 
@@ -47,22 +48,22 @@ def test_a_batch_travels_to_a_worker_with_its_seed() -> None:
     assert (batch, batch.seed) == ([3, 1], (5, 0, 7))
 
 
-def test_passes_over_the_data_are_counted_as_they_are_used() -> None:
-    batches = BatchSampler(range(5), 2, drop_last=False)
-    loader = placed(DataLoader(list(range(5)), batch_sampler=batches, collate_fn=list), 0, 0)
-    endless = EndlessBatches(loader, skip=0)
-    assert [next(endless) for _ in range(4)] == [[0, 1], [2, 3], [4], [0, 1]]
-    assert [loader.batch_sampler.place_after(done) for done in (2, 3, 4)] == [
-        (0, 2),
-        (1, 0),
-        (1, 1),
-    ]
+def endless(samples: int, skip: int = 0) -> LaterBatches:
+    """Batches of two out of some samples, pass after pass, as a loop that resumes draws them."""
+    batches = BatchSampler(range(samples), 2, drop_last=True)
+    loader = DataLoader(list(range(samples)), batch_sampler=batches, collate_fn=list)
+    loader = placed(loader, 0, 0, endless=True)
+    loader.batch_sampler.skip = skip
+    return LaterBatches(loader, skip)
 
 
-def test_many_passes_over_the_data_take_no_more_memory() -> None:
-    batches = BatchSampler(range(2), 2, drop_last=False)
-    placed_batches = PlacedBatches(batches, 0, 0)
-    for done in range(5000):
-        assert placed_batches.place_after(done) == (done, 0)
-        list(placed_batches)
-    assert placed_batches.passes == 5000 and len(placed_batches.starts) < 2500
+def test_passes_over_the_data_follow_each_other() -> None:
+    assert [*islice(endless(5), 3)] == [[0, 1], [2, 3], [0, 1]]
+    assert [*islice(endless(5, skip=3), 5)] == [None, None, None, [2, 3], [0, 1]]
+    newer = endless(5, skip=3)
+    newer.skip_iter(3)
+    assert next(newer) == [2, 3]
+
+
+def test_data_without_a_batch_ends_at_once() -> None:
+    assert [*endless(1)] == []

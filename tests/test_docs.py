@@ -18,9 +18,10 @@ from pages import COMMANDS, PROGRAMS, ROOT, Command, blocks, run
 from mmengine_agent.run.setup import read_config
 
 PLACEHOLDER = re.compile(r"[A-Z]{2}|[*…]|/data/")  # CONFIG, DIR, photos/*.jpg, the reader's folders
-OWN_DATA = {  # flags of the trainings that test_docs_run.py begins
+OWN_DATA = {  # flags of the trainings that test_docs_run.py begins, and of test_plain_flags.py
     *("--data-root", "--train-ann", "--train-images", "--val-ann", "--val-images"),
-    *("--classes", "--work-dir"),
+    *("--classes", "--work-dir", "--epochs", "--iters", "--image-size"),
+    *("--batch-size", "--lr", "--workers", "--seed", "--device"),
 }
 RECIPES = re.compile(r"configs/(agent_\w+|flatten)(/|\.py)")  # of COCO and ADE20K
 

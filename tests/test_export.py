@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.torch_version import TorchVersion
 
+from agent_attention import AgentPVT
 from agent_attention.weights.read import CheckpointError
 from mmengine_agent.errors import UserError
 from mmengine_agent.export import formats as export_formats
-from mmengine_agent.export.modules import Prepare
+from mmengine_agent.export.modules import Prepare, fix_agent_grids
 from mmengine_agent.task import task_of
 from mmseg_agent.export import Segmentor
 from mmseg_agent.task import TASK as SEGMENTATION
@@ -62,6 +63,17 @@ def test_onnx_takes_layers_of_other_packages_for_open_sizes(tmp_path: Path) -> N
     for size in [(5, 7), (8, 6), (13, 21)]:
         x = normal(1, (1, 4, *size))
         close(run(x), Layers()(x))
+
+
+def test_agents_by_a_rule_are_fixed() -> None:
+    backbone = AgentPVT(agent_shapes="bounded").eval()
+    image = normal(3, (1, 3, 96, 160))
+    wanted = backbone(image)
+    grids = fix_agent_grids(backbone, (96, 160))
+    assert grids[::2] == grids[1::2] == [(2, 4), (3, 5), (5, 9), (3, 5)]  # two blocks a stage
+    close(backbone(image), wanted)
+    assert fix_agent_grids(backbone, (96, 160)) == []  # there is no rule any more
+    assert not any(module._forward_pre_hooks for module in backbone.modules())
 
 
 # --- whole models
@@ -233,18 +245,23 @@ FAILURES: dict[str, tuple[type[nn.Module], str, list[str], list[str]]] = {
 }
 
 
+def record_as(kind: type[nn.Module]) -> Callable[[Any], ExportedProgram]:
+    """Record another model in the place of the one that is given."""
+
+    def record(model: Any) -> ExportedProgram:
+        other: Any = kind()
+        other.least = model.least
+        return export_formats.record(other)
+
+    return record
+
+
 @pytest.mark.parametrize("failure", FAILURES)
 def test_what_cannot_be_exported_is_one_message_and_leaves_no_file(
     failure: str, segmentor: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind, name, flags, wanted = FAILURES[failure]
-
-    def record(model: Any) -> Any:
-        other: Any = kind()
-        other.least = model.least
-        return export_formats.record(other)
-
-    monkeypatch.setattr(export, "record", record)
+    monkeypatch.setattr(export, "record", record_as(kind))
     said = refusal(segmentor.config, "--out", tmp_path / name, *flags)
     for words in wanted:
         assert words in said
@@ -257,6 +274,7 @@ def test_a_file_that_does_not_run_is_one_message_and_is_not_left(
     def load(path: Path) -> Any:
         raise RuntimeError("opset 27 is newer than this runtime\nsecond line")
 
+    monkeypatch.setattr(export, "record", record_as(Halves))
     form = export_formats.FORMATS[".pt2"]._replace(load=load)
     monkeypatch.setitem(export_formats.FORMATS, ".pt2", form)
     said = refusal(segmentor.config, "--out", tmp_path / "m.pt2")

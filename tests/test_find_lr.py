@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mmengine_agent.errors import UserError
 from mmengine_agent.run import find_lr
-from mmengine_agent.run.find_lr import HIGHEST, LOWEST, fall
+from mmengine_agent.run.find_lr import HIGHEST, LOWEST, lowest, smooth
 from mmengine_agent.run.flags import add_training_flags
 
 N = 40
@@ -108,7 +108,7 @@ def test_rates_grow_geometrically_and_groups_keep_their_ratio(
     np.testing.assert_allclose(level / slope, 0.1, rtol=1e-6)
     said = capsys.readouterr().out
     assert slope[0] < suggested(said) <= HIGHEST
-    assert "1.0e-02 (config)" in said
+    assert "(config: 1.0e-02)" in said
 
 
 def test_nothing_is_left_but_a_picture_and_logs(cfg: Config, tmp_path: Path) -> None:
@@ -118,8 +118,8 @@ def test_nothing_is_left_but_a_picture_and_logs(cfg: Config, tmp_path: Path) -> 
     assert not [*tmp_path.rglob("*.pth")]
 
 
-@pytest.mark.parametrize("after", [float("nan"), float("inf"), 100.0])
-def test_it_stops_when_the_loss_explodes(
+@pytest.mark.parametrize("after", [float("nan"), float("inf")])
+def test_it_stops_when_the_loss_is_no_number(
     cfg: Config, after: float, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def loss(model: Line) -> Tensor:  # falls from 5 to 1 around iteration 15, then rises slowly
@@ -138,7 +138,7 @@ def test_it_stops_when_the_loss_explodes(
 @pytest.mark.parametrize(
     ("loss", "words"),
     [
-        (lambda model: torch.tensor(float("nan")), "after 0 iterations .* 1.0e-06"),
+        (lambda model: torch.tensor(float("nan")), "after 0 iterations"),
         (lambda model: torch.tensor(2 + 0.5 * (-1) ** model.calls), "fell at no learning rate"),
         (lambda model: torch.tensor(float(model.calls)), "fell at no learning rate"),
     ],
@@ -185,18 +185,17 @@ def test_too_few_iterations_are_refused(cfg: Config) -> None:
 
 @pytest.mark.parametrize("middle", [60, 90, 120])
 @pytest.mark.parametrize("noise", [0.0, 0.1, 0.3])
-def test_fall_and_minimum_are_found_through_noise(middle: int, noise: float) -> None:
+def test_the_minimum_is_found_through_noise(middle: int, noise: float) -> None:
     place = np.arange(200)
     losses = 3 - np.tanh((place - middle) / 15) + noise * np.random.standard_normal(200)
     losses += 0.05 * np.maximum(0, place - middle - 40)  # and then it rises
-    found = fall(losses)
-    assert abs(found["steepest fall"] - middle) <= 20
-    assert abs(found["lowest loss"] - middle - 40) <= 20
+    found = lowest(losses, smooth(losses))
+    assert found is not None and abs(found - middle - 40) <= 20
 
 
 def test_in_noise_alone_there_is_none() -> None:
-    found = [fall(2 + 0.3 * np.random.standard_normal(200)) for _ in range(50)]
-    assert found.count({}) >= 45
+    noise = [2 + 0.3 * np.random.standard_normal(200) for _ in range(50)]
+    assert [lowest(each, smooth(each)) for each in noise].count(None) >= 45
 
 
 # --- both tasks

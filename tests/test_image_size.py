@@ -1,5 +1,7 @@
 """--image-size: the network gets images of that size, whatever a config's pipelines are made of."""
 
+import copy
+import functools
 import inspect
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,11 @@ OTHERS = {"MultiScaleFlipAug", "InstaBoost"}
 
 
 def read(name: str) -> Config:
+    return copy.deepcopy(read_once(name))
+
+
+@functools.cache
+def read_once(name: str) -> Config:
     package, _, path = name.rpartition("::")
     folder = Path(STOCK[package].__path__[0], ".mim/configs") if package else CONFIGS
     return Config.fromfile(folder / path)
@@ -116,6 +123,12 @@ def test_sliding_windows_and_later_pipelines_follow() -> None:
     later = resized("mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py").custom_hooks[1].switch_pipeline
     sizes = {step.type: step for step in later}
     assert sizes["RandomCrop"].crop_size == sizes["Pad"]["size"] == SIZE
+
+
+def test_sides_that_cannot_be_halved_five_times_are_padded() -> None:
+    name = "mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py"
+    assert resized(name, (320, 240)).model.data_preprocessor.pad_size_divisor == 32
+    assert "pad_size_divisor" not in resized(name, (320, 256)).model.data_preprocessor
 
 
 def test_what_a_model_is_made_for_is_refused() -> None:

@@ -81,11 +81,12 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 
 def test_no_package_is_half_of_the_whole() -> None:
-    """The commands are the tools that stood in tools/ before: they are counted there."""
+    """The ways in, commands and Python API, are counted with the tools that they were."""
     folders = (*OURS, "tools")
     lines = dict.fromkeys(folders, 0)
     for folder in folders:
         for path in files(folder):
-            place = "tools" if "commands" in path.parts else folder
+            is_way_in = "commands" in path.parts or path.name == "api.py"
+            place = "tools" if is_way_in else folder
             lines[place] += len(path.read_text().splitlines())
     assert max(lines.values()) <= 0.45 * sum(lines.values()), lines

@@ -41,7 +41,7 @@ def scenes(tmp_path: Path) -> Config:
 
 
 def stock(name: str) -> Config:
-    return Config.fromfile(STOCK / name)
+    return load(STOCK / name)
 
 
 def steps(cfg: Config) -> dict[str, Any]:

@@ -65,7 +65,8 @@ def test_a_coco_file_is_split_without_an_image_in_both(tmp_path: Path) -> None:
     content |= {"info": {"version": "7"}}
     content["annotations"].append({"id": 99, "image_id": 77})
     ann.write_text(json.dumps(content))
-    run("split", "--format", "coco", "--ann", ann, "--val", 0.3, "--out", tmp_path / "out")
+    more = ("--val", 0.3, "--group-by", r"(\w)\.")
+    run("split", "--format", "coco", "--ann", ann, *more, "--out", tmp_path / "out")
     parts = [json.loads((tmp_path / f"out/{name}.json").read_text()) for name in ("train", "val")]
     ids: list[set[int]] = [{image["id"] for image in part["images"]} for part in parts]
     assert ids[0] | ids[1] == {0, 1, 2} and not ids[0] & ids[1] and all(ids)

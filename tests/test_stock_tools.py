@@ -37,12 +37,14 @@ test_dataloader = val_dataloader
 """
 MORE = {
     "mmdet": """
+model.update(test_cfg=dict(rcnn=dict(max_per_img=5)))
 val_evaluator = dict(ann_file="{data}/annotations/instances_val2017.json")
 test_evaluator = val_evaluator
 train_cfg = dict(max_epochs=1, val_interval=1)
 default_hooks = dict(logger=dict(interval=1))
 """,
     "mmseg": """
+model.update(data_preprocessor=dict(size=(64, 64)))
 train_cfg = dict(max_iters=2, val_interval=2)
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=2))
 """,
@@ -74,6 +76,8 @@ class Done:
 def python(script: str | Path, *arguments: str | Path, cwd: Path) -> Done:
     """Run a Python file as a user does."""
     env = {**os.environ, **fork_server.SETTINGS, "PYTHONWARNINGS": "ignore"}
+    if "print_config" not in str(script):
+        env[fork_server.PLAIN_CONFIGS] = "1"
     done = fork_server.run([script, *map(str, arguments)], cwd=cwd, env=env, timeout=300)
     return Done(done.returncode, done.stdout + done.stderr)
 

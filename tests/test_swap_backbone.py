@@ -248,3 +248,22 @@ def test_the_page_has_the_table_of_the_list() -> None:
     assert listed == [(each.head, each.config) for each in STOCK]
     assert all(DONE in row[2] or BY_HEAD[row[0]].refused in row[2] for row in rows)
     assert f"| {' | '.join(BACKBONES)} |" in text
+
+
+# ---- agents
+
+
+def test_agents_are_set_and_nothing_else() -> None:
+    plain = read_config("agent_pvt_semantic_fpn")
+    for agents in ("bounded", 49):
+        cfg = read_config("agent_pvt_semantic_fpn", None, BackboneFlags(agents=agents))
+        assert cfg.model.backbone.pop("agent_shapes") == agents
+        assert cfg.model == plain.model
+    vit = next(name for name in choices() if name.startswith("agent_deit"))
+    cfg = read_config(BY_HEAD["Segmenter"].config, None, BackboneFlags(vit, agents="bounded"))
+    assert cfg.model.backbone.agent_shape == "bounded"
+
+
+def test_agents_of_a_backbone_without_any_are_refused() -> None:
+    with pytest.raises(UserError, match="--agents: ResNet has none"):
+        read_config(BY_HEAD["RetinaNet"].config, None, BackboneFlags(agents="rule"))

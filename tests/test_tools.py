@@ -1,5 +1,6 @@
 """The tools, run as users run them: training, resuming, testing, many processes."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,40 @@ cfg.work_dir = {str(tmp_path)!r}
 Runner.from_cfg(cfg)
 """)
     output(python(program, cwd=tmp_path))
+
+
+# ---- flags ----
+
+
+def test_all_comforts_at_once_train(trained: Trained, data: Path, tmp_path: Path) -> None:
+    task = trained.task
+    asked = ["--ema", "0.5", "--clip-grad", "1", "--accumulate", "2", "--early-stop", "3"]
+    arguments = train_flags(task, tmp_path, data, *task.two)
+    said = output(python("train.py", str(CONFIGS / task.config), *asked, *arguments, cwd=tmp_path))
+    state = torch.load(tmp_path / task.checkpoints[0], weights_only=False)
+    assert "ema_state_dict" in state
+    assert "grad_norm" in said
+    assert any(not torch.equal(a, b) for a, b in pairs(state))
+
+
+def pairs(state: dict[str, Any]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Each weight and its average."""
+    averages = {k.removeprefix("module."): v for k, v in state["ema_state_dict"].items()}
+    return [(v, averages[k]) for k, v in state["state_dict"].items()]
+
+
+def test_augmentation_tests_a_checkpoint(trained: Trained, data: Path, tmp_path: Path) -> None:
+    task = trained.task
+    where = ["--data-root", str(data / task.data), "--work-dir", str(tmp_path)]
+    what = [str(CONFIGS / task.config), str(trained.checkpoint), "--tta"]
+    said = output(python("test.py", *what, *where, cwd=tmp_path))
+    metrics = json.loads((tmp_path / "metrics.json").read_text())["metrics"]
+    wanted = [name for name in task.metrics if "segm" not in name]
+    assert set(wanted) <= metrics.keys()
+    assert ("boxes alone" in said) == (task.data == "coco")
+    assert not any("segm" in name for name in metrics)
+    left = Config.fromfile(tmp_path / Path(task.config).name)  # for whoever predicts with it
+    assert "TTA" not in left.model.type and left.get("load_from") is None
 
 
 # ---- many processes ----

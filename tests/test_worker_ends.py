@@ -39,7 +39,7 @@ class Training:
         command = [ROOT / "tests/own_group.py", ROOT / "tools/train.py", config, *flags]
         self.temp = Path(tempfile.mkdtemp())  # of a short name: sockets lie in it
         paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-        places = {"PYTHONPATH": paths, "TMPDIR": str(self.temp)}
+        places = {"PYTHONPATH": paths, "TMPDIR": str(self.temp), fork_server.WHOLE_END: "1"}
         with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
             self.process = fork_server.start(
                 command,

@@ -27,6 +27,8 @@ def resize(x: Tensor, size: Pair, mode: str = "bilinear") -> Tensor:
     """
     if not is_symbolic(size) and tuple(x.shape[-2:]) == tuple(size):
         return x
+    if x.is_meta and not torch.is_grad_enabled():  # a shape, which torch takes milliseconds to find
+        return x.new_empty((*x.shape[:2], *size))
     return F.interpolate(x, size=tuple(size), mode=mode, align_corners=False)
 
 

@@ -91,8 +91,8 @@ def agent_grids(
         return tuple(published)
     if isinstance(shapes, int) and not isinstance(shapes, bool) and shapes > 0:
         return (GridRule(aspect=True, within=True, agents=shapes),) * len(published)
-    if isinstance(shapes, str) and shapes in _NAMED:
-        shapes = _NAMED[shapes]
+    if isinstance(shapes, str):
+        shapes = _NAMED.get(shapes, shapes)
     if not isinstance(shapes, Mapping):
         return check_agent_shapes(shapes, len(published))
     options = {key: value for key, value in shapes.items() if key != "type"}
@@ -113,6 +113,7 @@ def agent_grids(
     )
 
 
+# by the names that users write beside 'published'
 _NAMED: dict[str, Mapping[str, Any]] = {
     "rule": {"type": "rule"},
     "bounded": {"type": "rule", "aspect": True, "within": True, "budget": _SHARE},

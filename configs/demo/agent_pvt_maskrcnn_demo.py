@@ -15,8 +15,8 @@ norm_cfg = dict(type="GN", num_groups=16)
 
 model = dict(
     backbone=dict(
-        # few tokens, few agents: the grids of ImageNet classification
-        agent_shapes=((3, 3), (4, 4), (7, 7), (7, 7)),
+        # few tokens, few agents
+        agent_shapes="bounded",
         drop_path_rate=0.0,
         init_cfg=None,
     ),

@@ -16,8 +16,8 @@ model = dict(
     # tested ones, of which the backbone would drop rows and columns that fill no patch of 32 pixels
     data_preprocessor=dict(size=(160, 160), test_cfg=dict(size_divisor=32)),
     backbone=dict(
-        # few tokens, few agents: the grids of ImageNet classification
-        agent_shapes=((3, 3), (4, 4), (7, 7), (7, 7)),
+        # few tokens, few agents
+        agent_shapes="bounded",
         drop_path_rate=0.0,
         init_cfg=None,
     ),

@@ -14,8 +14,8 @@ model = dict(
     # the backbone drops rows and columns that fill no patch of 32 pixels: pad tested images
     data_preprocessor=dict(size=crop_size, test_cfg=dict(size_divisor=32)),
     backbone=dict(
-        # few tokens, few agents: the grids of ImageNet classification
-        agent_shapes=((3, 3), (4, 4), (7, 7), (7, 7)),
+        # few tokens, few agents
+        agent_shapes="bounded",
         drop_path_rate=0.0,
         init_cfg=None,
     ),

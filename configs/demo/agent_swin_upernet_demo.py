@@ -10,7 +10,7 @@ model = dict(
         _delete_=True,
         type="AgentSwinTransformer",
         arch="tiny",
-        agent_shapes=((3, 3), (4, 4), (7, 7), (7, 7)),
+        agent_shapes="bounded",
     ),
     neck=None,
     decode_head=dict(

@@ -32,15 +32,20 @@ def point_at(cfg: Config, flags: DataFlags) -> dict[str, Any] | None:
             "--labels-from and --palette are of label maps; the config is of a detector"
         )
     for split, dataset in datasets(cfg):
-        train = split == "train"
-        dataset.data_root = flags.root or dataset.get("data_root") or ""
-        dataset.ann_file = (flags.train_ann if train else flags.val_ann) or dataset.ann_file
+        train, before = split == "train", dataset.get("data_root") or ""
+        dataset.data_root = flags.root or before
+        annotations = flags.train_ann if train else flags.val_ann
+        dataset.ann_file = annotations or dataset.get("ann_file") or ""
         images = flags.train_images if train else flags.val_images
         if images is not None:
-            dataset.data_prefix = {"img": images}
+            dataset.data_prefix = {**dataset.get("data_prefix", {}), "img": images}
         for _, evaluator in walk(cfg.get(f"{split}_evaluator")):
             if "ann_file" in evaluator:
                 evaluator.ann_file = str(_ann_file(dataset))
+            folder = evaluator.get("seg_prefix")  # of panoptic COCO, Cityscapes
+            if before and folder and folder.startswith(before):
+                inner = folder.removeprefix(before).lstrip("/")
+                evaluator.seg_prefix = str(Path(dataset.data_root, inner))
     known = class_names(next(datasets(cfg))[1], "mmdet")
     found = _annotated_classes(cfg, flags.classes) or flags.classes or known
     # without any file require_data says what is missing
@@ -54,8 +59,8 @@ def _annotated_classes(cfg: Config, chosen: tuple[str, ...] | None) -> tuple[str
     the files of all splits must have the same. Empty without any file.
     """
     orders: dict[Path, tuple[str, ...]] = {}
-    for path in (_ann_file(dataset) for _, dataset in datasets(cfg)):
-        if path.exists():
+    for path in (_ann_file(each) for _, each in datasets(cfg) if reads_coco(each)):
+        if path.is_file():
             names = tuple(read_categories(path))
             absent = [name for name in chosen or () if name not in names]
             if absent:

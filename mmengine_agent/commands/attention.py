@@ -26,9 +26,10 @@ def main() -> None:
     pixel = "of the image; default: its centre"
     add("--pixel", type=int, nargs=2, metavar=("X", "Y"), help=pixel)
     add("--head", type=int, help="one head, from 0; default: the mean of all")
-    add("--agents", type=int, default=8, help="agents drawn (%(default)s)")
+    drawn = "agents drawn (%(default)s)"
+    add("--agents", dest="drawn_agents", type=int, default=8, metavar="N", help=drawn)
     add("--out", default="attention.png", metavar="FILE", help="%(default)s")
     add("--device", default="cpu", help="%(default)s")
     add("--cfg-options", nargs="+", action=KeyValues, metavar="KEY=VALUE")
-    BackboneFlags.add_to(parser)
+    BackboneFlags.add_to(parser, agents=False)
     write_picture(parser.parse_args())

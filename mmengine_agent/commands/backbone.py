@@ -23,6 +23,7 @@ def main() -> None:
     add("backbone", metavar="NAME", help="agent_pvt_t, agent_swin_b, flatten_pvtv2_b0, ...")
     add("--out", required=True, type=Path, metavar="FILE.py", help="the new config")
     BackboneFlags.add_weights_to(parser)
+    BackboneFlags.add_agents_to(parser)
     args = parser.parse_args()
     if args.out.suffix != ".py":
         raise UserError(f"--out: name a .py file, got {args.out}")

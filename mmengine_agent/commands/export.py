@@ -12,6 +12,9 @@ The outputs:
     two-stage detectors   the neck's map_0, ..., and rpn_cls_score_0, ..., rpn_bbox_pred_0, ...
     one-stage detectors   cls_score_0, ..., bbox_pred_0, ...: no boxes are made of them
 
+Agents that the config leaves to a rule (agent_shapes="bounded") are fixed to those of --shape
+(default: the size of tools/get_flops.py), which is said.
+
 What was exported is run at another size and compared with the model before the file gets its name;
 exit code 1 if they differ. ONNX needs: pip install onnx onnxscript onnxruntime
 """
@@ -29,7 +32,7 @@ from mmengine.config import Config
 from mmengine_agent.backbone_flags import BackboneFlags
 from mmengine_agent.errors import UserError
 from mmengine_agent.export.formats import FORMATS, Facts, Format, cause, difference, record
-from mmengine_agent.export.modules import STRIDE, Exported, Prepare
+from mmengine_agent.export.modules import STRIDE, Exported, Prepare, fix_agent_grids
 from mmengine_agent.files import atomic_write
 from mmengine_agent.predict.model import load_model
 from mmengine_agent.run.setup import KeyValues, make_parser, read_config
@@ -51,6 +54,7 @@ def main() -> None:
     add("--out", required=True, type=Path, metavar="FILE", help="FILE.onnx or FILE.pt2")
     add("--input", choices=INPUTS, default="rgb", help="what the images will be (%(default)s)")
     add("--labels", action="store_true", help="of segmentors: labels, not logits")
+    add("--shape", type=int, nargs=2, metavar=("H", "W"), help="of images; only agents ask for it")
     add("--opset", type=int, metavar="N", help="of ONNX; default: torch's own")
     add("--no-verify", action="store_true", help="do not run what was exported")
     tolerance = "of verifying (%(default)s)"
@@ -81,6 +85,16 @@ def prepare(cfg: Config, args: argparse.Namespace) -> tuple[Exported, Facts]:
     model, meta = load_model(cfg, args.checkpoint, torch.device("cpu"))
     classes = (meta.get("dataset_meta") or {}).get("classes", ())
     facts = {"config": args.config, "input": INPUTS[args.input], "padded_to": str(STRIDE)}
+    height, width = args.shape or task_of(cfg).flops_shape
+    if min(height, width) < STRIDE:
+        raise UserError(f"--shape: sides must be at least {STRIDE}, got {height} {width}")
+    if grids := fix_agent_grids(model.backbone, (height, width)):
+        facts["agents"] = ", ".join(f"{rows}x{columns}" for rows, columns in dict.fromkeys(grids))
+        print(
+            f"agents by a rule are fixed, to those of images of {height}x{width} pixels (--shape): "
+            f"{facts['agents']}",
+            file=sys.stderr,
+        )
     settings = cfg.model.get("data_preprocessor") or {}
     made = task_of(cfg).exported(model, Prepare(settings, args.input), args.labels)
     return made, {**facts, "classes": json.dumps([str(name) for name in classes])}

@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.dataset import Compose
 
-from mmengine_agent.data.images import ImageError, measure, open_whole
+from mmengine_agent.data.images import IMAGES, ImageError, measure, open_whole
 from mmengine_agent.errors import BadSample
 
 # looks at the file of a label map, given its image's size and the loader's results
@@ -117,4 +117,7 @@ def require_files(results: dict[str, Any], check_label: LabelCheck | None) -> No
 
 
 def _local(path: Any) -> Path | None:
-    return Path(path) if isinstance(path, str) and "://" not in path else None
+    """The path of a local file that Pillow reads; of volumes and the like, None."""
+    if not isinstance(path, str) or "://" in path or Path(path).suffix.lower() not in IMAGES:
+        return None
+    return Path(path)

@@ -106,17 +106,18 @@ def require_data(cfg: Config, *splits: str) -> None:
     """
     missing: dict[str, None] = {}
     for split, dataset in datasets(cfg):
-        if split in splits:
+        if split in splits and "://" not in (dataset.get("data_root") or ""):
             names = [dataset.get("ann_file"), *dataset.get("data_prefix", {}).values()]
             paths = [Path(dataset.get("data_root") or "", name) for name in names if name]
             missing.update(dict.fromkeys(str(path) for path in paths if not path.exists()))
     if not missing:
         return
-    root = str(next(datasets(cfg))[1].get("data_root") or "DIR").rstrip("/")
-    layout = task_of(cfg).layout.format(root=root)
+    first, task = next(datasets(cfg))[1], task_of(cfg)
+    root = str(first.get("data_root") or "DIR").rstrip("/")
+    layout = f"The layout wanted:{task.layout.format(root=root)}\n" * (first.type in task.known)
     raise UserError(
         f"no data: looked for {', '.join(missing)} (from {Path.cwd()}).\n{_convert(cfg, root)}"
-        f"The layout wanted:{layout}\n"
+        f"{layout}"
         "Data elsewhere: --data-root DIR; files of your own: see --help, 'your own data'.\n"
         "No data at hand: `make demo` trains on a generated set; `python tools/make_demo_data.py` "
         "makes it for configs/demo/."

@@ -1,6 +1,7 @@
 """What ``tools/export.py`` records of a model: images in, the outputs of its dense heads out."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -8,9 +9,40 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from agent_attention.arguments import Pair
 from agent_attention.compute.symbolic import pool
+from agent_attention.mixers.agent import AgentAttention
+from agent_attention.mixers.grids import GridRule
 
 STRIDE = 32  # of the backbone's coarsest map; images are padded to multiples of it
+
+
+@torch.no_grad()
+def fix_agent_grids(backbone: nn.Module, shape: Pair) -> list[Pair]:
+    """Give agents chosen by a rule the grids that they have for images of ``shape`` (H, W).
+
+    A graph of open sizes has the same agents at all of them.
+
+    Returns:
+        the grids that were fixed, in the order of the blocks.
+    """
+    fixed: list[Pair] = []
+
+    def fix(mixer: Any, args: tuple[Any, Pair]) -> None:
+        mixer.agent_shape = mixer.grid(args[1])
+        fixed.append(mixer.agent_shape)
+
+    rules = [
+        each
+        for each in backbone.modules()
+        if isinstance(each, AgentAttention) and isinstance(each.agent_shape, GridRule)
+    ]
+    with ExitStack() as stack:
+        for mixer in rules:
+            stack.callback(mixer.register_forward_pre_hook(fix).remove)
+        if rules:
+            backbone.eval()(torch.zeros(1, 3, *shape))
+    return fixed
 
 
 class Prepare(nn.Module):

@@ -1,6 +1,7 @@
 """SIGTERM and SIGINT: save, and stop in a way that says that the run can go on."""
 
 import faulthandler
+import os
 import signal
 import sys
 import threading
@@ -35,12 +36,13 @@ class InterruptHook(Hook):
     def __init__(self, patience: float = 1.0) -> None:
         self.patience = patience
         self.asked: signal.Signals | None = None
-        self.since = 0.0
+        self.since, self.process = 0.0, os.getpid()
         self.before: dict[signal.Signals, Any] = {}
 
     def before_train(self, runner: Any) -> None:
         """Listen for signals; only the main thread can."""
         if threading.current_thread() is threading.main_thread():
+            self.process = os.getpid()
             self.before = {each: signal.signal(each, self._ask) for each in _SIGNALS}
 
     def after_train(self, runner: Any) -> None:
@@ -72,6 +74,9 @@ class InterruptHook(Hook):
             self._stop(runner, self.asked, {"epoch": runner.epoch, "iter": runner.iter})
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self.process:
+            # a fork, such as a worker of VOCMetric's pool, which ends its workers by SIGTERM
+            os._exit(128 + number)
         again = self.asked is not None and time.monotonic() - self.since > self.patience
         if again and number == signal.SIGINT:
             raise KeyboardInterrupt

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from mmengine.dist import all_gather_object, all_reduce, all_reduce_params, get_rank
+from mmengine.dist import all_gather_object, all_reduce, get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from torch import Tensor
@@ -26,7 +26,7 @@ class BadLossesHook(Hook):
     """Stops the run at losses that are not finite, or leaves their batches out.
 
     A batch that is left out counts as an iteration. Where gradients of several iterations are
-    accumulated, it counts as one of them, of gradient zero. The log repeats the losses before.
+    accumulated, it adds nothing; the last of a step takes the whole step with it.
 
     Args:
         policy: 'stop' or 'skip'.
@@ -38,25 +38,18 @@ class BadLossesHook(Hook):
 
     def __init__(self, policy: str = "stop", limit: int = 10) -> None:
         self.limit = limit if policy == "skip" else 0
-        self.skipped = 0
         self.bad = False
         self.last: dict[str, Tensor] = {}  # losses that were finite
-        self.statistics: list[tuple[Tensor, Tensor]] = []  # of normalisation: in use, copy
+        self.buffers: list[Tensor] = []  # as they were before the forward pass
 
     def before_train(self, runner: Any) -> None:
-        """Put the check before the step of the optimizer, and go on counting in a resumed run."""
-        self.skipped = runner.message_hub.runtime_info.get(COUNT, 0)
+        """Put the check before the step of the optimizer."""
         wrapper = runner.optim_wrapper
         wrapper.update_params = partial(self._update, wrapper, wrapper.update_params)
-        norms = [each for each in runner.model.modules() if hasattr(each, "track_running_stats")]
-        self.statistics = [
-            (old, old.clone()) for each in norms for old in each.buffers(recurse=False)
-        ]
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        """Keep what a forward pass changes."""
-        for buffer, copy in self.statistics:
-            copy.copy_(buffer)
+        """Keep what a forward pass changes: statistics of normalisation."""
+        self.buffers = [each.clone() for each in runner.model.buffers()]
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -69,27 +62,25 @@ class BadLossesHook(Hook):
         if not self.bad:
             self.last = {name: value.detach() for name, value in outputs.items()}
             return
-        for buffer, copy in self.statistics:
-            buffer.copy_(copy)
+        for buffer, before in zip(runner.model.buffers(), self.buffers, strict=True):
+            buffer.copy_(before)
         message = f"iteration {runner.iter + 1}: losses are NaN or infinite\n"
         message += "\n".join(_describe_bad(outputs, data_batch))
-        exhausted = self.skipped >= self.limit
-        if exhausted or not _is_finite(runner.model.state_dict()):
-            message += f"\n{_save(runner)}"
-            if exhausted and self.limit:
-                message += f"\n--nan-limit is {self.limit}: this is no longer a matter of "
-                message += "single batches"
-            raise UserError(message)
-        self.skipped += 1
-        runner.message_hub.update_info(COUNT, self.skipped)
-        runner.logger.warning(f"{message}\nleft out, as {self.skipped} of at most {self.limit}")
+        skipped = runner.message_hub.runtime_info.get(COUNT, 0) + 1
+        if skipped > self.limit or not _is_finite(runner.model.state_dict()):
+            if self.limit and skipped > self.limit:
+                message += f"\n{self.limit} batches were left out before (--nan-limit)"
+            raise UserError(f"{message}\n{_save(runner)}")
+        runner.message_hub.update_info(COUNT, skipped)
+        runner.logger.warning(f"{message}\nleft out, as {skipped} of at most {self.limit}")
         outputs.clear()  # or the mean losses of the log are NaN from here on
         outputs.update(self.last)  # other hooks may want some
 
     def after_train(self, runner: Any) -> None:
         """Report the batches that were left out."""
-        if self.limit or self.skipped:
-            runner.logger.warning(f"bad losses: {self.skipped} batches were left out")
+        if self.limit:
+            count = runner.message_hub.runtime_info.get(COUNT, 0)
+            runner.logger.warning(f"bad losses: {count} batches were left out")
 
     def _update(
         self, wrapper: Any, update: Callable[..., None], loss: Tensor, *args: Any, **kwargs: Any
@@ -100,29 +91,10 @@ class BadLossesHook(Hook):
         self.bad = not finite.item()
         if not self.bad:
             update(loss, *args, **kwargs)
-        elif self.skipped < self.limit:
-            _count_without(wrapper, loss)
-
-
-def _count_without(wrapper: Any, loss: Tensor) -> None:
-    """Count a batch as mmengine's ``update_params`` does, with a gradient of zero.
-
-    The step that may be due is taken with what other iterations gave, if they gave anything.
-    """
-    wrapper.backward(loss.new_zeros((), requires_grad=True))  # of nothing that is trained
-    if not wrapper.should_update():
-        return
-    trained = [p for group in wrapper.param_groups for p in group["params"] if p.requires_grad]
-    accumulated = loss.new_tensor(float(any(p.grad is not None for p in trained)))
-    all_reduce(accumulated, "max")
-    if accumulated:
-        for parameter in trained:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        # left to the backward pass that did not take place
-        all_reduce_params([p.grad for p in trained], op="mean")
-        wrapper.step()
-    wrapper.zero_grad()
+        elif self.limit:
+            wrapper.backward(loss.new_zeros((), requires_grad=True))  # counts the iteration
+            if wrapper.should_update():  # gradients are averaged over ranks in its backward pass
+                wrapper.zero_grad()
 
 
 def _save(runner: Any) -> str:
@@ -145,11 +117,9 @@ def _save(runner: Any) -> str:
         return f"Nothing was saved: {error}"
     return (
         f"The run was saved as it was before this batch: {path}\n"
-        "Look at these images first (tools/prepare_data.py check). Then the same command with\n"
-        "  --resume --nan=skip        leaves out such batches, up to --nan-limit of them\n"
-        "  --resume --clip-grad 1     limits the steps that lead there\n"
-        "A lower learning rate wants a new run, as --resume keeps the old one: --cfg-options "
-        f"load_from={path} optim_wrapper.optimizer.lr=NUMBER"
+        "Look at these images first (tools/prepare_data.py check). Then the same command with "
+        "--resume --nan=skip leaves out such batches, with --resume --clip-grad 1 limits the steps "
+        "that lead there"
     )
 
 
@@ -164,11 +134,6 @@ def _describe_bad(losses: dict[str, Tensor], batch: Any) -> list[str]:
     if not _is_finite(losses):
         samples = batch.get("data_samples", []) if isinstance(batch, dict) else []
         values = [f"{name} {value.float().mean():.4g}" for name, value in losses.items()]
-        mine = [", ".join(values)]
+        mine = [f"process {get_rank()}: {', '.join(values)}"]
         mine += [f"image: {getattr(sample, 'img_path', 'unknown')}" for sample in samples]
-    found = all_gather_object((get_rank(), mine))
-    lines = []
-    for rank, (first, *images) in [each for each in found if each[1]]:
-        process = f"process {rank}: " if len(found) > 1 else ""
-        lines += [f"  {each}" for each in (process + first, *images)]
-    return lines
+    return [f"  {line}" for lines in all_gather_object(mine) for line in lines]

@@ -1,8 +1,10 @@
 """A resumed run that computes what an uninterrupted one does."""
 
 import logging
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
+from operator import index
 from typing import Any
 
 from mmengine.dist import all_gather_object, broadcast, get_rank
@@ -11,10 +13,12 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
+from agent_attention.weights.fit import unwrap
+from agent_attention.weights.read import CheckpointError
 from mmengine_agent.checkpoints import without_functions
-from mmengine_agent.resume.data_order import EndlessBatches, PlacedBatches, placed, rebuilt
+from mmengine_agent.errors import UserError
+from mmengine_agent.resume.data_order import LaterBatches, placed, rebuilt
 from mmengine_agent.resume.random_state import random_state, set_random_state
-from mmengine_agent.resume.wrong_run import checkpoint_errors, load_or_explain
 
 KEY = "run_state"  # in a checkpoint
 
@@ -24,10 +28,9 @@ class ExactResumeHook(Hook):
     """Saves what mmengine does not, and goes on from it.
 
     mmengine resumes the model, its averages, the optimizer with its loss scaler, the schedules and
-    the log. This adds, for each process, the random states of Python, NumPy, torch and its GPU, the
-    gradients of a step that is not complete and, of several processes, the statistics of BN; and
-    the place in the data, also in the middle of an epoch, the counters of early stopping, and a
-    validation that was due when the run ended.
+    the log. This adds, for each process, the random states of Python, NumPy, torch and its GPU, and
+    the gradients of a step that is not complete; and the place in the data, also in the middle of
+    an epoch, the counters of early stopping, and a validation that was due when the run ended.
 
     On the CPU the weights and metrics are those of an uninterrupted run, bit for bit, for any
     number of workers, as long as the config, the data and the number of processes stay. On a GPU
@@ -46,7 +49,7 @@ class ExactResumeHook(Hook):
         self.loaded: dict[str, Any] | None = None
         self.gathered: dict[str, Any] | None = None
         self.before_validation: dict[str, Any] | None = None
-        self.own_buffers: dict[str, Any] = {}  # of this process, while it validates
+        self.epoch = self.begun = 0  # the current epoch, and the iteration at its beginning
         self.validated = 0  # iteration of the last validation that was finished
         self.seed = 0
 
@@ -57,14 +60,13 @@ class ExactResumeHook(Hook):
         mine = {
             "random": self.before_validation or random_state(),
             "gradients": _gradients(runner),
-            "buffers": self.own_buffers or (_buffers(runner) if runner.world_size > 1 else {}),
         }
-        batches = runner.train_loop.dataloader.batch_sampler
+        within = meta["epoch"] == self.epoch  # not at its end
         self.gathered = {
             "processes": all_gather_object(mine),
             "seed": self.seed,
             "batches": len(runner.train_loop.dataloader),
-            "place": _place(batches, meta["iter"]),
+            "place": meta["iter"] - self.begun if within else 0,
             "validated": self.validated,
             "early_stopping": [
                 [float(hook.best_score), hook.wait_count] for hook in _stoppers(runner)
@@ -85,27 +87,23 @@ class ExactResumeHook(Hook):
         """Keep the random states: a validation changes nothing for training.
 
         Without SyncBN each process has statistics of its own, and a checkpoint those of the first.
-        All validate with those, so that the scores are those of the checkpoint.
+        All take those, which no training step reads, so that scores are those of the checkpoint.
         """
         self.before_validation = random_state()
         if runner.world_size > 1:
-            self.own_buffers = _buffers(runner)
-            state = _model(runner).state_dict()
-            for name in sorted(self.own_buffers):
-                broadcast(state[name])
+            for buffer in _model(runner).buffers():
+                if buffer.is_floating_point():
+                    broadcast(buffer)
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """Remember that it was finished."""
         self.validated = runner.iter
 
     def after_val(self, runner: Any) -> None:
-        """Go back to the random states, and to the statistics of this process."""
+        """Go back to the random states."""
         if self.before_validation is not None:
             set_random_state(self.before_validation)
         self.before_validation = None
-        if self.own_buffers:
-            _model(runner).load_state_dict(self.own_buffers, strict=False)
-        self.own_buffers = {}
 
     # ---- resuming
 
@@ -115,7 +113,12 @@ class ExactResumeHook(Hook):
             runner.load_or_resume = partial(load_or_explain, runner, runner.load_or_resume)
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Keep what the checkpoint says until everything is built."""
+        """Keep what the checkpoint says until everything is built.
+
+        Raises:
+            UserError: if the weights are of another model.
+        """
+        require_weights(runner, checkpoint)
         self.loaded = checkpoint.get(KEY)
         if self.loaded is not None and len(self.loaded["processes"]) == runner.world_size:
             runner.logger.addFilter(_gradients_are_kept)
@@ -132,11 +135,16 @@ class ExactResumeHook(Hook):
         with checkpoint_errors(runner) if state is not None else nullcontext():
             sampler: Any = getattr(runner.train_dataloader.batch_sampler, "sampler", None)
             self.seed = getattr(sampler, "seed", runner.seed) if state is None else state["seed"]
-            _order_data(runner, self.seed, state)
+            order_data(runner, self.seed, state)
             if state is not None:
                 self._restore(runner, state)
         if state is not None and _is_validation_due(runner, self.validated):
             runner.val_loop.run()
+
+    def before_train_epoch(self, runner: Any) -> None:
+        """Note where the epoch began, were it whole."""
+        batches = runner.train_loop.dataloader.batch_sampler
+        self.epoch, self.begun = runner.epoch, runner.iter - getattr(batches, "skip", 0)
 
     def _restore(self, runner: Any, state: dict[str, Any]) -> None:
         self.validated = state["validated"]
@@ -150,44 +158,78 @@ class ExactResumeHook(Hook):
         for name, parameter in _model(runner).named_parameters():
             if name in mine["gradients"]:
                 parameter.grad = mine["gradients"][name].to(parameter.device)
-        _model(runner).load_state_dict(mine.get("buffers", {}), strict=False)
         set_random_state(mine["random"])
 
 
-def _order_data(runner: Any, seed: int, state: dict[str, Any] | None) -> None:
+def require_weights(runner: Any, checkpoint: dict[str, Any]) -> None:
+    """Raise UserError unless a checkpoint has all weights to resume from, or some to start from."""
+    resume, path = runner.cfg.get("resume"), runner.cfg.get("load_from")
+    if resume and "optimizer" not in checkpoint:
+        raise ValueError("it has no optimizer")
+    found = unwrap(checkpoint, backbone=False)
+    wanted = dict(_model(runner).named_parameters())
+    fit = sum(name in found and found[name].shape == wanted[name].shape for name in wanted)
+    if fit < (len(wanted) if resume else 1):
+        raise UserError(
+            f"{path or 'the newest checkpoint'} does not fit the config: it has {fit} of the "
+            f"model's {len(wanted)} weights. The config that training wrote next to it fits it"
+        )
+
+
+@contextmanager
+def checkpoint_errors(runner: Any) -> Iterator[None]:
+    """Turn errors of resuming, where mmengine trusts the checkpoint, into one that names it.
+
+    Raises:
+        UserError: for any error that is not one of the user's already.
+    """
+    try:
+        yield
+    except (UserError, CheckpointError, OSError):
+        raise
+    except Exception as error:
+        path = runner.cfg.get("load_from") or f"the newest checkpoint of {runner.work_dir}"
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(
+            f"--resume: {path} is not of a run of this config ({reason}); to start from its "
+            f"weights alone: --cfg-options load_from={path}"
+        ) from error
+
+
+def load_or_explain(runner: Any, load: Callable[[], None]) -> None:
+    """Load a run by ``load``, with ``checkpoint_errors``."""
+    with checkpoint_errors(runner):
+        load()
+        if min(index(runner.epoch), index(runner.iter)) < 0:
+            raise ValueError(f"epoch {runner.epoch}, iteration {runner.iter}")
+
+
+def order_data(runner: Any, seed: int, state: dict[str, Any] | None) -> None:
     """Give the training loop a loader that begins where the run goes on."""
     loop = runner.train_loop
     if not hasattr(loop.dataloader.batch_sampler, "sampler"):
         _warn(runner, "the training data is not drawn by batches of indices, and begins anew")
         return
-    loop.dataloader = placed(loop.dataloader, seed, get_rank())
-    if isinstance(loop, EpochBasedTrainLoop):
-        index = _index_in_epoch(runner, state)
-        loop.dataloader.batch_sampler.start_at(loop.iter, loop.epoch, index)
-        if hasattr(loop, "first_index"):
-            loop.first_index = index
-    elif isinstance(loop, IterBasedTrainLoop):
-        passes, index = (0, loop.iter) if state is None else state["place"]
-        loop.dataloader.batch_sampler.start_at(loop.iter, passes, index)
-        loop.dataloader_iterator = EndlessBatches(loop.dataloader, loop.iter)
+    by_epoch = isinstance(loop, EpochBasedTrainLoop)
+    loop.dataloader = placed(loop.dataloader, seed, get_rank(), endless=not by_epoch)
+    batches = loop.dataloader.batch_sampler
+    batches.drawn = batches.skip = loop.iter
+    if isinstance(loop, IterBasedTrainLoop):
+        loop.dataloader_iterator = LaterBatches(loop.dataloader, loop.iter)
+    elif by_epoch:
+        batches.skip = loop.first_index = 0 if state is None else _index_in_epoch(loop, state)
+        if state is not None and state["batches"] != len(batches):
+            text = f"the data made {state['batches']} batches and makes {len(batches)}"
+            _warn(runner, f"{text}: epoch {loop.epoch + 1} begins anew")
+            batches.skip = loop.first_index = 0
 
 
-def _place(batches: Any, drawn: int) -> list[int]:
-    """(pass over the data, batch in it) to go on with, after ``drawn`` batches."""
-    return list(batches.place_after(drawn)) if isinstance(batches, PlacedBatches) else [0, drawn]
-
-
-def _index_in_epoch(runner: Any, state: dict[str, Any] | None) -> int:
+def _index_in_epoch(loop: Any, state: dict[str, Any]) -> int:
     """How many batches of its epoch a resumed run has behind it."""
-    loop, length = runner.train_loop, len(runner.train_loop.dataloader)
-    if state is None:  # mmengine itself saves at the ends of epochs
-        return 0
-    if state["batches"] != length:
-        text = f"the data made {state['batches']} batches and makes {length}"
-        _warn(runner, f"{text}: epoch {loop.epoch + 1} begins anew")
-        return 0
-    passes, index = state["place"]
-    return int(index) if passes == loop.epoch else length  # the pass was complete, the epoch not
+    if isinstance(state["place"], list):  # older files: the pass over the data, and batches of it
+        passes, done = state["place"]
+        return index(done) if passes == loop.epoch else len(loop.dataloader)
+    return index(state["place"])
 
 
 def _is_validation_due(runner: Any, validated: int) -> bool:
@@ -196,7 +238,7 @@ def _is_validation_due(runner: Any, validated: int) -> bool:
     if runner.val_loop is None or validated == loop.iter:
         return False
     by_epoch = isinstance(loop, EpochBasedTrainLoop)
-    if by_epoch and getattr(loop.dataloader.batch_sampler, "first", None):  # in an epoch's middle
+    if by_epoch and getattr(loop.dataloader.batch_sampler, "skip", None):  # in an epoch's middle
         return False
     done, last = (loop.epoch, loop.max_epochs) if by_epoch else (loop.iter, loop.max_iters)
     loop._decide_current_val_interval()
@@ -207,14 +249,6 @@ def _gradients(runner: Any) -> dict[str, Any]:
     """Gradients that wait for more iterations, by parameter: none, unless they are accumulated."""
     named = _model(runner).named_parameters()
     return {name: each.grad.cpu() for name, each in named if each.grad is not None}
-
-
-def _buffers(runner: Any) -> dict[str, Any]:
-    """Statistics of this process: without SyncBN each has its own, and a checkpoint rank 0's."""
-    model = _model(runner)
-    names = dict(model.named_buffers()).keys() & model.state_dict().keys()
-    state = model.state_dict()
-    return {name: state[name].to("cpu", copy=True) for name in names}
 
 
 def _gradients_are_kept(record: logging.LogRecord) -> bool:

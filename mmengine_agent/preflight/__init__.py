@@ -1,6 +1,6 @@
 """What can be known to go wrong before the first iteration, all at once and in one list.
 
 ``tools/train.py`` calls ``checks.require_ready``. ``keys`` looks for settings that nothing reads,
-``model`` at classes and checkpoints, ``machine`` at work directory, device and workers, and the
+``model`` at classes, ``machine`` at work directory, device and workers, and the
 config's task at the data.
 """

@@ -14,7 +14,7 @@ from mmengine_agent.preflight.machine import (
     process_problems,
     work_dir_problems,
 )
-from mmengine_agent.preflight.model import class_problems, fit_problems
+from mmengine_agent.preflight.model import class_problems
 from mmengine_agent.task import task_of
 
 
@@ -45,7 +45,6 @@ def problems(cfg: Config, options: dict[str, Any]) -> Iterator[Problem]:
     yield from class_problems(cfg)
     yield from loader_problems(cfg)
     yield from process_problems(cfg)
-    yield from fit_problems(cfg)
     yield from work_dir_problems(cfg)
 
 

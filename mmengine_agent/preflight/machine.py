@@ -4,31 +4,23 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmengine.config import Config
+from torch.utils.data import DataLoader
 
 from mmengine_agent.errors import Problem
 
 
 def loader_problems(cfg: Config) -> Iterator[Problem]:
     """Settings that torch's DataLoader refuses, late and one by one."""
-    for split in ("train", "val"):
-        loader, name = cfg.get(f"{split}_dataloader") or {}, f"{split}_dataloader"
-        workers, batch = loader.get("num_workers", 0), loader.get("batch_size", 1)
-        if not _is_count(workers, 0):
-            yield Problem(f"{name}.num_workers must be 0 or more, got {workers!r}")
-            continue
-        if not _is_count(batch, 1):
-            yield Problem(f"{name}.batch_size must be 1 or more, got {batch!r}")
-        for key in ("persistent_workers", "prefetch_factor"):
-            if not workers and loader.get(key):
-                yield Problem(f"{name}.{key} needs workers: num_workers is 0; set {key} to None")
-        cores = os.cpu_count() or 1
-        if workers > 4 * cores:
-            text = f"{name}.num_workers is {workers}, and the machine has {cores} cores"
-            yield Problem(text, fatal=False)
+    for name in ("train_dataloader", "val_dataloader"):
+        loader = cfg.get(name) or {}
+        settings = ("batch_size", "num_workers", "persistent_workers", "prefetch_factor")
+        try:
+            DataLoader([0], **{key: loader[key] for key in settings if key in loader})  # type: ignore[arg-type]
+        except (TypeError, ValueError) as error:
+            yield Problem(f"{name}: {error}")
 
 
 def process_problems(cfg: Config) -> Iterator[Problem]:
@@ -51,7 +43,3 @@ def work_dir_problems(cfg: Config) -> Iterator[Problem]:
     except OSError as error:
         text = f"--work-dir {cfg.work_dir}: {parent} cannot be written ({error.strerror})"
         yield Problem(text)
-
-
-def _is_count(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least

@@ -9,11 +9,9 @@ before is skipped as indices, no image of it is read.
 import atexit
 import signal
 import weakref
-from bisect import bisect_right
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import islice
+from itertools import chain, count, islice, repeat
 from typing import Any
 
 import torch
@@ -49,74 +47,57 @@ class PlacedBatches(Sampler[list[int]]):
         batches: the batch sampler.
         seed: of the run, the same in all processes.
         rank: of this process.
+        endless: go on with pass after pass, for a loop of iterations.
     """
 
-    def __init__(self, batches: Any, seed: int, rank: int) -> None:
+    def __init__(self, batches: Any, seed: int, rank: int, endless: bool = False) -> None:
         self.batches, self.sampler = batches, batches.sampler
-        self.seed, self.rank = seed, rank
-        self.start_at(0)
-
-    def start_at(self, drawn: int, passes: int = 0, index: int = 0) -> None:
-        """Go on after ``drawn`` batches, in pass ``passes`` with batch ``index``."""
-        self.drawn, self.first = drawn, index
-        self.passes = passes  # how many times all the data was drawn
-        # numbers of the first batches of passes, the newest last: workers are fewer passes ahead
-        self.starts = deque([drawn - index], maxlen=1000)
-
-    def place_after(self, drawn: int) -> tuple[int, int]:
-        """(pass, index in it) of the batch after the first ``drawn``; workers draw ahead of it."""
-        number = bisect_right(self.starts, drawn) - 1
-        return self.passes + 1 - len(self.starts) + number, drawn - self.starts[number]
+        self.seed, self.rank, self.endless = seed, rank, endless
+        self.drawn = 0  # batches so far
+        self.skip = 0  # of the next pass, or of all passes where they are endless
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        first, self.first = self.first, 0
-        for indices in islice(self.batches, first, None):
+        skip, self.skip = self.skip, 0
+        for indices in islice(self._passes() if self.endless else self.batches, skip, None):
             self.drawn += 1
             yield Batch(indices, (self.seed, self.rank, self.drawn))
-        self.starts.append(self.drawn)
-        self.passes += 1
+
+    def _passes(self) -> Iterator[list[int]]:
+        for number in count():
+            if hasattr(self.sampler, "set_epoch"):
+                self.sampler.set_epoch(number)
+            indices = None
+            for indices in self.batches:
+                yield indices
+            if indices is None:  # fewer samples than a batch takes
+                return
 
 
-class EndlessBatches:
-    """Batches of a loader, pass after pass: what ``IterBasedTrainLoop`` draws from.
+class LaterBatches:
+    """What ``IterBasedTrainLoop`` draws from, when it resumes.
 
     Args:
-        loader: of ``placed``.
-        skip: how many batches the loop draws first to throw them away, when it resumes; they cost
-            nothing here, because the loader begins after them.
+        loader: begins after the batches that are to be skipped.
+        skip: how many batches the loop draws first to throw them away.
     """
 
     def __init__(self, loader: DataLoader, skip: int) -> None:
-        self._loader, self._skip = loader, skip
-        self._batches: Iterator[Any] | None = None
+        # the loader starts when its turn comes
+        self._batches: Iterator[Any] = chain(repeat(None, skip), loader)
+        self._loader = loader
 
-    def skip_iter(self, count: int) -> None:
+    def skip_iter(self, num_iters: int) -> None:
         """How newer versions of mmengine skip, at once."""
-        self._skip = 0
+        self._batches = iter(self._loader)
 
-    def __iter__(self) -> "EndlessBatches":
+    def __iter__(self) -> Iterator[Any]:
         return self
 
     def __next__(self) -> Any:
-        if self._skip:
-            self._skip -= 1
-            return None
-        if self._batches is None:
-            self._batches = self._next_pass()
-        try:
-            return next(self._batches)
-        except StopIteration:
-            self._batches = self._next_pass()
-            return next(self._batches)
-
-    def _next_pass(self) -> Iterator[Any]:
-        batches: Any = self._loader.batch_sampler
-        if hasattr(batches.sampler, "set_epoch"):
-            batches.sampler.set_epoch(batches.passes)
-        return iter(self._loader)
+        return next(self._batches)
 
 
 class PlacedLoader(DataLoader):
@@ -156,12 +137,11 @@ def ignore_signals(then: Callable[[int], None] | None, worker: int) -> None:
         then(worker)
 
 
-def placed(loader: DataLoader, seed: int, rank: int) -> DataLoader:
-    """A loader of the same data whose batch sampler is a ``PlacedBatches``.
+def placed(loader: DataLoader, seed: int, rank: int, endless: bool = False) -> DataLoader:
+    """A loader of the same data whose batch sampler is a ``PlacedBatches``, of these arguments.
 
     Args:
-        loader: one that draws batches of indices.
-        seed: of the run; the order of the data follows from it too.
+        loader: one that draws batches of indices; their order follows from the seed too.
     """
     batches: Any = loader.batch_sampler
     sampler = batches.sampler
@@ -169,7 +149,7 @@ def placed(loader: DataLoader, seed: int, rank: int) -> DataLoader:
         batches.sampler = InfiniteSampler(sampler.dataset, sampler.shuffle, seed)
     elif hasattr(sampler, "seed"):
         sampler.seed = seed
-    return rebuilt(loader, PlacedBatches(batches, seed, rank))
+    return rebuilt(loader, PlacedBatches(batches, seed, rank, endless))
 
 
 def rebuilt(loader: DataLoader, batches: Any = None) -> DataLoader:

@@ -1,6 +1,5 @@
 """Which checkpoint ``--resume`` takes: the newest of a work directory that is whole."""
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,9 +27,14 @@ def newest_whole(cfg: Config, warn: Callable[[str], None]) -> Path | None:
     Raises:
         UserError: if there are checkpoints, and all are damaged.
     """
-    found = sorted(_checkpoints(cfg), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    named = _named_by(Path(cfg.work_dir, POINTER))
-    if named is not None:
+    folder = Path(cfg.work_dir)
+    hook = cfg.get("default_hooks", {}).get("checkpoint", {}) or {}
+    out_dir = hook.get("out_dir")
+    place = Path(out_dir, folder.name) if out_dir else folder
+    files = [path for path in place.glob("*.pth") if not path.name.startswith("best_")]
+    found = sorted(files, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    named = _named_by(folder / POINTER)
+    if named:
         found = [named, *(path for path in found if not path.samefile(named))]
     for path in found:
         problem = archive_damage(path)
@@ -39,7 +43,7 @@ def newest_whole(cfg: Config, warn: Callable[[str], None]) -> Path | None:
         warn(f"skipped the checkpoint {path}: it is damaged ({problem})")
     if found:
         raise UserError(
-            f"--resume: every checkpoint in {cfg.work_dir} is damaged, the newest is {found[0]}. "
+            f"--resume: every checkpoint in {folder} is damaged, the newest is {found[0]}. "
             "Name one of another folder (--resume PATH), or train anew without --resume"
         )
     return None
@@ -53,19 +57,6 @@ def _named_by(pointer: Path) -> Path | None:
         return next((path for path in places if path.is_file()), None)
     except (OSError, ValueError):  # no pointer, no text, no name a file can have
         return None
-
-
-def _checkpoints(cfg: Config) -> list[Path]:
-    """All that a run can be resumed from; the best ones hold no optimizer."""
-    hook = cfg.get("default_hooks", {}).get("checkpoint", {})
-    folder = Path(cfg.work_dir)
-    if hook.get("out_dir"):
-        folder = Path(hook["out_dir"], folder.name)
-    name = hook.get("filename_tmpl")
-    names = [name] if name else ["epoch_{}.pth", "iter_{}.pth"]
-    patterns = [re.escape(each).replace(r"\{\}", "[0-9]+") for each in [*names, INTERRUPTED]]
-    wanted = re.compile("|".join(patterns))
-    return [path for path in folder.glob("*") if path.is_file() and wanted.fullmatch(path.name)]
 
 
 def point_at(work_dir: str | Path, checkpoint: str | None) -> None:

@@ -11,12 +11,10 @@ import torch
 
 def random_state() -> dict[str, Any]:
     """All states of this process, as tensors, numbers and lists, which any safe reader takes."""
-    version, words, gauss = random.getstate()
     array: Any = np.random.get_state(legacy=True)
-    kind, keys, position, has_gauss, cached = array
     state: dict[str, Any] = {
-        "python": [version, list(words), gauss],
-        "numpy": [kind, keys.tolist(), position, has_gauss, cached],
+        "python": random.getstate(),
+        "numpy": [each.tolist() if isinstance(each, np.ndarray) else each for each in array],
         "torch": torch.get_rng_state(),
     }
     if torch.cuda.is_available():
@@ -27,9 +25,8 @@ def random_state() -> dict[str, Any]:
 def set_random_state(state: dict[str, Any]) -> None:
     """Go back to what ``random_state`` gave."""
     version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
-    kind, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((kind, np.array(keys, np.uint32), position, has_gauss, cached))
+    random.setstate((version, tuple(words), gauss))  # of older files: lists
+    np.random.set_state(tuple(state["numpy"]))
     torch.set_rng_state(state["torch"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])

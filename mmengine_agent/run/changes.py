@@ -41,7 +41,9 @@ class Changes:
 def require_one_answer(flag: str, paths: Iterable[str], options: Mapping[str, Any]) -> None:
     """Raise UsageError if ``--cfg-options`` sets one of the places that a flag sets."""
     for path in paths:
-        for option in options:
+        for option, value in options.items():
+            if path.startswith(f"{option}.") and value is None:
+                continue  # the whole part is taken out
             if f"{path}.".startswith(f"{option}.") or option.startswith(f"{path}."):
                 raise UsageError(
                     f"{flag} and --cfg-options {option} set the same thing ({path}): leave one out"

@@ -52,6 +52,8 @@ def explain(error: Exception) -> str | None:
     """What a user should know of an error; None if only its traceback tells."""
     if isinstance(error, UserError | CheckpointError | ImportError):
         return str(error)  # versions.require says what to install
+    if isinstance(error, RuntimeError) and "pip install" in str(error):  # a metric's own package
+        return str(error)
     # loaders and optimizers are built late, and name unknown types so
     if isinstance(error, KeyError) and "registry" in str(error):
         return f"cannot build what the config describes: {one_line(error)}"

@@ -20,12 +20,11 @@ from mmengine_agent.run.setup import build_runner
 
 LOWEST, HIGHEST = 1e-6, 1.0
 FEWEST = 20  # iterations
-_EXPLODED = 4.0  # times the lowest loss
 _NOISE = 1.5  # standard deviations that chance may make of a fall
 
 
 class RateHook(Hook):
-    """Keeps the learning rate and loss of each iteration, and ends the run when it explodes."""
+    """Keeps the learning rate and loss of each iteration, and ends the run at NaN."""
 
     def __init__(self) -> None:
         self.rates: list[float] = []
@@ -35,12 +34,12 @@ class RateHook(Hook):
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Note the rate the step was made with, before it grows."""
-        rates = runner.optim_wrapper.get_lr()
-        self.rates.append(rates.get("base_lr", rates["lr"])[0])  # groups have multiples of it
-        self.losses.append(outputs["loss"].item())
-        means = np.convolve(self.losses, np.full(5, 0.2), "valid")
-        far = len(self.losses) > 5 and means[-1] > _EXPLODED * means.min()
-        runner.train_loop.stop_training = bool(far) or not isfinite(self.losses[-1])
+        loss, rates = outputs["loss"].item(), runner.optim_wrapper.get_lr()
+        if isfinite(loss):
+            self.rates.append(rates.get("base_lr", rates["lr"])[0])  # groups have multiples of it
+            self.losses.append(loss)
+        else:
+            runner.train_loop.stop_training = True
 
 
 def find_lr(cfg: Config, iterations: int) -> None:
@@ -60,22 +59,21 @@ def find_lr(cfg: Config, iterations: int) -> None:
     runner.train()
     if not is_main_process():
         return
-    count = sum(map(isfinite, hook.losses))  # only the last may not be
-    if count < 5:
+    if len(hook.losses) < 5:
         raise UserError(
-            f"--find-lr: after {count} iterations the loss was not finite, at a learning rate of "
-            f"{hook.rates[-1]:.1e}; look at the data, and at the weights it starts from"
+            f"--find-lr: after {len(hook.losses)} iterations the loss was not finite; look at the "
+            "data, and at the weights it starts from"
         )
-    rates, losses = np.array(hook.rates[:count]), np.array(hook.losses[:count])
-    found = fall(losses)
-    marks = {"config": given} | {name: float(rates[place]) for name, place in found.items()}
-    draw(picture, rates, losses, marks)
-    if not found:
+    rates, losses = np.array(hook.rates), np.array(hook.losses)
+    line = smooth(losses)
+    draw(picture, rates, losses, line)
+    found = lowest(losses, line)
+    if found is None:
         raise UserError(f"--find-lr: the loss fell at no learning rate, see {picture}")
-    print("learning rates:", ", ".join(f"{rate:.1e} ({name})" for name, rate in marks.items()))
+    print(f"the loss is lowest at a learning rate of {rates[found]:.1e} (config: {given:.1e})")
     print(f"picture: {picture}")
-    lowest = f"optim_wrapper.optimizer.lr={marks['lowest loss']:.1e}"
-    print(f"to train with warm-up and decay: --cfg-options {lowest}")
+    rate = f"optim_wrapper.optimizer.lr={rates[found]:.1e}"
+    print(f"to train with warm-up and decay: --cfg-options {rate}")
 
 
 def prepare(cfg: Config, iterations: int) -> float:
@@ -97,8 +95,7 @@ def prepare(cfg: Config, iterations: int) -> float:
     cfg.train_cfg = {"type": "IterBasedTrainLoop", "max_iters": iterations}
     cfg.train_dataloader.sampler = {"type": "InfiniteSampler"}  # no pause after an epoch
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
-    logger = {"type": "LoggerHook", "interval": 10}
-    cfg.default_hooks = {**cfg.get("default_hooks", {}), "logger": logger, "checkpoint": None}
+    cfg.default_hooks = {**cfg.get("default_hooks", {}), "checkpoint": None}
     cfg.log_processor = {"by_epoch": False, "window_size": 10}
     stops = "CheckInvalidLossHook"  # of mmdet; here an infinite loss is no fault
     cfg.custom_hooks = [hook for hook in cfg.get("custom_hooks", []) if hook["type"] != stops]
@@ -113,26 +110,19 @@ def smooth(losses: np.ndarray) -> np.ndarray:
     return weights @ losses / weights.sum(1)
 
 
-def fall(losses: np.ndarray) -> dict[str, int]:
-    """Where losses of growing rates fall fastest and are lowest; nothing if they only vary."""
-    line = smooth(losses)
-    lowest = int(line.argmin())
-    losses, line = losses[: lowest + 1], line[: lowest + 1]
-    if np.ptp(line) <= _NOISE * np.std(losses - line):
-        return {}
-    return {"steepest fall": int(np.diff(line).argmin()), "lowest loss": lowest}
+def lowest(losses: np.ndarray, line: np.ndarray) -> int | None:
+    """Where the smoothed losses are lowest; None if until there they only vary."""
+    end = int(line.argmin()) + 1
+    noise = np.std(losses[:end] - line[:end])
+    return end - 1 if np.ptp(line[:end]) > _NOISE * noise else None
 
 
-def draw(path: Path, rates: np.ndarray, losses: np.ndarray, marks: dict[str, float]) -> None:
-    """Draw the losses over the rates into a PNG, with some rates marked."""
+def draw(path: Path, rates: np.ndarray, losses: np.ndarray, line: np.ndarray) -> None:
+    """Draw the losses over the rates into a PNG."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot(xscale="log", xlabel="learning rate", ylabel="training loss")
-    line = smooth(losses)
     axes.plot(rates, losses, color="lightgray")
     axes.plot(rates, line)
-    for number, (name, rate) in enumerate(marks.items(), 1):
-        axes.axvline(rate, color=f"C{number}", linestyle="--", label=f"{name}: {rate:.1e}")
     axes.set_ylim(top=1.2 * losses[: line.argmin() + 1].max())  # what explodes flattens the rest
-    axes.legend()
     with atomic_write(path) as part:
         figure.savefig(part, format="png", dpi=120)

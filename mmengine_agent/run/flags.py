@@ -1,8 +1,10 @@
 """Training comforts by flag: what a user would otherwise look up and write into a config."""
 
+import os
 import warnings
 from argparse import ArgumentParser, Namespace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -137,8 +139,13 @@ def add_logger(cfg: Config, name: str) -> None:
     if find_spec(package) is None:
         raise UserError(f"--log-to {name} needs the package {package}: pip install {package}")
     backends = cfg.visualizer.setdefault("vis_backends", [])
-    if all(backend["type"] != kind for backend in backends):
-        cfg.visualizer.vis_backends = [*backends, {"type": kind}]
+    backend = {"type": kind}
+    if name == "mlflow":  # newer ones refuse the folder that mmengine would name
+        folder = Path(cfg.get("work_dir") or ".").resolve()
+        place = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        backend |= {"tracking_uri": place, "artifact_location": str(folder / "mlruns")}
+    if all(each["type"] != kind for each in backends):
+        cfg.visualizer.vis_backends = [*backends, backend]
 
 
 def set_guards(cfg: Config, args: Namespace) -> None:

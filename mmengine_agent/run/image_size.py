@@ -15,7 +15,7 @@ from mmengine_agent.config_walk import type_name, walk
 from mmengine_agent.errors import UsageError, UserError
 from mmengine_agent.run.changes import Changes
 
-LEAST = 32  # pixels of a side that the backbones take
+LEAST = 32  # pixels of a side that the backbones take, and their largest stride
 Size = tuple[int, int]  # width, height
 
 # by type, then by key: what the value is.
@@ -137,6 +137,11 @@ def set_image_size(cfg: Config, changes: Changes, size: Size) -> None:
             made += [(place, _scaled(place, _Scaling(old, size))) for place in found]
     for place, value in made:  # all at once: loaders may share a pipeline
         changes.set(place.path, place.node, value)
+    padding = cfg.model.get("data_preprocessor") or {}
+    is_odd = any(side % LEAST for side in size) and padding.get("pad_size_divisor", 1) % LEAST
+    if scope != "mmseg" and is_odd:
+        # necks that double maps, such as RTMDet's, want halves without a rest
+        changes.set("model.data_preprocessor.pad_size_divisor", padding, LEAST)
 
 
 def _places(node: Any, path: str, scope: str | None) -> Iterator[_Place]:

@@ -33,6 +33,7 @@ _EITHER = (
 # of the flags that are written elsewhere: the settings that are theirs
 _OTHERS = {
     "work_dir": ["work_dir"],
+    "agents": ["model.backbone.agent_shapes", "model.backbone.agent_shape"],
     "resume": ["resume"],
     "accumulate": ["optim_wrapper.accumulative_counts"],
     "clip_grad": ["optim_wrapper.clip_grad"],

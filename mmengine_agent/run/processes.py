@@ -115,16 +115,10 @@ def export_slurm_rank() -> None:
     job = int(os.environ.get("SLURM_JOB_ID", "0"))
     os.environ.setdefault("MASTER_PORT", str(20000 + job % 20000))
     if "MASTER_ADDR" not in os.environ:
-        os.environ["MASTER_ADDR"] = _first_machine()
-
-
-def _first_machine() -> str:
-    nodes = os.environ.get("SLURM_NODELIST", "")
-    ask = ["scontrol", "show", "hostnames", nodes]
-    try:
-        return subprocess.run(ask, capture_output=True, text=True, check=True).stdout.split()[0]
-    except (OSError, subprocess.CalledProcessError, IndexError) as error:
-        raise UserError(
-            f"--launcher slurm: `{' '.join(ask)}` does not name the first machine ({error}); "
-            "set MASTER_ADDR"
-        ) from error
+        ask = ["scontrol", "show", "hostnames", os.environ.get("SLURM_NODELIST", "")]
+        try:
+            os.environ["MASTER_ADDR"] = subprocess.check_output(ask, text=True).split()[0]
+        except (OSError, subprocess.CalledProcessError, IndexError) as error:
+            raise UserError(
+                f"--launcher slurm: set MASTER_ADDR, as {ask} fails: {error}"
+            ) from error

@@ -78,6 +78,7 @@ def read_config(
         cfg = Config.fromfile(path)
     except Exception as error:  # a config is the user's own code, and may raise anything
         raise UserError(f"cannot read the config {path}: {one_line(error)}") from error
+    require_keys(cfg, "model")
     swap_backbone(cfg, backbone)
     try:
         cfg.merge_from_dict(options or {})
@@ -86,8 +87,19 @@ def read_config(
     return cfg
 
 
-def load_config(args: Namespace) -> Config:
+def require_keys(cfg: Config, *names: str) -> None:
+    """Raise UserError if parts of a config that a tool needs are absent, or no dicts."""
+    missing = [name for name in names if not isinstance(cfg.get(name), dict)]
+    if missing:
+        raise UserError(f"the config {cfg.filename} has no {' and no '.join(missing)}")
+
+
+def load_config(args: Namespace, *needed: str) -> Config:
     """The config of a run: read, pointed at the user's data, with its work directory.
+
+    Args:
+        args: flags.
+        needed: parts that the run needs, beside the model.
 
     Raises:
         UserError: if the config cannot be read or the data flags do not apply to it.
@@ -96,6 +108,7 @@ def load_config(args: Namespace) -> Config:
         export_slurm_rank()  # before anything can fail: one process reports it
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     cfg = read_config(args.config, args.cfg_options, BackboneFlags.of(args))
+    require_keys(cfg, "model", *needed)
     task_of(cfg)  # registers what the tools put into configs, whether or not the config imports it
     classes = point_at(cfg, DataFlags.of(args))
     if classes:

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner.checkpoint import CheckpointLoader
+from torch import Tensor
 
 from agent_attention.weights.fit import unwrap
 from mmengine_agent.data.user_data import require_data
@@ -39,7 +40,7 @@ def test(args: Namespace) -> dict[str, float]:
     Raises:
         UserError: if something is wrong that the user can mend.
     """
-    cfg = load_config(args)
+    cfg = load_config(args, "test_dataloader")
     join_processes(cfg)
     apply_plain_flags(cfg, args, "test_dataloader")
     from_rank0(partial(require_testable, cfg, args))
@@ -75,19 +76,28 @@ def require_testable(cfg: Config, args: Namespace) -> None:
         raise UserError(f"there is no checkpoint {args.checkpoint} (from {Path.cwd()})")
     if args.out and Path(args.out).suffix not in (".pkl", ".pickle"):
         raise UserError(f"--out: predictions are pickled, name a .pkl file; got {args.out}")
+    read_weights(args.checkpoint)
     require_data(cfg, "test")
     require_sound(cfg)
 
 
-def require_weights(model: Any, path: str) -> None:
-    """Raise UserError if the checkpoint lacks any of the model's weights; mmengine only warns."""
+def read_weights(path: str) -> dict[str, Tensor]:
+    """The weights in a checkpoint.
+
+    Raises:
+        UserError: if there are none.
+    """
     try:
-        found = unwrap(CheckpointLoader.load_checkpoint(path, "cpu"), backbone=False)
+        return unwrap(CheckpointLoader.load_checkpoint(path, "cpu"), backbone=False)
     except ValueError as error:
         raise UserError(f"cannot load {path}: {error}") from error
+
+
+def require_weights(model: Any, path: str) -> None:
+    """Raise UserError if the checkpoint lacks any of the model's weights; mmengine only warns."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
-    require_fit(model, found, path)
+    require_fit(model, read_weights(path), path)
 
 
 def set_show_dir(cfg: Config, folder: str) -> None:

@@ -33,7 +33,7 @@ def train(args: Namespace) -> Config:
     Raises:
         UserError: if something is wrong that the user can mend.
     """
-    cfg = load_config(args)
+    cfg = load_config(args, "train_dataloader", "train_cfg", "optim_wrapper")
     join_processes(cfg)
     apply_plain_flags(cfg, args)
     apply_training_flags(cfg, args)

@@ -1,5 +1,6 @@
 """A segmentation config's data: pointed at a user's, and looked at before a run."""
 
+import inspect
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from mmengine.registry import DATASETS
 from mmengine_agent.config_walk import walk
 from mmengine_agent.data.faults import STOPS
 from mmengine_agent.data.images import IMAGES
-from mmengine_agent.data.user_data import DataFlags, datasets
+from mmengine_agent.data.user_data import DataFlags, datasets, type_of
 from mmengine_agent.errors import Problem
 from mmseg_agent.data.label_maps import Labels, read_label
 from mmseg_agent.data.palette import read_palette
@@ -25,17 +26,15 @@ def point_at(cfg: Config, flags: DataFlags) -> dict[str, Any] | None:
     classes = palette.names if palette else flags.classes
     for split, dataset in datasets(cfg):
         dataset.data_root = flags.root or dataset.get("data_root") or ""
-        train, prefix = split == "train", dataset.data_prefix
-        images = (flags.train_images if train else flags.val_images) or prefix.img_path
-        labels = (flags.train_ann if train else flags.val_ann) or prefix.seg_map_path
-        dataset.data_prefix = {"img_path": images, "seg_map_path": labels}
-        folder = Path(dataset.data_root, images)
-        endings = {path.suffix for path in (folder.iterdir() if folder.is_dir() else ())}
-        endings = {ending for ending in endings if ending.lower() in IMAGES}
-        if len(endings) == 1:
-            dataset.img_suffix = endings.pop()
+        train, prefix = split == "train", dataset.get("data_prefix") or {}
+        images = flags.train_images if train else flags.val_images
         if classes:
             _name_classes(dataset)
+            if images:
+                dataset.pop("ann_file", None)  # a list of other images
+        folders = {"img_path": images, "seg_map_path": flags.train_ann if train else flags.val_ann}
+        dataset.data_prefix = {**prefix, **{key: each for key, each in folders.items() if each}}
+        _set_ending(dataset)
         if palette:
             dataset.label_table = palette.table
     if palette or flags.labels_from is not None:
@@ -49,10 +48,27 @@ def point_at(cfg: Config, flags: DataFlags) -> dict[str, Any] | None:
 def _name_classes(dataset: Any) -> None:
     """ADE20KDataset and others know their own names only; this takes any."""
     if dataset.type != "NamedSegDataset":
+        dataset.setdefault("reduce_zero_label", bool(_default(dataset, "reduce_zero_label")))
         dataset.type = "NamedSegDataset"
-        dataset.reduce_zero_label = True
     dataset.setdefault("img_suffix", ".jpg")
     dataset.setdefault("seg_map_suffix", ".png")
+
+
+def _set_ending(dataset: Any) -> None:
+    """Have images read by the ending that those of the folder have, if they have one."""
+    folder = Path(dataset.data_root, dataset.data_prefix.get("img_path") or "")
+    endings = {path.suffix for path in (folder.iterdir() if folder.is_dir() else ())}
+    endings = {ending for ending in endings if ending.lower() in IMAGES}
+    known = str(dataset.get("img_suffix") or _default(dataset, "img_suffix") or ".jpg")
+    if len(endings) == 1 and not known.endswith(tuple(endings)):
+        dataset.img_suffix = endings.pop()
+
+
+def _default(dataset: Any, name: str) -> Any:
+    """What the class of a data set takes for an argument that is not given; None if unknown."""
+    kind = type_of(dataset, "mmseg")
+    parameters = inspect.signature(kind.__init__).parameters if kind else {}
+    return parameters[name].default if name in parameters else None
 
 
 def _number_labels(cfg: Config, from_one: bool, mapped: bool) -> None:

@@ -116,8 +116,8 @@ class Chain:
         out, err = self.folder / f"{name}.out", self.folder / f"{name}.err"
         with out.open("w") as stdout, err.open("w") as stderr:
             argv = [str(script), *arguments]
-            plain = {fork_server.PLAIN_CONFIGS: "1"} if self.case.cut.narrow else {}
-            process: Any = start(argv, plain, cwd=self.folder, stdout=stdout, stderr=stderr)
+            quick = fork_server.PLAIN_CONFIGS if self.case.cut.narrow else fork_server.WHOLE_END
+            process: Any = start(argv, {quick: "1"}, cwd=self.folder, stdout=stdout, stderr=stderr)
             try:
                 if stop is not None:
                     send_when(process, *stop)
