@@ -35,6 +35,6 @@ def panoptic_classes(cfg: Config) -> dict[str, Any] | None:
     if len(orders) > 1:
         raise UserError("the panoptic annotation files list different classes")
     for names, parts in orders.items():
-        if names != class_names(next(datasets(cfg))[1], "mmdet"):
+        if names and names != class_names(next(datasets(cfg))[1], "mmdet"):
             return {"classes": names, **parts}
     return None
