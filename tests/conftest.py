@@ -19,7 +19,6 @@ from tool_runs import data, tested, trained  # noqa: F401  (fixtures of all file
 
 from agent_attention.compute.guard import using
 
-
 # what takes longest begins, so that at the end no core waits for the other
 LONGEST = (
     *("test_recorded.py", "test_tools.py", "test_export.py", "test_processes.py"),
