@@ -23,6 +23,8 @@ from mmengine_agent.run.plain_flags import apply_plain_flags
 from mmengine_agent.run.processes import from_rank0, join_processes, was_restarted
 from mmengine_agent.run.setup import build_runner, load_config
 
+_MAGIC = (b"PK", b"\x80\x02")  # how checkpoints begin: a zip archive or, older, a pickle
+
 
 def train(args: Namespace) -> Config:
     """Train as flags ask, in this process and those that a launcher started with it.
@@ -138,6 +140,8 @@ def set_resume(cfg: Config, resume: str | None, restarted: bool) -> None:
         warn(f"--resume: {found or f'nothing in {cfg.work_dir}, so a new run begins'}")
     elif not Path(resume).is_file():
         raise UserError(f"--resume: there is no checkpoint {resume} (from {Path.cwd()})")
+    elif Path(resume).open("rb").read(2) not in _MAGIC:
+        raise UserError(f"--resume: {resume} is no checkpoint")
     cfg.resume = found is not None
     if found is not None:
         cfg.load_from = str(found)
