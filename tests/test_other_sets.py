@@ -98,7 +98,7 @@ def test_prefixes_and_evaluators_of_panoptic_sets_move_along(tmp_path: Path) -> 
         {"type": "CocoPanopticDataset", "data_prefix": prefix},
         {"type": "CocoPanopticMetric", "ann_file": "data/old/a.json", "seg_prefix": "data/old/p/"},
     )
-    (tmp_path / "a.json").write_text("no JSON")
+    (tmp_path / "a.json").write_text('{"images": [], "annotations": [], "categories": []}')
     assert point_at(cfg, DataFlags(str(tmp_path), train_images="photos")) is None
     assert cfg.train_dataloader.dataset.data_prefix == {**prefix, "img": "photos"}
     assert cfg.val_evaluator.ann_file == str(tmp_path / "a.json")
@@ -129,5 +129,6 @@ def test_endings_and_first_label_are_those_of_the_class_unless_the_images_say_ot
     flags = DataFlags(str(tmp_path), "labels", train_images="images", classes=names)
     point_at(cfg, flags)
     assert [*task_of(cfg).data_problems(cfg, ("train",))] == []
+    assert ("custom_imports" in cfg) == bool(names)  # stock tools find our class
     dataset = cfg.train_dataloader.dataset
     assert dataset.get("reduce_zero_label", from_one) == from_one

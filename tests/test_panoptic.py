@@ -1,16 +1,21 @@
 """Predictions of panoptic models: COCO's format, read back as its tools do."""
 
 import json
+from argparse import ArgumentParser
 from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
+import pytest
 import torch
+from mmdet.datasets import CocoPanopticDataset
 
 from mmdet_agent.predict.panoptic import PanopticWriter
 from mmdet_agent.predict.writer import category_ids
+from mmengine_agent.data.user_data import DataFlags, point_at
 from mmengine_agent.draw import class_colours
+from mmengine_agent.errors import UserError
 from mmengine_agent.predict.classes import Classes
 from mmengine_agent.predict.sliding_window import cover
 from mmengine_agent.run.setup import read_config
@@ -49,9 +54,38 @@ def test_segments_are_written_as_coco_has_them(tmp_path: Path) -> None:
 
 def test_cocos_own_classes_have_its_ids() -> None:
     cfg = read_config(CONFIG)
-    from mmdet.datasets import CocoPanopticDataset
-
     names = CocoPanopticDataset.METAINFO["classes"]
     ids = dict(zip(names, category_ids(cfg, names), strict=True))
     assert (ids["person"], ids["toothbrush"], ids["banner"], ids["rug-merged"]) == (1, 90, 92, 200)
     assert (ids["grass-merged"], ids["wall-brick"], ids["water-other"]) == (193, 171, 178)
+
+
+def panoptic_set(folder: Path, kinds: list[int]) -> list[str]:
+    """Flags of a panoptic annotation file with categories of these kinds."""
+    names = ("cat", "dog", "grass")
+    rows = zip(names, kinds, strict=True)
+    categories = [{"id": i, "name": name, "isthing": k} for i, (name, k) in enumerate(rows, 1)]
+    content = {"images": [], "annotations": [], "categories": categories}
+    (folder / "pan.json").write_text(json.dumps(content))
+    return ["--data-root", str(folder), "--train-ann", "pan.json", "--val-ann", "pan.json"]
+
+
+def flags(*words: str) -> DataFlags:
+    parser = ArgumentParser()
+    DataFlags.add_to(parser)
+    return DataFlags.of(parser.parse_args(words))
+
+
+def test_heads_get_the_things_and_stuff_that_the_file_lists(tmp_path: Path) -> None:
+    cfg = read_config(CONFIG)
+    assert point_at(cfg, flags(*panoptic_set(tmp_path, [1, 1, 0]))) == ["cat", "dog", "grass"]
+    head = cfg.model.panoptic_head
+    assert (head.num_things_classes, head.num_stuff_classes) == (2, 1)
+    assert head.loss_cls.class_weight == [1.0] * 3 + [0.1]
+    dataset = cfg.train_dataloader.dataset
+    assert dataset.metainfo.stuff_classes == ("grass",)
+
+
+def test_stuff_before_things_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"pan\.json lists stuff before things"):
+        point_at(read_config(CONFIG), flags(*panoptic_set(tmp_path, [0, 1, 0])))
