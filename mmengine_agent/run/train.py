@@ -23,8 +23,6 @@ from mmengine_agent.run.plain_flags import apply_plain_flags
 from mmengine_agent.run.processes import from_rank0, join_processes, was_restarted
 from mmengine_agent.run.setup import build_runner, load_config
 
-_MAGIC = (b"PK", b"\x80\x02")  # how checkpoints begin: a zip archive or, older, a pickle
-
 
 def train(args: Namespace) -> Config:
     """Train as flags ask, in this process and those that a launcher started with it.
@@ -140,11 +138,17 @@ def set_resume(cfg: Config, resume: str | None, restarted: bool) -> None:
         warn(f"--resume: {found or f'nothing in {cfg.work_dir}, so a new run begins'}")
     elif not Path(resume).is_file():
         raise UserError(f"--resume: there is no checkpoint {resume} (from {Path.cwd()})")
-    elif Path(resume).open("rb").read(2) not in _MAGIC:
+    elif not _looks_like_checkpoint(Path(resume)):
         raise UserError(f"--resume: {resume} is no checkpoint")
     cfg.resume = found is not None
     if found is not None:
         cfg.load_from = str(found)
+
+
+def _looks_like_checkpoint(path: Path) -> bool:
+    """Whether a file begins as a zip archive does, or, as older checkpoints, a pickle."""
+    with path.open("rb") as file:
+        return file.read(2).startswith((b"PK", b"\x80"))
 
 
 def require_shared(cfg: Config) -> None:
