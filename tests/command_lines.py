@@ -142,15 +142,13 @@ def _slips(task: str) -> dict[str, Callable[[random.Random, Words], Any]]:
 
     def set_backbone(draw: random.Random, words: Words) -> None:
         wrong = ["--backbone resnet50", "--backbone agent_pvt_x", "--backbone"]
-        wrong += ["--backbone agent_pvt_t --pretrained nowhere.pth", "--pretrained empty.pth"]
+        wrong += ["--backbone agent_pvt_t --pretrained nowhere.pth", "--pretrained nowhere.pth"]
         wrong += ["--backbone agent_pvt_t --pretrained text.pth --from-scratch"]
         words["backbone"] = draw.choice(wrong).split()
 
     def set_resume(draw: random.Random, words: Words) -> None:
-        words["resume"] = [
-            "--resume",
-            draw.choice(["nowhere.pth", "empty.pth", "text.pth", "coco"]),
-        ]
+        # what is a checkpoint, but of another run, is found when it is loaded, in the work directory
+        words["resume"] = ["--resume", draw.choice(["nowhere.pth", "text.pth", "coco", "file"])]
 
     def set_work_dir(draw: random.Random, words: Words) -> None:
         words["good"] = ["--work-dir", "file", *words["good"][2:]]
