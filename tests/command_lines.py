@@ -147,7 +147,7 @@ def _slips(task: str) -> dict[str, Callable[[random.Random, Words], Any]]:
         words["backbone"] = draw.choice(wrong).split()
 
     def set_resume(draw: random.Random, words: Words) -> None:
-        # what is a checkpoint, but of another run, is found when it is loaded, in the work directory
+        # a checkpoint of another run is found when it is loaded, in the work directory
         words["resume"] = ["--resume", draw.choice(["nowhere.pth", "text.pth", "coco", "file"])]
 
     def set_work_dir(draw: random.Random, words: Words) -> None:
