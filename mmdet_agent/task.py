@@ -92,11 +92,16 @@ class Detection(Task):
 
     def before_tta(self, cfg: Config) -> None:
         # no mask head and no mask AP: mmdet's wrapper refuses predictions with masks
+        model, evaluators = cfg.model.module, cfg.test_evaluator
         for part in ("mask_head", "mask_roi_extractor"):
-            cfg.model.module.get("roi_head", {}).pop(part, None)
-        evaluators = cfg.test_evaluator
+            model.get("roi_head", {}).pop(part, None)
         for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
             metric = evaluator.get("metric")
+            if "roi_head" not in model and ("segm" in (metric or ()) or "panoptic_head" in model):
+                raise UserError(
+                    "--tta: mmdet merges the boxes of several views, but no masks, and a "
+                    f"{model.type} cannot leave its masks out"
+                )
             if isinstance(metric, list | tuple) and "segm" in metric:
                 evaluator.metric = [name for name in metric if name != "segm"]
                 print("--tta: masks are not merged, boxes alone are evaluated")

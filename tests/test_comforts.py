@@ -14,6 +14,7 @@ from mmdet_agent.task import TASK as DETECTION
 from mmengine_agent.errors import UserError
 from mmengine_agent.run import flags as training
 from mmengine_agent.run import tta
+from mmengine_agent.run.setup import read_config
 
 Parts = dict[str, Any]
 
@@ -163,6 +164,36 @@ def test_the_wrapper_is_that_of_the_task(task: str) -> None:
     assert cfg.model.type == ("DetTTAModel" if task == "detection" else "SegTTAModel")
     assert cfg.model.module.backbone == inner.backbone
     assert cfg.test_dataloader.dataset.pipeline[-1]["type"] == "TestTimeAug"
+
+
+def test_masks_that_cannot_be_left_out_are_refused() -> None:
+    cfg = read_config("mmdet::solov2/solov2_r50_fpn_1x_coco.py")
+    with pytest.raises(UserError, match=r"--tta: mmdet merges the boxes of .* a SOLOv2 cannot"):
+        tta.set_tta(cfg)
+
+
+@pytest.mark.parametrize(
+    ("evaluator", "wanted"),
+    [
+        ({"type": "CocoMetric", "metric": "segm"}, ("coco/segm_mAP", 0.001)),
+        ({"type": "CocoMetric", "metric": ["segm", "bbox"]}, ("coco/bbox_mAP", 0.001)),
+        ([{"type": "Mine"}, {"type": "CocoPanopticMetric"}], ("coco_panoptic/PQ", 0.1)),
+        ({"type": "VOCMetric", "metric": "mAP", "prefix": "mine"}, ("mine/mAP", 0.001)),
+    ],
+)
+def test_early_stopping_judges_by_the_evaluators_own_score(evaluator: Any, wanted: Any) -> None:
+    cfg = Config.fromfile(CONFIGS / TASKS["detection"].config)
+    cfg.val_evaluator = evaluator
+    training.set_early_stop(cfg, 3)
+    hook = custom_hooks(cfg)["EarlyStoppingHook"]
+    assert (hook["monitor"], hook["min_delta"]) == wanted
+
+
+def test_an_evaluator_without_a_known_score_cannot_stop_a_run() -> None:
+    cfg = Config.fromfile(CONFIGS / TASKS["detection"].config)
+    cfg.val_evaluator = {"type": "Mine"}
+    with pytest.raises(UserError, match=r"--early-stop: no main score is known .* \(Mine\)"):
+        training.set_early_stop(cfg, 3)
 
 
 @tasks

@@ -97,7 +97,7 @@ def test_prefixes_and_evaluators_of_panoptic_sets_move_along(tmp_path: Path) -> 
         {"type": "CocoPanopticDataset", "data_prefix": prefix},
         {"type": "CocoPanopticMetric", "ann_file": "data/old/a.json", "seg_prefix": "data/old/p/"},
     )
-    (tmp_path / "a.json").write_text("no JSON")
+    (tmp_path / "a.json").write_text('{"images": [], "annotations": [], "categories": []}')
     assert point_at(cfg, DataFlags(str(tmp_path), train_images="photos")) is None
     assert cfg.train_dataloader.dataset.data_prefix == {**prefix, "img": "photos"}
     assert cfg.val_evaluator.ann_file == str(tmp_path / "a.json")

@@ -137,6 +137,8 @@ def test_augmentation_tests_a_checkpoint(trained: Trained, data: Path, tmp_path:
     assert set(wanted) <= metrics.keys()
     assert ("boxes alone" in said) == (task.data == "coco")
     assert not any("segm" in name for name in metrics)
+    left = Config.fromfile(tmp_path / Path(task.config).name)  # for whoever predicts with it
+    assert "TTA" not in left.model.type and left.get("load_from") is None
 
 
 # ---- many processes ----

@@ -11,6 +11,7 @@ from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 
 from mmdet_agent.data.coco import file_faults
+from mmdet_agent.data.panoptic import panoptic_classes
 from mmdet_agent.data.read import forget_files, read_categories, read_coco
 from mmengine_agent.config_walk import walk
 from mmengine_agent.data.faults import KINDS, STOPS, Fault
@@ -46,6 +47,8 @@ def point_at(cfg: Config, flags: DataFlags) -> dict[str, Any] | None:
             if before and folder and folder.startswith(before):
                 inner = folder.removeprefix(before).lstrip("/")
                 evaluator.seg_prefix = str(Path(dataset.data_root, inner))
+    if panoptic := panoptic_classes(cfg):
+        return panoptic
     known = class_names(next(datasets(cfg))[1], "mmdet")
     found = _annotated_classes(cfg, flags.classes) or flags.classes or known
     # without any file require_data says what is missing

@@ -9,7 +9,6 @@ import numpy as np
 from mmdet.evaluation import INSTANCE_OFFSET
 
 from mmengine_agent.draw import paint_mask, write_image, write_text
-from mmengine_agent.errors import UserError
 from mmengine_agent.files import write_file
 from mmengine_agent.predict.sliding_window import Tile
 from mmengine_agent.predict.writer import Writer
@@ -19,16 +18,11 @@ class PanopticWriter(Writer):
     """A segment for every pixel; a result is a map (H, W) of label + INSTANCE_OFFSET * number."""
 
     needs_legend = True
+    joins_tiles = False  # segments would have to be joined
 
     def merge(self, shape: tuple[int, int], parts: Iterable[tuple[Tile, Any]]) -> np.ndarray:
-        """The map of the one tile that an image has.
-
-        Raises:
-            UserError: if there are several, whose segments would have to be joined.
-        """
-        (_, sample), *others = parts
-        if others:
-            raise UserError("--tile: segments of a panoptic model are not joined; leave it out")
+        """The map of the one tile that an image has."""
+        ((_, sample),) = parts
         return np.asarray(sample.pred_panoptic_seg.sem_seg.cpu())[0]
 
     def save(

@@ -95,7 +95,8 @@ def point_at(cfg: Config, flags: DataFlags) -> list[str] | None:
         return None
     for _, dataset in datasets(cfg):
         dataset.metainfo = {**meta, "classes": tuple(meta["classes"])}
-    set_class_count(cfg.model, len(meta["classes"]))
+    things = len(meta["thing_classes"]) if "thing_classes" in meta else None
+    set_class_count(cfg.model, len(meta["classes"]), things)
     return list(meta["classes"])
 
 

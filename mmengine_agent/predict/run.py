@@ -34,6 +34,8 @@ def predict(flags: Namespace) -> None:
     model, meta = load_model(cfg, flags.checkpoint, choose_device(flags.device))
     classes = classes_of(cfg, meta, flags.classes)
     writer = task_of(cfg).writer(classes, model, flags.score_thr)
+    if flags.tile is not None and not writer.joins_tiles:
+        raise UserError(f"--tile: tiles of a {type(model).__name__} are not joined; leave it out")
     predictor, out = Predictor(model, cfg), Path(flags.out)
     draw, save = not flags.no_draw, not flags.no_results
     with tqdm(paths, unit="file") as bar:

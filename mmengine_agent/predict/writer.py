@@ -15,6 +15,7 @@ class Writer(ABC):
     """Predictions of one task; a result is what ``merge`` makes of an image."""
 
     needs_legend: ClassVar[bool]  # for its pictures, which have no names in them
+    joins_tiles: ClassVar[bool] = True  # whether ``merge`` takes more than one
 
     def __init__(self, classes: Classes, threshold: float) -> None:
         """``threshold``: least score of an object, or of a model's only class."""

@@ -57,6 +57,8 @@ def explain(error: Exception) -> str | None:
     # loaders and optimizers are built late, and name unknown types so
     if isinstance(error, KeyError) and "registry" in str(error):
         return f"cannot build what the config describes: {one_line(error)}"
+    if isinstance(error, RuntimeError | ImportError) and "not installed" in str(error):
+        return one_line(error)  # such as panopticapi, which evaluators ask for when they are built
     if isinstance(error, OSError) and disk_is_full(error):  # a log or a result
         place = describe_disk(Path(error.filename or "."))
         return f"a disk is full (here {place}): {one_line(error)}"

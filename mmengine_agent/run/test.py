@@ -1,5 +1,6 @@
 """The test of a checkpoint, from the flags of ``tools/test.py`` to its metrics."""
 
+import copy
 import json
 import time
 from argparse import Namespace
@@ -27,6 +28,8 @@ from mmengine_agent.run.setup import build_runner, load_config
 from mmengine_agent.run.tta import set_tta
 from mmengine_agent.task import task_of
 
+_OWN = ("model", "test_dataloader", "test_evaluator", "load_from", "resume")
+
 
 def test(args: Namespace) -> dict[str, float]:
     """Test as flags ask, in this process and those that a launcher started with it.
@@ -44,6 +47,8 @@ def test(args: Namespace) -> dict[str, float]:
     guard_loading(cfg)
     if cfg.model.get("backbone", {}).get("init_cfg"):
         cfg.model.backbone.init_cfg = None  # the checkpoint brings all weights
+    # whoever takes the config of the work directory later finds the model, not what tests it
+    own = copy.deepcopy({key: cfg.get(key) for key in _OWN})
     cfg.load_from, cfg.resume = args.checkpoint, False  # resuming takes training data, too
     if args.show_dir:
         set_show_dir(cfg, args.show_dir)
@@ -55,7 +60,7 @@ def test(args: Namespace) -> dict[str, float]:
         cfg.test_evaluator = [*(evaluators if isinstance(evaluators, list) else [evaluators]), dump]
 
     started = time.time()
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, dumped=own)
     require_weights(runner.model, args.checkpoint)
     record = add_record(runner, cfg)
     metrics = {name: float(value) for name, value in runner.test().items()}
@@ -71,9 +76,9 @@ def require_testable(cfg: Config, args: Namespace) -> None:
         raise UserError(f"there is no checkpoint {args.checkpoint} (from {Path.cwd()})")
     if args.out and Path(args.out).suffix not in (".pkl", ".pickle"):
         raise UserError(f"--out: predictions are pickled, name a .pkl file; got {args.out}")
-    read_weights(args.checkpoint)
     require_data(cfg, "test")
     require_sound(cfg)
+    read_weights(args.checkpoint)
 
 
 def read_weights(path: str) -> dict[str, Tensor]:
