@@ -6,6 +6,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import functools
+import gc
 import importlib
 import random
 import sys
@@ -17,6 +18,24 @@ import torch
 from tool_runs import data, tested, trained  # noqa: F401  (fixtures of all files)
 
 from agent_attention.compute.guard import using
+
+# what takes longest begins, so that at the end no core waits for the other
+LONGEST = (
+    *("test_recorded.py", "test_tools.py", "test_export.py", "test_processes.py"),
+    *("test_faults.py", "test_recipes.py", "test_stock_tools.py", "test_benchmarks.py"),
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was imported out of later collections: mmengine runs one for each data set."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -1,9 +1,8 @@
 """The benchmarks: the published form is ours, memory and turns are counted right, tools report."""
 
-import gc
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,6 @@ from mmengine_agent.errors import UserError
 
 SMALL_SWIN: dict[str, Any] = {"embed_dim": 12, "depths": (2, 1, 2, 2), "num_heads": (1, 2, 3, 4)}
 MIB = 2**20
-
-
-@pytest.fixture(autouse=True, scope="module")
-def few_objects() -> Iterator[None]:
-    """Keep what the imports made out of the garbage collections before each measurement."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def small_swin(**arguments: Any) -> AgentSwinTransformer:

@@ -21,7 +21,7 @@ PLACEHOLDER = re.compile(r"[A-Z]{2}|[*…]|/data/")  # CONFIG, DIR, photos/*.jpg
 OWN_DATA = {  # flags of the trainings that test_docs_run.py begins, and of test_plain_flags.py
     *("--data-root", "--train-ann", "--train-images", "--val-ann", "--val-images"),
     *("--classes", "--work-dir", "--epochs", "--iters", "--image-size"),
-    *("--batch-size", "--lr", "--workers", "--seed", "--device"),
+    *("--batch-size", "--lr", "--workers", "--seed", "--device", "--log-to"),
 }
 RECIPES = re.compile(r"configs/(agent_\w+|flatten)(/|\.py)")  # of COCO and ADE20K
 

@@ -1,10 +1,8 @@
 """The comparison of mixers: what cannot run has its reason, runs go on, scores are shown right."""
 
 import argparse
-import gc
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +19,6 @@ from helpers import SMALL
 
 from agent_attention.backbones import pvt
 from mmengine_agent.errors import UserError
-
-
-@pytest.fixture(autouse=True, scope="module")
-def few_objects() -> Iterator[None]:
-    """Keep what the imports made out of the garbage collections before each measurement."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def run(tool: Any, monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> None:

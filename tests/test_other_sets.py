@@ -129,5 +129,6 @@ def test_endings_and_first_label_are_those_of_the_class_unless_the_images_say_ot
     flags = DataFlags(str(tmp_path), "labels", train_images="images", classes=names)
     point_at(cfg, flags)
     assert [*task_of(cfg).data_problems(cfg, ("train",))] == []
+    assert ("custom_imports" in cfg) == bool(names)  # stock tools find our class
     dataset = cfg.train_dataloader.dataset
     assert dataset.get("reduce_zero_label", from_one) == from_one

@@ -76,9 +76,9 @@ def require_testable(cfg: Config, args: Namespace) -> None:
         raise UserError(f"there is no checkpoint {args.checkpoint} (from {Path.cwd()})")
     if args.out and Path(args.out).suffix not in (".pkl", ".pickle"):
         raise UserError(f"--out: predictions are pickled, name a .pkl file; got {args.out}")
-    read_weights(args.checkpoint)
     require_data(cfg, "test")
     require_sound(cfg)
+    read_weights(args.checkpoint)
 
 
 def read_weights(path: str) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from mmengine_agent.data.faults import STOPS
 from mmengine_agent.data.images import IMAGES
 from mmengine_agent.data.user_data import DataFlags, datasets, type_of
 from mmengine_agent.errors import Problem
+from mmengine_agent.swap_backbone import import_adapter
 from mmseg_agent.data.label_maps import Labels, read_label
 from mmseg_agent.data.palette import read_palette
 
@@ -37,6 +38,8 @@ def point_at(cfg: Config, flags: DataFlags) -> dict[str, Any] | None:
         _set_ending(dataset)
         if palette:
             dataset.label_table = palette.table
+    if classes:
+        import_adapter(cfg, "mmseg")  # a stock config does not know our class
     if palette or flags.labels_from is not None:
         _number_labels(cfg, not palette and flags.labels_from == 1, bool(palette))
     if not classes:
