@@ -113,7 +113,7 @@ class Detection(Task):
     def exported(self, model: nn.Module, prepare: nn.Module, labels: bool) -> Detector:
         if labels:
             raise UserError("--labels is for segmentors; the config is of a detector")
-        if not hasattr(model, "rpn_head") and not hasattr(model, "bbox_head"):
+        if not hasattr(model, "rpn_head") and getattr(model, "bbox_head", None) is None:
             name = type(model).__name__
             raise UserError(f"cannot export a {name}: it has no rpn_head or bbox_head")
         return Detector(model, prepare)

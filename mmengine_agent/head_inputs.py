@@ -24,7 +24,7 @@ TIED = {
 }
 REVERSED = ("YOLOV3Neck",)  # necks that list channels from the coarsest map on
 PASSED_ON = ("JPU",)  # necks that hand on the backbone's maps, all but the last
-_DENSE = ("panoptic_head", "rpn_head", "bbox_head", "mask_head")  # of mmdet
+_DENSE = ("panoptic_head", "track_head", "rpn_head", "bbox_head", "mask_head")  # of mmdet
 _SEGMENTING = ("decode_head", "auxiliary_head")  # of mmseg
 
 

@@ -51,7 +51,7 @@ def swap_backbone(cfg: Config, flags: BackboneFlags) -> None:
     holder: Any = model if "backbone" in model else model.get("detector", {})
     if flags == BackboneFlags():
         return
-    if not isinstance(holder.get("backbone"), dict):
+    if "type" not in (holder.get("backbone") or ()):
         raise UserError("--backbone: the config has no model.backbone to be replaced")
     if flags.name is not None:
         put_in_place(cfg, holder, flags)
@@ -72,6 +72,8 @@ def put_in_place(cfg: Config, holder: Any, flags: BackboneFlags) -> None:
     maps = maps_of(holder.backbone, scope)
     found = list(readers(holder, len(maps)))
     read = sorted({each for reader in found for each in reader.read})
+    if not read:
+        raise UserError(f"--backbone: what reads the maps of a {type_name(holder)} is not known here")
     stages = stages_of(choice, name, maps, read)
     if "pretrained" in holder:
         holder.pretrained = None

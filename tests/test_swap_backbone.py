@@ -195,6 +195,11 @@ def test_norms_and_tables_of_the_backbone_are_not_decayed_and_keep_their_rates()
             "agent_pvt_t",
             "did you mean mmdet::rtmdet/rtmdet_tiny_8xb",
         ),
+        (
+            "mmdet::misc/d2_retinanet_r50-caffe_fpn_ms-90k_coco.py",
+            "agent_pvt_t",
+            "no model.backbone to be replaced",
+        ),
         ("mmdot::a/b.py", "agent_pvt_t", "there is no package mmdot"),
     ],
 )
