@@ -80,7 +80,8 @@ def agent_modules(backbone: nn.Module, stage: int) -> list[AgentAttention]:
     Raises:
         UserError: if the backbone or the stage has none.
     """
-    found = _agents_by_stage(backbone) if isinstance(backbone, Backbone) else {}
+    stages = range(1, backbone.num_stages + 1) if isinstance(backbone, Backbone) else ()
+    found = {number: agents for number in stages if (agents := _agents_of(backbone, number))}
     if not found:
         raise UserError(f"the backbone {type(backbone).__name__} has no agents to draw")
     if stage not in found:
@@ -89,15 +90,9 @@ def agent_modules(backbone: nn.Module, stage: int) -> list[AgentAttention]:
     return found[stage]
 
 
-def _agents_by_stage(backbone: Backbone) -> dict[int, list[AgentAttention]]:
-    """The agent attentions of each stage that has some, in order."""
-    found: dict[int, list[AgentAttention]] = {}
-    for number in range(1, backbone.num_stages + 1):
-        parts = nn.ModuleList(p for p in backbone.stage_modules(number) if isinstance(p, nn.Module))
-        agents = [each for each in parts.modules() if isinstance(each, AgentAttention)]
-        if agents:
-            found[number] = agents
-    return found
+def _agents_of(backbone: Any, stage: int) -> list[AgentAttention]:
+    parts = [part for part in backbone.stage_modules(stage) if isinstance(part, nn.Module)]
+    return [each for part in parts for each in part.modules() if isinstance(each, AgentAttention)]
 
 
 def _choose(flag: str, index: int, among: Any) -> Any:

@@ -21,6 +21,7 @@ TWICE = {
     "train_dataloader.batch_size": ["--batch-size", "2"],
     "val_dataloader.num_workers": ["--workers", "0"],
     "optim_wrapper.optimizer.lr": ["--lr", "1e-3"],
+    "train_cfg.max_epochs": ["--epochs", "1"],
     "randomness.seed": ["--seed", "3"],
     "work_dir": ["--work-dir", "other"],
     "optim_wrapper.accumulative_counts": ["--accumulate", "2"],
@@ -102,6 +103,7 @@ def _slips(task: str) -> dict[str, Callable[[random.Random, Words], Any]]:
     def set_config(draw: random.Random, words: Words) -> None:
         wrong = ["nowhere.py", "agent_pvt_maskrcn_demo", "mine/agent_pvt_maskrcnn_demo.py"]
         wrong += ["broken.py", "nothing.py", ".", "", "empty.pth", "coco", CONFIGS[task][1]]
+        wrong += ["mmdet::rtmdet/rtmdet_tiny", "mmdett::a.py", "mmdet::", "::", "mmdet::../x.py"]
         words["config"] = [draw.choice(wrong)]
 
     def set_root(draw: random.Random, words: Words) -> None:
@@ -138,11 +140,15 @@ def _slips(task: str) -> dict[str, Callable[[random.Random, Words], Any]]:
         wrong += ["train_cfg=None", "optim_wrapper.optimizer.type=Adamm", "train_dataloader=3"]
         words["option"] = ["--cfg-options", draw.choice(wrong)]
 
+    def set_backbone(draw: random.Random, words: Words) -> None:
+        wrong = ["--backbone resnet50", "--backbone agent_pvt_x", "--backbone"]
+        wrong += ["--backbone agent_pvt_t --pretrained nowhere.pth", "--pretrained nowhere.pth"]
+        wrong += ["--backbone agent_pvt_t --pretrained text.pth --from-scratch"]
+        words["backbone"] = draw.choice(wrong).split()
+
     def set_resume(draw: random.Random, words: Words) -> None:
-        words["resume"] = [
-            "--resume",
-            draw.choice(["nowhere.pth", "empty.pth", "text.pth", "coco"]),
-        ]
+        # a checkpoint of another run is found when it is loaded, in the work directory
+        words["resume"] = ["--resume", draw.choice(["nowhere.pth", "text.pth", "coco", "file"])]
 
     def set_work_dir(draw: random.Random, words: Words) -> None:
         words["good"] = ["--work-dir", "file", *words["good"][2:]]
@@ -156,6 +162,7 @@ def _slips(task: str) -> dict[str, Callable[[random.Random, Words], Any]]:
         "excluded": exclude,
         "choice": set_choice,
         "option": set_option,
+        "backbone": set_backbone,
         "resume": set_resume,
         "work directory": set_work_dir,
     }
@@ -199,6 +206,9 @@ def _others(draw: random.Random) -> Line:
         ["classify", draw.choice(["text.pth", "nowhere.pth"]), *draw.choice([[], ["file"]])],
         ["data", "check", "--format", draw.choice(["coco", "yolo"]), "--root", "nowhere"],
         ["data", draw.choice(["", "download", "chek"])],
+        ["data", "convert", "--from", draw.choice(["yolo", "x"]), "nowhere", "--out", "converted"],
+        ["data", "split", "nowhere.json", "--val", draw.choice(["0.2", "2", "x"])],
+        ["backbone", config, draw.choice(["agent_pvt_x", "agent_pvt_t"]), "--out", "made.txt"],
         ["report", "coco", "--checkpoint", draw.choice(["nowhere.pth", "empty.pth"])],
     ]
     return Line(tuple(draw.choice(lines)), ("others",))

@@ -76,7 +76,7 @@ EXAMPLES = [(path, code) for path in ("README.md", "docs/torch_only.md") for cod
 
 def test_there_are_examples() -> None:
     assert [path for path, _ in EXAMPLES] == ["README.md", *["docs/torch_only.md"] * 2]
-    assert len([line for line in EXAMPLES[0][1].splitlines() if line]) == 10
+    assert len([line for line in EXAMPLES[0][1].splitlines() if line]) == 8
 
 
 @pytest.fixture(scope="module")

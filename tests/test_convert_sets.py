@@ -101,6 +101,7 @@ BROKEN: list[tuple[str, str, str, str, list[str]]] = [
     ("yolo", "labels/train/a.txt", "0.403125", "44", ["a.txt:1", "fractions"]),
     ("yolo", "labels/train/a.txt", "0.403125", "", ["a.txt:1", "4 numbers"]),
     ("yolo", "labels/train/a.txt", "0.403125", "nan", ["a.txt:1"]),
+    ("yolo", "data.yaml", "  1:", "  x:", ["names' numbers are [0, 'x', 2]"]),
     ("yolo", "data.yaml", "images/val", "images/nowhere", ["val", "images/nowhere"]),
     ("voc", "Annotations/a.xml", "<xmin>10.0", "<xmin>x", ["a.xml:2", "x"]),
     ("voc", "Annotations/a.xml", "<xmin>10.0</xmin>", "", ["a.xml:2", "xmin"]),
@@ -115,6 +116,7 @@ BROKEN: list[tuple[str, str, str, str, list[str]]] = [
     ("labelme", "b.json", '"b.jpg"', '"d.jpg"', ["b.json", "d.jpg"]),
     ("cvat", "annotations.xml", "xtl='10.0'", "xtl='x'", ["annotations.xml:3", "x"]),
     ("cvat", "annotations.xml", 'label="tree"', "", ["annotations.xml:3", "without a label"]),
+    ("cvat", "annotations.xml", "z_order='0'", "z_order='x'", ["annotations.xml:2", "x"]),
     ("cvat", "annotations.xml", "<annotations>", "<video>", ["annotations.xml"]),
     ("cvat", "annotations.xml", "b.jpg", "d.jpg", ["annotations.xml:6", "d.jpg"]),
 ]

@@ -115,7 +115,7 @@ def test_an_inferencer_takes_our_config_by_path(
 
     from mmengine_agent.run.setup import read_config
 
-    model = build(read_config(str(ROOT / config))).to_empty(device="cpu")
+    model = build(read_config(str(ROOT / config)), "meta").to_empty(device="cpu")
     for parameter in model.state_dict().values():
         parameter.zero_()
     weights = tmp_path / "weights.pth"

@@ -73,7 +73,6 @@ def test_a_colour_coded_set_trains_and_predicts(tmp_path: Path) -> None:
     assert "2 classes: road, sky" in output(python("train.py", str(config), *flags, cwd=tmp_path))
     assert len(logged(tmp_path / "w")) == 2
     run = [str(tmp_path / "w/small.py"), str(tmp_path / "w/iter_2.pth")]
-    output(python("test.py", *run, cwd=tmp_path))
     where = [str(tmp_path / "images"), "--out", str(tmp_path / "p"), "--device", "cpu"]
     output(python("predict.py", *run, *where, cwd=tmp_path))
     labels = np.asarray(Image.open(tmp_path / "p/labels/a.png"))

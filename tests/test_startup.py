@@ -20,10 +20,13 @@ from tool_runs import CONFIGS, TASKS, python, refusal
 
 from mmengine_agent.data.user_data import DataFlags, point_at
 from mmengine_agent.errors import UserError
-from mmengine_agent.preflight.checks import require_ready
+from mmengine_agent.preflight.checks import (
+    class_problems,
+    loader_problems,
+    require_ready,
+    work_dir_problems,
+)
 from mmengine_agent.preflight.keys import unread_keys
-from mmengine_agent.preflight.machine import loader_problems, work_dir_problems
-from mmengine_agent.preflight.model import class_problems
 from mmengine_agent.run import train
 from mmengine_agent.run.flags import add_training_flags
 from mmengine_agent.run.setup import add_common_flags

@@ -4,15 +4,45 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.dist import is_main_process, master_only
+from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 
 from mmengine_agent.errors import UserError
 from mmengine_agent.files import describe_disk, disk_is_full, write_file
-from mmengine_agent.resume.backends import WHOLE, RemoveLater
 from mmengine_agent.resume.newest import INTERRUPTED, POINTER, point_at
 
+WHOLE = "whole_file"  # the backend below
 OBSOLETE = "obsolete_checkpoints"  # in the message hub: to be removed once the next one is safe
+
+
+class WholeFileBackend(LocalBackend):
+    """mmengine's local files, written atomically."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        write_file(Path(filepath), obj)
+
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = "utf-8") -> None:
+        write_file(Path(filepath), obj.encode(encoding))
+
+
+register_backend(WHOLE, WholeFileBackend, force=True)
+
+
+class RemoveLater:
+    """A file backend that only notes what is to be removed."""
+
+    def __init__(self, backend: Any) -> None:
+        self.backend = backend
+        self.noted: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backend, name)
+
+    def remove(self, path: str) -> None:
+        self.noted.append(path)
+
+    rmtree = remove
 
 
 @HOOKS.register_module(force=True)

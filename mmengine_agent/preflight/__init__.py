@@ -1,6 +1,6 @@
 """What can be known to go wrong before the first iteration, all at once and in one list.
 
-``tools/train.py`` calls ``checks.require_ready``. ``keys`` looks for settings that nothing reads,
-``model`` at classes, ``machine`` at work directory, device and workers, and the
-config's task at the data.
+``tools/train.py`` calls ``checks.require_ready``, which looks at classes, loaders, processes and
+the work directory, asks the config's task about the data, and ``keys`` for settings that nothing
+reads.
 """

@@ -117,7 +117,8 @@ def _set_lr(cfg: Config, changes: Changes, rate: float) -> None:
         raise UserError(f"{changes.flag}: the config has no optim_wrapper.optimizer.lr")
     if not isinstance(rate, int | float) or not 0 < rate < inf:
         raise UsageError(f"{changes.flag}: a rate is a number above 0")
-    factor = rate / optimizer["lr"]
+    before = optimizer["lr"]
+    factor = rate / before if isinstance(before, int | float) else 1.0
     changes.set("optim_wrapper.optimizer.lr", optimizer, rate)
     for path, node in walk(cfg.get("param_scheduler"), "param_scheduler"):
         for key in ("eta_min", "eta_max"):

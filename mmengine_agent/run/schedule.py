@@ -63,7 +63,8 @@ def set_length(cfg: Config, changes: Changes, epochs: int | None, iters: int | N
         length = epochs if by_epoch else epochs * epoch_length(cfg)
     else:
         length = iters or 0
-    _Rescaling(cfg, changes, length, int(loop[key]), by_epoch).apply()
+    before = loop[key] if isinstance(loop[key], int) and loop[key] > 0 else length
+    _Rescaling(cfg, changes, length, before, by_epoch).apply()
 
 
 def epoch_length(cfg: Config) -> int:

@@ -138,9 +138,17 @@ def set_resume(cfg: Config, resume: str | None, restarted: bool) -> None:
         warn(f"--resume: {found or f'nothing in {cfg.work_dir}, so a new run begins'}")
     elif not Path(resume).is_file():
         raise UserError(f"--resume: there is no checkpoint {resume} (from {Path.cwd()})")
+    elif not _looks_like_checkpoint(Path(resume)):
+        raise UserError(f"--resume: {resume} is no checkpoint")
     cfg.resume = found is not None
     if found is not None:
         cfg.load_from = str(found)
+
+
+def _looks_like_checkpoint(path: Path) -> bool:
+    """Whether a file begins as a zip archive does, or, as older checkpoints, a pickle."""
+    with path.open("rb") as file:
+        return file.read(2).startswith((b"PK", b"\x80"))
 
 
 def require_shared(cfg: Config) -> None:

@@ -79,7 +79,7 @@ def _read(path: Path, image: Any, notes: Notes) -> Picture:
     picture = open_picture(file, [split] if split else ALL, (int(width), int(height)))
     found: list[tuple[Any, Shape]] = []
     # later ones lie above, of two with one z_order too
-    for node in sorted(image, key=lambda each: int(each.get("z_order") or 0)):
+    for node in sorted(image, key=lambda each: numbers([each.get("z_order") or 0])):
         with notes.at(f"{path}:{node.line}"):
             shape = _shape(node, picture.size, notes)
             shape.name = node.get("label", "")

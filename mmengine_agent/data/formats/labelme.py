@@ -74,7 +74,8 @@ def _read(path: Path, notes: Notes) -> Picture:
     for index, entry in enumerate(shapes):
         with notes.at(f"{path}: shapes[{index}]"):
             shape = _shape(entry, picture, notes)
-            found.append((entry.get("group_id"), shape))
+            group = entry.get("group_id")
+            found.append((group if isinstance(group, int | str) else None, shape))
     picture.shapes = join_parts(found)
     return picture
 

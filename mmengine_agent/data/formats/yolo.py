@@ -67,8 +67,8 @@ def _settings(root: Path) -> tuple[Path, Mapping[str, Any]] | None:
 def _names(root: Path, settings: Mapping[str, Any]) -> list[str]:
     names = settings.get("names") or []
     if isinstance(names, dict):
-        if sorted(names) != [*range(len(names))]:
-            raise UserError(f"{root}: the names' numbers are {sorted(names)}, not 0, 1, ...")
+        if names.keys() != {*range(len(names))}:
+            raise UserError(f"{root}: the names' numbers are {[*names]}, not 0, 1, ...")
         names = [names[number] for number in range(len(names))]
     for file in [root / each for each in _NAMES]:
         if not names and file.is_file():
