@@ -73,7 +73,9 @@ def put_in_place(cfg: Config, holder: Any, flags: BackboneFlags) -> None:
     found = list(readers(holder, len(maps)))
     read = sorted({each for reader in found for each in reader.read})
     if not read:
-        raise UserError(f"--backbone: what reads the maps of a {type_name(holder)} is not known here")
+        raise UserError(
+            f"--backbone: what reads the maps of a {type_name(holder)} is not known here"
+        )
     stages = stages_of(choice, name, maps, read)
     if "pretrained" in holder:
         holder.pretrained = None

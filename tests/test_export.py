@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
-import export
 import onnx
 import pytest
 import torch
@@ -22,6 +21,7 @@ from torch.torch_version import TorchVersion
 
 from agent_attention import AgentPVT
 from agent_attention.weights.read import CheckpointError
+from mmengine_agent.commands import export
 from mmengine_agent.errors import UserError
 from mmengine_agent.export import formats as export_formats
 from mmengine_agent.export.modules import Prepare, fix_agent_grids

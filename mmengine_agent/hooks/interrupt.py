@@ -1,11 +1,11 @@
 """SIGTERM and SIGINT: save, and stop in a way that says that the run can go on."""
 
 import faulthandler
-import os
 import signal
 import sys
 import threading
 import time
+from multiprocessing import current_process, util
 from types import FrameType
 from typing import Any
 
@@ -36,13 +36,13 @@ class InterruptHook(Hook):
     def __init__(self, patience: float = 1.0) -> None:
         self.patience = patience
         self.asked: signal.Signals | None = None
-        self.since, self.process = 0.0, os.getpid()
+        self.since = 0.0
         self.before: dict[signal.Signals, Any] = {}
 
     def before_train(self, runner: Any) -> None:
         """Listen for signals; only the main thread can."""
         if threading.current_thread() is threading.main_thread():
-            self.process = os.getpid()
+            util.register_after_fork(self, InterruptHook._leave_pools)
             self.before = {each: signal.signal(each, self._ask) for each in _SIGNALS}
 
     def after_train(self, runner: Any) -> None:
@@ -73,10 +73,16 @@ class InterruptHook(Hook):
                     hook.after_val_epoch(runner)
             self._stop(runner, self.asked, {"epoch": runner.epoch, "iter": runner.iter})
 
+    def _leave_pools(self) -> None:
+        """Have a worker of a pool end by SIGTERM: pools end theirs so, and wait for them.
+
+        Pascal VOC's and OpenImages' evaluators have one.
+        """
+        if self.before and "PoolWorker" in current_process().name:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self.process:
-            # a fork, such as a worker of VOCMetric's pool, which ends its workers by SIGTERM
-            os._exit(128 + number)
         again = self.asked is not None and time.monotonic() - self.since > self.patience
         if again and number == signal.SIGINT:
             raise KeyboardInterrupt
