@@ -24,6 +24,8 @@ import json
 import logging
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -62,9 +64,29 @@ def main() -> None:
     add("--cfg-options", nargs="+", action=KeyValues, metavar="KEY=VALUE")
     BackboneFlags.add_to(parser)
     args = parser.parse_args()
-    # what other packages say about their own insides
+    with without_warnings():
+        export(args)
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Keep to themselves what other packages say about their own insides."""
+    before = logging.root.manager.disable
     logging.disable(logging.WARNING)
-    warnings.simplefilter("ignore")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def export(args: argparse.Namespace) -> None:
+    """Export the model that the flags name.
+
+    Raises:
+        UserError: if it cannot be exported, or what was exported differs from it.
+    """
     if args.out.suffix not in FORMATS:
         raise UserError(f"--out: name a file that ends in {' or '.join(FORMATS)}; got {args.out}")
     form = FORMATS[args.out.suffix]
