@@ -60,6 +60,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--size", type=int, nargs=2, default=(800, 1344), metavar=("H", "W"), help="%(default)s"
     )
+    text = "grids of all forms with agents: published (the default), rule, bounded"
+    parser.add_argument("--agents", choices=["published", "rule", "bounded"], help=text)
     parser.add_argument("--mode", choices=MODES, nargs="+", default=MODES, help="both by default")
     parser.add_argument(
         "--baselines",
@@ -81,12 +83,14 @@ def main() -> None:
     head = {**reporting.header(), **setting.described()}
     records: list[Record] = []
     for name in names:
+        key = "agent_shape" if name.startswith("vit") else "agent_shapes"
+        options = {key: args.agents} if args.agents and name in MODELS else {}
         for mode in args.mode:
             wanted = compared(name, baselines, mode)
             if not wanted:
                 continue
             reporting.say(f"{name}, {mode}: {', '.join(wanted)}, {args.repeats} rounds ...")
-            records += measured(name, wanted, mode, setting, args.repeats)
+            records += measured(name, wanted, mode, setting, args.repeats, options)
             write(Path(args.out), head, records)
     print(as_table(records))
     for mode, ratio in published_ratios(records).items():
@@ -107,15 +111,15 @@ def compared(name: str, baselines: list[str], mode: str) -> list[str]:
 
 
 def measured(
-    name: str, baselines: list[str], mode: str, setting: Setting, repeats: int
+    name: str, baselines: list[str], mode: str, setting: Setting, repeats: int, options: Record
 ) -> list[Record]:
-    """A record a baseline.
+    """A record a baseline; ``options`` are of our constructors.
 
     Raises:
         UserError: if the GPU is out of memory.
     """
     try:
-        return taken(name, baselines, mode, setting, repeats)
+        return taken(name, baselines, mode, setting, repeats, options)
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"{name}, {mode}: out of GPU memory; what was measured before is kept. "
@@ -124,10 +128,10 @@ def measured(
 
 
 def taken(
-    name: str, baselines: list[str], mode: str, setting: Setting, repeats: int
+    name: str, baselines: list[str], mode: str, setting: Setting, repeats: int, options: Record
 ) -> list[Record]:
     """A record a baseline, all timed in turns."""
-    steps = {b: Step(build(name, b), setting, mode) for b in baselines}
+    steps = {b: Step(build(name, b, **options), setting, mode) for b in baselines}
     kept = {b: step.first() for b, step in steps.items()}
     product, flops = matmul_peak(setting.dtype, setting.device)
     found = times({PEAK: product, **steps}, repeats, settle=mode == "training")
@@ -139,7 +143,7 @@ def taken(
             **timed(found[baseline], ours),
             **step.memory(),
             "kept_memory": kept[baseline],
-            **worked(step, name, baseline, statistics.median(found[baseline]), peak),
+            **worked(step, name, baseline, statistics.median(found[baseline]), peak, options),
             "matmul_times": found[PEAK],
         }
         for baseline, step in steps.items()
@@ -152,13 +156,15 @@ def timed(every: list[float], ours: float | None) -> Record:
     return {"times": every, "median": median, "ratio_to_ours": median / ours if ours else None}
 
 
-def worked(step: Step, name: str, baseline: str, median: float, peak: float) -> Record:
+def worked(
+    step: Step, name: str, baseline: str, median: float, peak: float, options: Record
+) -> Record:
     """Multiply-adds of a step and their share of the peak.
 
     All our forms count as the published one; backward counts twice a forward, and what is computed
     again counts no second time.
     """
-    twin = build(name, "published" if baseline.startswith("ours") else baseline)
+    twin = build(name, "published" if baseline.startswith("ours") else baseline, **options)
     macs = multiply_adds(twin, step.setting.shape) * (3 if step.mode == "training" else 1)
     share = matmul_share(macs, median, peak)
     return {"multiply_adds": macs, "matmul_peak": peak, "share_of_peak": share}
