@@ -4,13 +4,13 @@ import contextlib
 import io
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from mmengine_agent import commands
+from agent_toolkit import commands
 
 CONFIGS = {
     "coco": ["agent_pvt_maskrcnn_demo", "mask-rcnn_agent-swin-t_fpn_1x_coco"],
@@ -82,90 +82,64 @@ def _command(draw: random.Random) -> Line:
     return Line((word, *more.get(word, ["x"])), ("command",))
 
 
+# mistakes of a training by name: what is written instead, one of these
+SLIPS = {
+    "size": [
+        *("--image-size 0 64", "--image-size 16 16", "--image-size 64", "--image-size 64 64 64"),
+        *("--image-size 64x64", "--image-size a b", "--image-size -64 64", "--image-size 64, 64"),
+    ],
+    "excluded": [
+        *("--epochs 1 --iters 2", "--lr 1 --auto-scale-lr", "--lr 1 --find-lr"),
+        "--find-lr --epochs 2",
+    ],
+    "choice": [
+        *("--log-to floppy", "--nan maybe", "--launcher mpirun", "--log-to", "--epoch"),
+        *("--nonsense", "--device gpu", "--device cuda:99", "--log-to mlflow", "--amp"),
+    ],
+    "option": [
+        f"--cfg-options {each}"
+        for each in (
+            *("model", "model.type=NoSuch", "model.backbon.arch=tiny", "data_root=x"),
+            *("train_cfg=None", "optim_wrapper.optimizer.type=Adamm", "train_dataloader=3"),
+        )
+    ],
+    "backbone": [
+        *("--backbone resnet50", "--backbone agent_pvt_x", "--backbone", "--agents few"),
+        *("--backbone agent_pvt_t --pretrained nowhere.pth", "--pretrained nowhere.pth"),
+        "--backbone agent_pvt_t --pretrained text.pth --from-scratch",
+    ],
+    # a checkpoint of another run is found when it is loaded, in the work directory
+    "resume": [f"--resume {each}" for each in ("nowhere.pth", "text.pth", "coco", "file")],
+    "work directory": ["--work-dir file"],
+}
+WRONG_CONFIGS = [
+    *("nowhere.py", "agent_pvt_maskrcn_demo", "mine/agent_pvt_maskrcnn_demo.py", "broken.py"),
+    *("nothing.py", ".", "", "empty.pth", "coco", "mmdet::rtmdet/rtmdet_tiny", "mmdett::a.py"),
+    *("mmdet::", "::", "mmdet::../x.py"),
+]
+COUNTED = ["--epochs", "--batch-size", "--accumulate", "--early-stop", "--find-lr"]
+
+
 def _train(draw: random.Random) -> Line:
     task = draw.choice(["coco", "ade"])
-    good = ["--work-dir", "made", "--device", "cpu", "--data-root", task]
-    words = {"config": [CONFIGS[task][0]], "good": good}
-    slips = _slips(task)
-    names = tuple(draw.sample(sorted(slips), draw.choice([1, 1, 2, 3])))
+    config, root, more = CONFIGS[task][0], task, []
+    kinds = ["config", "data root", "number", "asked twice", *SLIPS]
+    names = tuple(draw.sample(kinds, draw.choice([1, 1, 2, 3])))
     for name in names:
-        slips[name](draw, words)
-    return Line(("train", *(word for part in words.values() for word in part)), names)
-
-
-Words = dict[str, list[str]]
-
-
-def _slips(task: str) -> dict[str, Callable[[random.Random, Words], Any]]:
-    """Mistakes of a training, by name; each changes the words."""
-    other = "ade" if task == "coco" else "coco"
-
-    def set_config(draw: random.Random, words: Words) -> None:
-        wrong = ["nowhere.py", "agent_pvt_maskrcn_demo", "mine/agent_pvt_maskrcnn_demo.py"]
-        wrong += ["broken.py", "nothing.py", ".", "", "empty.pth", "coco", CONFIGS[task][1]]
-        wrong += ["mmdet::rtmdet/rtmdet_tiny", "mmdett::a.py", "mmdet::", "::", "mmdet::../x.py"]
-        words["config"] = [draw.choice(wrong)]
-
-    def set_root(draw: random.Random, words: Words) -> None:
-        root = draw.choice(["nowhere", "file", "", other])
-        words["good"] = [*words["good"][:-1], root]
-
-    def set_number(draw: random.Random, words: Words) -> None:
-        flag = draw.choice(
-            ["--epochs", "--batch-size", "--accumulate", "--early-stop", "--find-lr"]
-        )
-        words["number"] = [flag, draw.choice(NUMBERS)]
-
-    def set_size(draw: random.Random, words: Words) -> None:
-        sizes = [["0", "64"], ["16", "16"], ["64"], ["64", "64", "64"], ["64x64"], ["a", "b"]]
-        words["size"] = ["--image-size", *draw.choice([*sizes, ["-64", "64"], ["64,", "64"]])]
-
-    def ask_twice(draw: random.Random, words: Words) -> None:
-        option = draw.choice(sorted(TWICE))
-        value = draw.choice(["1", "x", "None"])
-        words["twice"] = [*TWICE[option], "--cfg-options", f"{option}={value}"]
-
-    def exclude(draw: random.Random, words: Words) -> None:
-        pairs = [["--epochs", "1", "--iters", "2"], ["--lr", "1", "--auto-scale-lr"]]
-        pairs += [["--lr", "1", "--find-lr"], ["--find-lr", "--epochs", "2"]]
-        words["both"] = draw.choice(pairs)
-
-    def set_choice(draw: random.Random, words: Words) -> None:
-        wrong = ["--log-to floppy", "--nan maybe", "--launcher mpirun", "--log-to", "--epoch"]
-        wrong += ["--nonsense", "--device gpu", "--device cuda:99", "--log-to mlflow", "--amp"]
-        words["choice"] = draw.choice(wrong).split()
-
-    def set_option(draw: random.Random, words: Words) -> None:
-        wrong = ["model", "model.type=NoSuch", "model.backbon.arch=tiny", "data_root=x"]
-        wrong += ["train_cfg=None", "optim_wrapper.optimizer.type=Adamm", "train_dataloader=3"]
-        words["option"] = ["--cfg-options", draw.choice(wrong)]
-
-    def set_backbone(draw: random.Random, words: Words) -> None:
-        wrong = ["--backbone resnet50", "--backbone agent_pvt_x", "--backbone"]
-        wrong += ["--backbone agent_pvt_t --pretrained nowhere.pth", "--pretrained nowhere.pth"]
-        wrong += ["--backbone agent_pvt_t --pretrained text.pth --from-scratch"]
-        words["backbone"] = draw.choice(wrong).split()
-
-    def set_resume(draw: random.Random, words: Words) -> None:
-        # a checkpoint of another run is found when it is loaded, in the work directory
-        words["resume"] = ["--resume", draw.choice(["nowhere.pth", "text.pth", "coco", "file"])]
-
-    def set_work_dir(draw: random.Random, words: Words) -> None:
-        words["good"] = ["--work-dir", "file", *words["good"][2:]]
-
-    return {
-        "config": set_config,
-        "data root": set_root,
-        "number": set_number,
-        "size": set_size,
-        "asked twice": ask_twice,
-        "excluded": exclude,
-        "choice": set_choice,
-        "option": set_option,
-        "backbone": set_backbone,
-        "resume": set_resume,
-        "work directory": set_work_dir,
-    }
+        if name == "config":
+            config = draw.choice([*WRONG_CONFIGS, CONFIGS[task][1]])
+        elif name == "data root":
+            root = draw.choice(["nowhere", "file", "", "ade" if task == "coco" else "coco"])
+        elif name == "number":
+            more += [draw.choice(COUNTED), draw.choice(NUMBERS)]
+        elif name == "asked twice":
+            option = draw.choice(sorted(TWICE))
+            value = draw.choice(["1", "x", "None"])
+            more += [*TWICE[option], "--cfg-options", f"{option}={value}"]
+        else:
+            more += draw.choice(SLIPS[name]).split()
+    good = ["--work-dir", "made", "--device", "cpu", "--data-root", root]
+    return Line(("train", config, *good, *more), names)
 
 
 def _test(draw: random.Random) -> Line:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import prepare_data
 import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
+
+from agent_toolkit.commands import data as prepare_data
 
 WIDTH, HEIGHT = 64, 48
 

@@ -16,8 +16,8 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from mdit_py_plugins.anchors import anchors_plugin
 
-from mmengine_agent.commands import COMMANDS as COMMANDS_OF_OURS
-from mmengine_agent.commands import NAME
+from mmengine_agent.command_names import COMMANDS as COMMANDS_OF_OURS
+from mmengine_agent.command_names import NAME
 
 ROOT = Path(__file__).parents[1]
 SITE = sorted((ROOT / "docs").glob("*.md"))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-OURS = {"agent_attention", "mmengine_agent", "mmdet_agent", "mmseg_agent"}
+OURS = {"agent_attention", "agent_toolkit", "mmengine_agent", "mmdet_agent", "mmseg_agent"}
 BOTH = ("maintained", "upstream")
 
 # tools of these names must be in CASES, all of them, but for those that are not for our models

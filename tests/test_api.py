@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 from tool_runs import CONFIGS, Tested, Trained
 
-import mmengine_agent as toolkit
+import agent_toolkit as toolkit
 
 
 def test_the_import_imports_nothing_else() -> None:
     program = (
-        "import sys, mmengine_agent as m; "
+        "import sys, agent_toolkit as m; "
         "assert not {'torch', 'mmengine', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True, timeout=120)

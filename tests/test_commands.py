@@ -10,14 +10,15 @@ from command_lines import Line, call, generate, make_files
 from mmengine.fileio import load
 from tool_runs import ROOT
 
-from mmengine_agent.commands import COMMANDS, as_called, overview
+from agent_toolkit.commands import overview
+from mmengine_agent.command_names import COMMANDS, as_called
 from mmengine_agent.config_names import known_configs, locate_config
 from mmengine_agent.errors import UserError
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
     """The command in a process that has the standard library alone."""
-    command = [sys.executable, "-S", "-m", "mmengine_agent.commands", *words]
+    command = [sys.executable, "-S", "-m", "agent_toolkit.commands", *words]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
 
 
@@ -40,7 +41,7 @@ def test_what_a_command_needs_is_named() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_is_a_module_with_a_main(name: str) -> None:
-    assert callable(import_module(f"mmengine_agent.commands.{name}").main)
+    assert callable(import_module(f"agent_toolkit.commands.{name}").main)
     script = COMMANDS[name][1]
     assert script is None or (ROOT / f"tools/{script}.py").is_file()
 

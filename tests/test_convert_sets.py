@@ -8,12 +8,12 @@ from typing import Any
 
 import annotation_copies as copies
 import numpy as np
-import prepare_data
 import pytest
 from annotation_copies import BOXES, NAMES, PARTS, POLYGONS, SPLITS, WRITERS, Things
 from PIL import Image
 from pycocotools.coco import COCO
 
+from agent_toolkit.commands import data as prepare_data
 from mmdet_agent.data.convert import write_coco
 from mmengine_agent.data.convert import changes, read_set
 from mmengine_agent.data.formats import FORMATS, guess_format

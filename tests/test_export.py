@@ -22,7 +22,7 @@ from torch.torch_version import TorchVersion
 
 from agent_attention import AgentPVT
 from agent_attention.weights.read import CheckpointError
-from mmengine_agent.commands import export
+from agent_toolkit.commands import export
 from mmengine_agent.errors import UserError
 from mmengine_agent.export import formats as export_formats
 from mmengine_agent.export.modules import Prepare, fix_agent_grids

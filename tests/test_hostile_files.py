@@ -111,8 +111,7 @@ def test_an_inferencer_refuses_the_file(inferencer: Callable[[Path], Any], hosti
 def test_an_inferencer_takes_our_config_by_path(
     inferencer: Callable[[Path], Any], config: str, key: str, tmp_path: Path, data: Path
 ) -> None:
-    from get_flops import build
-
+    from agent_toolkit.commands.flops import build
     from mmengine_agent.run.setup import read_config
 
     model = build(read_config(str(ROOT / config)), "meta").to_empty(device="cpu")

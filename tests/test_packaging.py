@@ -17,7 +17,7 @@ import agent_attention
 from mmengine_agent.versions import SUPPORTED
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("agent_attention", "mmengine_agent", "mmdet_agent", "mmseg_agent")
+PACKAGES = ("agent_attention", "agent_toolkit", "mmengine_agent", "mmdet_agent", "mmseg_agent")
 FAMILIES = {"maintained": "openmmlab", "upstream": "upstream"}  # and their extras and files
 Pins = dict[str, Requirement]
 

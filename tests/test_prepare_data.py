@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import prepare_data
 import pytest
 from data_faults import (
     ADE,
@@ -41,6 +40,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from tool_runs import python
 
+from agent_toolkit.commands import data as prepare_data
 from mmdet_agent.data.shapes import runs
 from mmengine_agent.data.faults import FAULTS, STOPS
 from mmengine_agent.data.images import ImageError, measure

@@ -5,11 +5,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-import prepare_data
 import pytest
 from data_faults import ADE, COCO_ENTRIES, plant_ade, plant_coco
 from data_sets import Checked, check_ade, check_coco, snapshot, square
 
+from agent_toolkit.commands import data as prepare_data
 from mmengine_agent.errors import UserError
 
 Content = Any  # of a COCO file

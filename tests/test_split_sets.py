@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import prepare_data
 import pytest
 from data_sets import ade_set, coco_set, snapshot
 from PIL import Image
 
+from agent_toolkit.commands import data as prepare_data
 from mmengine_agent.data.convert import read_set
 from mmengine_agent.data.formats import guess_format
 from mmengine_agent.data.split import choose_val

@@ -8,7 +8,6 @@ heads are those of the others.
 import copy
 from typing import Any
 
-import get_flops
 import pytest
 import torch
 from mmengine.config import Config
@@ -19,6 +18,7 @@ from small import narrowed, read, recipes
 import mmdet_agent  # noqa: F401  (registers the backbones)
 import mmseg_agent  # noqa: F401
 from agent_attention.backbones import BACKBONES
+from agent_toolkit.commands import flops as get_flops
 
 HEADS = {  # a recipe that has it
     "Mask R-CNN": "mask-rcnn_agent-pvt-t_fpn_1x_coco",

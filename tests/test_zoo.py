@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import cv2
 import fork_server
-import get_flops
 import numpy as np
 import pytest
 import torch
@@ -21,6 +20,7 @@ from mmengine.hub import get_config
 from mmengine.registry import MODELS, DefaultScope
 from recipe_tables import RECIPES, Recipe
 
+from agent_toolkit.commands import flops as get_flops
 from mmengine_agent.errors import UserError
 from mmengine_agent.task import task_of
 

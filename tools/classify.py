@@ -1,6 +1,6 @@
 """Classify with a published ImageNet file; ``agent-attention classify`` is the same."""
 
-from mmengine_agent.commands.classify import main
+from agent_toolkit.commands.classify import main
 from mmengine_agent.run.exit import run_tool
 
 if __name__ == "__main__":

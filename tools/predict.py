@@ -1,6 +1,6 @@
 """Predict on images, folders, patterns and videos; ``agent-attention predict`` is the same."""
 
-from mmengine_agent.commands.predict import main
+from agent_toolkit.commands.predict import main
 from mmengine_agent.run.exit import run_tool
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Test a checkpoint; ``agent-attention test`` is the same."""
 
-from mmengine_agent.commands.test import main
+from agent_toolkit.commands.test import main
 from mmengine_agent.run.exit import run_tool
 
 if __name__ == "__main__":

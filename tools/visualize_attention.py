@@ -1,6 +1,6 @@
 """Draw what agents do; ``agent-attention attention`` is the same."""
 
-from mmengine_agent.commands.attention import main
+from agent_toolkit.commands.attention import main
 from mmengine_agent.run.exit import run_tool
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from torch import distributed
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 from agent_attention.weights.read import CheckpointError
-from mmengine_agent.commands import as_called
+from mmengine_agent.command_names import as_called
 from mmengine_agent.errors import ReportedByRank0, UsageError, UserError
 from mmengine_agent.files import describe_disk, disk_is_full
 

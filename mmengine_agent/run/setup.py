@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 
 from mmengine_agent.backbone_flags import BackboneFlags
-from mmengine_agent.commands import as_called
+from mmengine_agent.command_names import as_called
 from mmengine_agent.config_names import locate_config
 from mmengine_agent.data.user_data import DataFlags, point_at
 from mmengine_agent.errors import UserError

@@ -3,7 +3,6 @@
 import copy
 from typing import Any
 
-import get_flops
 import torch
 from mmengine.config import Config
 from mmengine.logging import MessageHub
@@ -12,6 +11,7 @@ from mmengine.registry import MODELS, init_default_scope
 from one_step import SIZE, check_training_step, few_proposals, is_detector, packed_batch
 from stock import Stock
 
+from agent_toolkit.commands import flops as get_flops
 from mmengine_agent.backbone_flags import BackboneFlags
 from mmengine_agent.class_counts import set_class_count
 from mmengine_agent.config_walk import walk

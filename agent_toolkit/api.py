@@ -1,6 +1,6 @@
 """The toolkit from Python: what the commands do, with their flags as keyword arguments.
 
-    from mmengine_agent import Predictor, test, train
+    from agent_toolkit import Predictor, test, train
 
     trained = train("agent_pvt_maskrcnn_demo", data="data/demo/coco", epochs=2)
     metrics = test(*trained)
@@ -18,8 +18,8 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from mmengine_agent.commands import test as test_command
-from mmengine_agent.commands import train as train_command
+from agent_toolkit.commands import test as test_command
+from agent_toolkit.commands import train as train_command
 from mmengine_agent.errors import UsageError, UserError
 from mmengine_agent.predict import model as models
 from mmengine_agent.predict.classes import classes_of

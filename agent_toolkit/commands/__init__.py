@@ -4,32 +4,16 @@ Only the standard library is imported until a command is chosen, so that help co
 without torch or OpenMMLab.
 """
 
-import re
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import NoReturn
 
-NAME = "agent-attention"
-# by name: what it does, and its script in tools/, if any
-COMMANDS = {
-    "train": ("train a detector or a segmentor", "train"),
-    "test": ("test a checkpoint: mAP or mIoU", "test"),
-    "predict": ("predict on images, folders and videos", "predict"),
-    "data": ("check a data set before training on it", "prepare_data"),
-    "report": ("one HTML file of a work directory", "report"),
-    "flops": ("count parameters and multiply-adds", "get_flops"),
-    "export": ("write ONNX, or torch.export's .pt2", "export"),
-    "backbone": ("write a config with another backbone", "with_backbone"),
-    "convert": ("convert a published checkpoint", "convert_checkpoint"),
-    "attention": ("draw what agents do", "visualize_attention"),
-    "classify": ("classify with a published ImageNet file", "classify"),
-    "configs": ("list the configs that can be given by name", None),
-}
-_OURS = ("agent_attention", "mmengine_agent", "mmdet_agent", "mmseg_agent")
+from mmengine_agent.command_names import COMMANDS, NAME
+
+_OURS = ("agent_attention", "agent_toolkit", "mmengine_agent", "mmdet_agent", "mmseg_agent")
 
 
 def main() -> NoReturn:
@@ -68,18 +52,6 @@ def overview() -> str:
     lines = [f"  {name:<11}{text}" for name, (text, _) in COMMANDS.items()]
     return "\n".join(
         [f"usage: {NAME} COMMAND [ARGUMENTS]", "", *lines, "", f"{NAME} COMMAND --help says more."]
-    )
-
-
-def as_called(text: str) -> str:
-    """A text that names tools by their files, with the console command's names if that runs."""
-    if not Path(sys.argv[0]).name.startswith(NAME):
-        return text
-    names = {script: name for name, (_, script) in COMMANDS.items() if script}
-    return re.sub(
-        r"(?:python )?tools/(\w+)\.py",
-        lambda found: f"{NAME} {names[found[1]]}" if found[1] in names else found[0],
-        text,
     )
 
 

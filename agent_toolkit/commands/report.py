@@ -39,7 +39,7 @@ def test(work_dir: Path, checkpoint: Path) -> None:
         raise UserError(f"--checkpoint: {work_dir} has no config to test it with")
     if not checkpoint.is_file():
         raise UserError(f"--checkpoint: there is no {checkpoint} (from {Path.cwd()})")
-    tool = [sys.executable, "-m", "mmengine_agent.commands", "test"]
+    tool = [sys.executable, "-m", "agent_toolkit.commands", "test"]
     command = [*tool, str(config), str(checkpoint), "--work-dir", str(work_dir)]
     if subprocess.run(command).returncode:
         raise UserError(f"--checkpoint: {checkpoint} could not be tested; the reason stands above")
