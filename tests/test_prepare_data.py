@@ -235,7 +235,7 @@ def test_download_prints_the_commands_of_the_docs(
     prepare_data.main(["download", name])
     lines = capsys.readouterr().out.splitlines()
     block = "\n".join(f"    {line}" for line in lines)
-    assert block in (Path(prepare_data.__file__).parents[1] / "docs/tools.md").read_text()
+    assert block in (Path(__file__).parents[1] / "docs/tools.md").read_text()
 
 
 @pytest.mark.parametrize("name", ["coco", "ade20k"])
