@@ -107,9 +107,12 @@ def require_data(cfg: Config, *splits: str) -> None:
     """
     missing: dict[str, None] = {}
     for split, dataset in datasets(cfg):
-        if split in splits and "://" not in (dataset.get("data_root") or ""):
+        folder = dataset.get("data_root") or ""
+        if not isinstance(folder, str):
+            raise UserError(f"{split}_dataloader.dataset.data_root must be a path, got {folder!r}")
+        if split in splits and "://" not in folder:
             names = [dataset.get("ann_file"), *dataset.get("data_prefix", {}).values()]
-            paths = [Path(dataset.get("data_root") or "", name) for name in names if name]
+            paths = [Path(folder, name) for name in names if name]
             missing.update(dict.fromkeys(str(path) for path in paths if not path.exists()))
     if not missing:
         return
