@@ -216,3 +216,10 @@ def test_ade_like_data_that_are_there_need_no_words(scenes: DataFlags) -> None:
     cfg = load(ADE)
     point_at(cfg, scenes)
     require_data(cfg, *SPLITS)
+
+
+def test_a_root_that_is_no_path_is_refused() -> None:
+    cfg = load(ADE)
+    cfg.val_dataloader.dataset.data_root = 1
+    said = message(point_at, cfg, DataFlags())
+    assert said == "val_dataloader.dataset.data_root must be a path, got 1"

@@ -86,8 +86,12 @@ def point_at(cfg: Config, flags: DataFlags) -> list[str] | None:
         The class names, if they are no longer the config's own.
 
     Raises:
-        UserError: if the annotations cannot be read, or classes are wanted and not given.
+        UserError: if the annotations cannot be read, classes are wanted and not given, or the
+            config's own ``data_root`` is no path.
     """
+    for split, dataset in datasets(cfg):
+        if not isinstance(root := dataset.get("data_root") or "", str):
+            raise UserError(f"{split}_dataloader.dataset.data_root must be a path, got {root!r}")
     if not flags:
         return None
     meta = task_of(cfg).point_at(cfg, flags)
@@ -107,12 +111,9 @@ def require_data(cfg: Config, *splits: str) -> None:
     """
     missing: dict[str, None] = {}
     for split, dataset in datasets(cfg):
-        folder = dataset.get("data_root") or ""
-        if not isinstance(folder, str):
-            raise UserError(f"{split}_dataloader.dataset.data_root must be a path, got {folder!r}")
-        if split in splits and "://" not in folder:
+        if split in splits and "://" not in (dataset.get("data_root") or ""):
             names = [dataset.get("ann_file"), *dataset.get("data_prefix", {}).values()]
-            paths = [Path(folder, name) for name in names if name]
+            paths = [Path(dataset.get("data_root") or "", name) for name in names if name]
             missing.update(dict.fromkeys(str(path) for path in paths if not path.exists()))
     if not missing:
         return
