@@ -80,8 +80,8 @@ def explain_none(found: list[Found], asked: bool) -> str:
     """Why there is nothing to swap, and what could be."""
     if asked:
         return "where asks for no attention of the model"
-    rows = {type(each.module).__name__: f"{each.name}: {each.why}" for each in reversed(found)}
-    whys = "; ".join(f"{kind}, such as {row}" for kind, row in rows.items())
+    rows = {type(each.module).__name__: each for each in reversed(found)}
+    whys = "; ".join(f"{kind} {each.name}: {each.why}" for kind, each in rows.items())
     return (
         f"no attention of the model can be swapped ({whys or 'there is none'}). "
         f"Known are {', '.join(FAMILIES)}; agent_attention.swap.FAMILIES takes more"
