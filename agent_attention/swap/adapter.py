@@ -94,7 +94,10 @@ class Adapter:
         if self.knows_size:
             self.watch(model)
         elif isinstance(self.given_size, str):
-            self.hook(model.get_submodule(self.given_size), self._see_map)
+            names = dict(model.named_modules())
+            if self.given_size not in names:
+                raise ValueError(f"size={self.given_size!r} is the name of no module of the model")
+            self.hook(names[self.given_size], self._see_map)
         elif self.given_size is None:
             self.watch(model)
         vars(self.module)[self.attribute] = self.run
@@ -120,8 +123,12 @@ class Adapter:
         """Call ``see(module, args, kwargs)`` before a module's call."""
         self._hooks.append(module.register_forward_pre_hook(see, with_kwargs=True))
 
-    def _see_map(self, module: nn.Module, args: Any, kwargs: Any, out: Tensor) -> None:
-        self.map = (out.shape[-2], out.shape[-1])
+    def _see_map(self, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
+        if not isinstance(out, Tensor) or out.dim() != 4:
+            raise self.error(
+                f"size={self.given_size!r} is a module that gives no maps (B, C, H, W)"
+            )
+        self.map = (out.shape[2], out.shape[3])
 
     def error(self, what: str) -> ValueError:
         """What is wrong with this attention, and how to go on."""

@@ -177,6 +177,8 @@ def _select(found: Sequence[Found], where: Where) -> list[Found]:
     if callable(where):
         chosen = [each for each in found if where(each.name, each.module)]
     else:
+        if not isinstance(where, Collection) or not all(isinstance(i, int) for i in where):
+            raise ValueError(f"where is a function of name and module, or numbers; got {where!r}")
         if unknown := sorted(i for i in where if not 0 <= i < len(found)):
             raise ValueError(f"where has {unknown}, but there are attentions 0 to {len(found) - 1}")
         chosen = [each for i, each in enumerate(found) if i in where]
