@@ -97,8 +97,9 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 def test_whole_maps_are_softmax(case: Case) -> None:
     found = check_whole_maps(case)
-    assert found["PooledKeys"] < 1e-12
-    assert found["Nystrom"] < 1e-5  # an inverse, of matrices that are nearly singular
+    assert max(found.values()) < 1e-12
+    case.model.float()
+    assert max(check_whole_maps(case).values()) < 1e-5
 
 
 def test_constant_tokens_are_softmax(case: Case) -> None:
