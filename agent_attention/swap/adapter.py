@@ -7,7 +7,7 @@ theirs is imported.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -15,9 +15,6 @@ from torch.utils.hooks import RemovableHandle
 from agent_attention.arguments import Pair
 from agent_attention.swap.forms import takes_tokens
 from agent_attention.swap.landmarks import key_map
-
-if TYPE_CHECKING:
-    from agent_attention.swap.handle import Swap
 
 Size = Pair | Callable[[int], Pair] | str | None
 _MOST_EXTRA = 16  # tokens in front of a map: models have a class token and up to 8 registers
@@ -33,6 +30,18 @@ class Row(NamedTuple):
     grid: Pair | None = None  # (rows, columns) of landmarks
     used: bool = False
     why: str = "not called yet"  # used, or why not
+
+
+class Chooser(Protocol):
+    """What an adapter asks for a form: the handle of the swap."""
+
+    force: bool
+
+    def form_for(self, name: str, queries: int) -> tuple[Any, str]:
+        """The form for so many queries or None, and why."""
+
+    def count_step(self, time: float) -> None:
+        """Note the time step that a diffusion model is called with."""
 
 
 class Adapter:
@@ -57,7 +66,7 @@ class Adapter:
         self.map: Pair | None = None
         self.tokens: Tensor | None = None
         self.row = Row(name)
-        self.swap: Swap | None = None
+        self.swap: Chooser | None = None
         self._hooks: list[RemovableHandle] = []
         self._was: Any = None  # what the attribute was, if it was the module's own
         self._was_own = False  # and not its class's
@@ -86,7 +95,7 @@ class Adapter:
     def watch(self, model: nn.Module) -> None:
         """Place the hooks that tell the size of the map; with a user's ``size`` they are its."""
 
-    def install(self, model: nn.Module, swap: "Swap") -> None:
+    def install(self, model: nn.Module, swap: Chooser) -> None:
         """Replace the attribute and place the hooks."""
         self.swap = swap
         self._was_own = self.attribute in vars(self.module)
@@ -132,10 +141,8 @@ class Adapter:
 
     def error(self, what: str) -> ValueError:
         """What is wrong with this attention, and how to go on."""
-        kind = type(self.module).__name__
-        return ValueError(
-            f"{self.name} ({kind}): {what}; leave it out with where=, or remove the swap"
-        )
+        place = f"{self.name or 'the model'} ({type(self.module).__name__})"
+        return ValueError(f"{place}: {what}; leave it out with where=, or remove the swap")
 
     def size_of(self, tokens: int) -> tuple[Pair, int]:
         """The map (H, W) of so many tokens, and how many of them are in front of it.
@@ -161,7 +168,7 @@ class Adapter:
         """
         assert self.swap is not None
         if self.module.training:
-            raise self.error("a swapped model is for evaluation mode alone, call model.eval()")
+            raise self.error("a swap is for evaluation mode alone, call model.eval()")
         size, extra = self.size_of(tokens)
         queries = tokens - extra
         reduced = size if keys == tokens else key_map(size, keys - extra)

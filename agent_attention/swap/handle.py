@@ -161,7 +161,7 @@ def find_swap(model: nn.Module) -> Swap | None:
     for module in model.modules():
         for value in vars(module).values():
             adapter = getattr(value, "__self__", None)
-            if isinstance(adapter, Adapter) and adapter.swap is not None:
+            if isinstance(adapter, Adapter) and isinstance(adapter.swap, Swap):
                 return adapter.swap
     return None
 
