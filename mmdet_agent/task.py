@@ -1,6 +1,7 @@
 """Detection and instance segmentation, on COCO-like data."""
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,6 +23,7 @@ from mmdet_agent.export import Detector
 from mmdet_agent.no_detections import NoDetectionsHook
 from mmdet_agent.predict.panoptic import PanopticWriter
 from mmdet_agent.predict.writer import DetectionWriter, category_ids
+from mmdet_agent.queries import guard_queries, query_problems
 from mmengine_agent.errors import Problem, UserError
 from mmengine_agent.predict.classes import Classes
 from mmengine_agent.predict.writer import Writer
@@ -68,7 +70,7 @@ class Detection(Task):
         return config.point_at(cfg, flags)
 
     def data_problems(self, cfg: Config, splits: Sequence[str]) -> Iterator[Problem]:
-        return data_problems(cfg, splits)
+        return chain(data_problems(cfg, splits), query_problems(cfg, splits))
 
     def label_numbers(self, cfg: Config, names: tuple[str, ...]) -> tuple[int, ...]:
         return category_ids(cfg, names)
@@ -111,6 +113,9 @@ class Detection(Task):
             if isinstance(metric, list | tuple) and "segm" in metric:
                 evaluator.metric = [name for name in metric if name != "segm"]
                 print("--tta: masks are not merged, boxes alone are evaluated")
+
+    def guard_model(self, model: Any) -> None:
+        guard_queries(model)
 
     def writer(self, classes: Classes, model: nn.Module, threshold: float) -> Writer:
         kind = PanopticWriter if is_panoptic(model) else DetectionWriter
