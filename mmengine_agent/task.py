@@ -133,6 +133,9 @@ class Task(ABC):
 
     # ---- models
 
+    def guard_model(self, model: Any) -> None:  # noqa: B027  (there may be nothing)
+        """Have a model raise UserError for an input that it cannot take, where it is known."""
+
     @abstractmethod
     def writer(self, classes: Any, model: nn.Module, threshold: float) -> Any:
         """The ``predict.writer.Writer`` of a model's predictions.

@@ -16,6 +16,7 @@ from agent_attention.weights.fit import unwrap
 from mmengine_agent.checkpoints import load_local
 from mmengine_agent.data.user_data import datasets
 from mmengine_agent.errors import UserError
+from mmengine_agent.task import task_of
 
 
 def choose_device(name: str) -> torch.device:
@@ -61,10 +62,12 @@ def build_model(cfg: Config) -> Any:
     """The model of a config; without init_weights, so no file of pre-trained weights is needed."""
     init_default_scope(cfg.get("default_scope") or "mmdet")
     try:
-        return revert_sync_batchnorm(MODELS.build(cfg.model))
+        model = revert_sync_batchnorm(MODELS.build(cfg.model))
     except (TypeError, ValueError, LookupError, AssertionError, ImportError) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise UserError(f"cannot build what the config describes: {reason}") from error
+    task_of(cfg).guard_model(model)
+    return model
 
 
 def require_fit(model: nn.Module, found: dict[str, torch.Tensor], path: str) -> None:
