@@ -152,7 +152,7 @@ def test_every_size_type_and_batch_gives_what_the_definition_does(title: str) ->
                 wanted = exact[dtype](x.double(), size)
             assert error(found, wanted) < most, (size, dtype)
         x = tokens(size, batch=1 + i % 2)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(x.device.type, torch.bfloat16):
             found = mixers[torch.float32](x, size)
         with using(way="plain"):
             wanted = exact[torch.float32](x.double(), size)
