@@ -1,0 +1,34 @@
+"""This package's own softmax mixers, which are told the size of the map with each call."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from agent_attention.arguments import Pair
+from agent_attention.compute.symbolic import join_heads
+from agent_attention.mixers.base import Mixer
+from agent_attention.mixers.reduced import SpatialReductionAttention
+from agent_attention.mixers.softmax import SoftmaxAttention
+from agent_attention.swap.adapter import Adapter, Size
+
+
+class MixerAttention(Adapter):
+    """``SoftmaxAttention`` and ``SpatialReductionAttention``: a form in the place of ``mix``."""
+
+    attribute = "mix"
+    knows_size = True
+
+    @classmethod
+    def refusal(cls, name: str, module: nn.Module, model: nn.Module, size: Size) -> str | None:
+        known = (SoftmaxAttention.mix, SpatialReductionAttention.mix)
+        return None if type(module).mix in known else "its class has a mix of its own"  # type: ignore[attr-defined]
+
+    def run(self, q: Tensor, k: Tensor, v: Tensor, size: Pair) -> Tensor:
+        """Queries (B, T, C), keys and values (B, m, C) of a map (H, W) -> tokens (B, T, C)."""
+        self.map = size
+        chosen = self.choose(q.shape[1], k.shape[1])
+        if chosen is None:
+            return self.original(q, k, v, size)
+        assert isinstance(self.module, Mixer)
+        heads: list[Any] = [self.module.split_heads(x) for x in (q, k, v)]
+        return join_heads(self.compute(chosen, *heads))
