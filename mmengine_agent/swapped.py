@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agent_attention.swap import Agent, Nystrom, PooledKeys, swap_attention
 from mmengine.registry import MODELS
 from torch import nn
 
+from agent_attention.swap import Agent, Nystrom, PooledKeys, swap_attention
 from mmengine_agent.errors import UserError
 
 FORMS: dict[str, Any] = {"agent": Agent, "nystrom": Nystrom, "pooled_keys": PooledKeys}

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from agent_attention.swap import swap_attention
-from agent_attention.swap.families import find_attentions
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from agent_attention.swap import swap_attention
+from agent_attention.swap.families import find_attentions
 from agent_toolkit.memory import synchronize
 
 # (queries, keys, values (B, h, T, d), size of the map, tokens before it) -> (B, h, T, d)
