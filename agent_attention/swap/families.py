@@ -9,7 +9,8 @@ from typing import NamedTuple
 from torch import nn
 
 from agent_attention.swap.adapter import Adapter, Size
-from agent_attention.swap.fused import TransformersAttention
+from agent_attention.swap.diffusion import DiffusersAttention
+from agent_attention.swap.fused import MmpretrainAttention, TimmAttention, TransformersAttention
 from agent_attention.swap.mixer import MixerAttention
 from agent_attention.swap.multihead import MmcvAttention, ReducedAttention, TorchAttention
 
@@ -25,6 +26,9 @@ FAMILIES: dict[str, type[Adapter]] = {
         for name in ("ViT", "Dinov2", "Dinov2WithRegisters", "DeiT")
         for part in ("Attention", "SelfAttention")
     },
+    "timm.Attention": TimmAttention,  # VisionTransformer
+    "mmpretrain.MultiheadAttention": MmpretrainAttention,  # ViT, DeiT, DINOv2
+    "diffusers.Attention": DiffusersAttention,  # UNet2DConditionModel
 }
 
 _BIAS = (
@@ -76,9 +80,10 @@ def explain_none(found: list[Found], asked: bool) -> str:
     """Why there is nothing to swap, and what could be."""
     if asked:
         return "where asks for no attention of the model"
-    rows = {f"{type(each.module).__name__}, such as {each.name}: {each.why}" for each in found}
+    rows = {type(each.module).__name__: each for each in reversed(found)}
+    whys = "; ".join(f"{kind} {each.name}: {each.why}" for kind, each in rows.items())
     return (
-        f"no attention of the model can be swapped ({'; '.join(sorted(rows)) or 'there is none'}). "
+        f"no attention of the model can be swapped ({whys or 'there is none'}). "
         f"Known are {', '.join(FAMILIES)}; agent_attention.swap.FAMILIES takes more"
     )
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from agent_attention.arguments import Pair
 from agent_attention.compute.attend import attend, attention_weights
 from agent_attention.compute.numerics import full_precision, without_autocast
+from agent_attention.swap.clusters import Clusters, merge_map, metric_of, unmerge_map
 from agent_attention.swap.landmarks import (
     Grid,
     grid_on,
@@ -51,20 +52,56 @@ class Agent:
         scale2: e of s₂ = s^e in the second softmax. Below 1 it is sharper than the first: means of
             queries have flat scores.
         shortcut: κ.
+        clusters: agents are means over clusters of similar tokens, in place of a grid's cells; with
+            a ``ratio`` queries, keys and values are merged too, by the same clusters. Where agents
+            are not fewer than half of the merged tokens, they are given softmax attention.
     """
 
     grid: Grid = (12, 12)
     scale2: float = 0.3
     shortcut: float = 0.075
+    clusters: Clusters | None = None
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, size: Pair, extra: int = 0) -> Tensor:
-        """The equation."""
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        size: Pair,
+        extra: int = 0,
+        tokens: Tensor | None = None,
+    ) -> Tensor:
+        """The equation; ``tokens`` (B, T, C) are the layer's input, which clusters look at."""
+        if self.clusters is not None:
+            return self._by_clusters(q, k, v, size, extra, tokens)
         a = pool_tokens(q, size, grid_on(self.grid, size), extra)
-        return agent_attention(q, k, v, a, self.scale2, self.shortcut, size, extra)
+        o = agent_attention(q, k, v, a, self.scale2)
+        return torch.add(o, spread_values(v, size, extra), alpha=self.shortcut)
 
-    def landmarks(self, size: Pair, keys: Pair) -> Pair:
+    def _by_clusters(
+        self, q: Tensor, k: Tensor, v: Tensor, size: Pair, extra: int, tokens: Tensor | None
+    ) -> Tensor:
+        assert self.clusters is not None
+        if q.shape[2] != k.shape[2]:
+            raise ValueError("clusters= takes as many keys as queries: reduced keys have a grid")
+        match = self.clusters.match(metric_of(k, tokens, extra), size)
+        count = match.count(self.clusters.ratio)
+        a = merge_map(match, q, match.count(self.clusters.agent_ratio), extra)
+        q, k, v = (merge_map(match, x, count, extra) for x in (q, k, v))
+        if 2 * a.shape[2] < q.shape[2]:
+            o = torch.add(agent_attention(q, k, v, a, self.scale2), v, alpha=self.shortcut)
+        else:
+            o = attend(q, k, v)
+        return unmerge_map(match, o, count, extra)
+
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether it is called with ``tokens``."""
+        return self.clusters is not None
+
+    def landmarks(self, size: Pair, keys: Pair) -> Pair | None:
         """The grid on a map of ``size``, whose keys are a map of size ``keys``."""
-        return grid_on(self.grid, size)
+        return grid_on(self.grid, size) if self.clusters is None else None
 
     def pays(self, queries: int, keys: int, landmarks: int) -> bool:
         """Whether it takes fewer multiply-adds than softmax attention."""
@@ -101,7 +138,7 @@ class Nystrom:
         held = largest <= self.limit * v.abs().amax((2, 3), keepdim=True)  # (B, h, 1, 1)
         if bool(held.all()):
             return out
-        return torch.where(held, out, agent_attention(q, k, v, a, self.scale2, 0.0, size, extra))
+        return torch.where(held, out, agent_attention(q, k, v, a, self.scale2))
 
     def landmarks(self, size: Pair, keys: Pair) -> Pair:
         """The grid on a map whose keys are a map of size ``keys``."""
@@ -140,26 +177,20 @@ class PooledKeys:
         return landmarks < keys
 
 
-def agent_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    a: Tensor,
-    scale2: float,
-    shortcut: float,
-    size: Pair,
-    extra: int,
-) -> Tensor:
-    """σ(s₂ Q Aᵀ) σ(s A Kᵀ) V + κ V with s₂ = s^scale2 and κ = ``shortcut``: (B, h, T, d)."""
+def agent_attention(q: Tensor, k: Tensor, v: Tensor, a: Tensor, scale2: float) -> Tensor:
+    """σ(s₂ Q Aᵀ) σ(s A Kᵀ) V with s₂ = s^scale2: (B, h, T, d), of agents a (B, h, n, d)."""
     v_a = attend(a, k, v)  # (B, h, n, d)
     # the scale of ``attend`` is s: what s₂ differs from it by goes to the few agents
-    o = attend(q, a * q.shape[-1] ** ((1 - scale2) / 2), v_a)
-    if not shortcut:
-        return o
+    return attend(q, a * q.shape[-1] ** ((1 - scale2) / 2), v_a)
+
+
+def spread_values(v: Tensor, size: Pair, extra: int) -> Tensor:
+    """V at the place of each query (B, h, T, d): where keys are reduced, that of its cell."""
     front, on_map = split_extra(v, extra)
-    on_map = spread(on_map, map_of_keys(size, on_map.shape[2]), size)
-    v = torch.cat([front, on_map], 2) if extra else on_map
-    return torch.add(o, v, alpha=shortcut)
+    reduced = map_of_keys(size, on_map.shape[2])
+    if tuple(reduced) == tuple(size):
+        return v
+    return torch.cat([front, spread(on_map, reduced, size)], 2)
 
 
 def inverse(weights: Tensor, rcond: float, values: Tensor) -> Tensor:

@@ -1,10 +1,11 @@
-"""Attentions that call ``F.scaled_dot_product_attention``: timm's and those of transformers.
+"""Attentions that call ``F.scaled_dot_product_attention``: of timm, transformers, mmpretrain.
 
 Their own ``forward`` runs, with all that it does before and after; only that one call is answered
 by a form. Where it would take another way (eager attention), it is made to take this one.
 """
 
 import copy
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -45,8 +46,7 @@ class FusedAttention(Adapter):
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """The module's own forward, with its fused call answered by a form."""
-        tokens = args[0] if args else kwargs["hidden_states"]
-        chosen = self.choose(tokens.shape[1], tokens.shape[1])
+        chosen = self.choose_for(args[0] if args else kwargs["hidden_states"])
         if chosen is None:
             return self.original(*args, **kwargs)
         answer = AnswerFusedCall(self, chosen)
@@ -55,6 +55,10 @@ class FusedAttention(Adapter):
         if answer.calls != 1:
             raise self.error("its forward has not called scaled_dot_product_attention once")
         return out
+
+    def choose_for(self, tokens: Tensor) -> Chosen | None:
+        """``choose`` for tokens (B, T, C)."""
+        return self.choose(tokens.shape[1], tokens.shape[1])
 
 
 class AnswerFusedCall(TorchFunctionMode):
@@ -133,3 +137,35 @@ class TransformersAttention(FusedAttention):
                 config._attn_implementation_internal = "sdpa"
                 changes.append((module, "config", config))
         return changes
+
+
+class TimmAttention(FusedAttention):
+    """timm's ``Attention``, as in its ``VisionTransformer``, fused or not."""
+
+    def see_patches(self, module: Any, args: Any, kwargs: Any, out: Any) -> None:
+        self.map = tuple(module.dynamic_feat_size(args[0].shape[-2:]))
+
+    def forced(self) -> list[tuple[nn.Module, str, Any]]:
+        return [(self.module, "fused_attn", True)]
+
+
+class MmpretrainAttention(FusedAttention):
+    """mmpretrain's ``MultiheadAttention``, which has the function that it calls as an attribute."""
+
+    attribute = "scaled_dot_product_attention"
+
+    @classmethod
+    def refusal(cls, name: str, module: nn.Module, model: nn.Module, size: Size) -> str | None:
+        if isinstance(getattr(module, cls.attribute), functools.partial):
+            return "its scores have a scale of their own (qk_scale)"
+        return super().refusal(name, module, model, size)
+
+    def see_patches(self, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
+        self.map = tuple(out[1])
+
+    def run(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Queries, keys and values (B, h, T, d) -> (B, h, T, d)."""
+        chosen = self.choose(query.shape[2], key.shape[2])
+        if chosen is None:
+            return self.original(query, key, value, *args, **kwargs)
+        return answer_fused_call(self, chosen, query, key, value, *args, **kwargs)

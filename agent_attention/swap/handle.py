@@ -39,6 +39,7 @@ class Swap:
         self.steps = {0: form, steps: None} if isinstance(steps, int) else steps
         self.force = force
         self.step = 0
+        self._time: float | None = None
         self._adapters = adapters
         self._rows = {each.name: Row(each.name, why=each.why or "not asked for") for each in found}
 
@@ -59,6 +60,16 @@ class Swap:
         begun = [step for step in self.steps if step <= self.step]
         form = self.steps[max(begun)] if begun else None
         return form, "used" if form is not None else f"softmax at step {self.step}"
+
+    def count_step(self, time: float) -> None:
+        """A diffusion model is called with a time step; it falls from step to step.
+
+        The same again, as samplers of higher order call it, is no new step, and a later one is
+        that of a new image.
+        """
+        if self._time is not None and time != self._time:
+            self.step = self.step + 1 if time < self._time else 0
+        self._time = time
 
     def remove(self) -> None:
         """Make the model bit for bit what it was; a second call does nothing."""
@@ -130,8 +141,6 @@ def swap_attention(
             family, or if ``where`` asks for one that cannot be swapped. When the model runs: on
             masks, cross-attention, or a map of unknown size; the message names the attention.
     """
-    if model.training and not training:
-        raise ValueError("swap_attention takes a model in evaluation mode: call model.eval() first")
     if find_swap(model) is not None:
         raise ValueError("the model is swapped already: call remove() of that swap first")
     if form is None and not steps:
@@ -143,6 +152,8 @@ def swap_attention(
     adapters = [each.adapter for each in chosen if each.adapter is not None]
     if not adapters:
         raise ValueError(explain_none(found, where is not None))
+    if not training and any(each.module.training for each in adapters):
+        raise ValueError("swap_attention takes a model in evaluation mode: call model.eval() first")
     if steps is not None and not any(each.has_steps for each in adapters):
         raise ValueError("steps= is for diffusion models: no other has denoising steps")
     swap = Swap(form, min_tokens, steps, force, training, found, adapters)

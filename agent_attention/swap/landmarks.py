@@ -87,6 +87,4 @@ def log_cell_sizes(size: Pair, grid: Pair, extra: int, like: Tensor) -> Tensor |
 
 def spread(v: Tensor, reduced: Pair, size: Pair) -> Tensor:
     """Values (B, h, m, d) of a reduced map for each place of the map: (B, h, N, d)."""
-    if tuple(reduced) == tuple(size):
-        return v
     return to_heads(F.interpolate(to_maps(v, reduced), size, mode="nearest"), v.shape[1])

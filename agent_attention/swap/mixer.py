@@ -1,5 +1,6 @@
 """This package's own softmax mixers, which are told the size of the map with each call."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,9 +14,12 @@ from agent_attention.swap.adapter import Adapter, Size
 
 
 class MixerAttention(Adapter):
-    """``SoftmaxAttention`` and ``SpatialReductionAttention``: a form in the place of ``mix``."""
+    """``SoftmaxAttention`` and ``SpatialReductionAttention``: a form in the place of ``mix``.
 
-    attribute = "mix"
+    What is replaced is the choice of an executor for it, so that blocks still run as they did.
+    """
+
+    attribute = "mix_by_executor"
     knows_size = True
 
     @classmethod
@@ -23,12 +27,13 @@ class MixerAttention(Adapter):
         known = (SoftmaxAttention.mix, SpatialReductionAttention.mix)
         return None if type(module).mix in known else "its class has a mix of its own"  # type: ignore[attr-defined]
 
-    def run(self, q: Tensor, k: Tensor, v: Tensor, size: Pair) -> Tensor:
+    def run(self, projected: Sequence[Tensor], size: Pair) -> Tensor:
         """Queries (B, T, C), keys and values (B, m, C) of a map (H, W) -> tokens (B, T, C)."""
+        q, k, v = projected
         self.map = size
         chosen = self.choose(q.shape[1], k.shape[1])
         if chosen is None:
-            return self.original(q, k, v, size)
+            return self.original(projected, size)
         assert isinstance(self.module, Mixer)
         heads: list[Any] = [self.module.split_heads(x) for x in (q, k, v)]
         return join_heads(self.compute(chosen, *heads))
