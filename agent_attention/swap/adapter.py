@@ -153,7 +153,7 @@ class Adapter:
             ValueError: in training, or if the size of the map is not known.
         """
         assert self.swap is not None
-        if self.module.training:
+        if self.module.training and not self.swap.training:
             raise self.error("a swapped model is for evaluation mode alone, call model.eval()")
         size, extra = self.size_of(tokens)
         queries = tokens - extra

@@ -25,14 +25,16 @@ class Swap:
 
     def __init__(
         self,
-        form: Form | None,
+        form: Form | Mapping[str, Form] | None,
         min_tokens: int,
         steps: Steps,
         force: bool,
+        training: bool,
         found: Sequence[Found],
         adapters: list[Adapter],
     ) -> None:
         self.form = form
+        self.training = training
         self.min_tokens = min_tokens
         self.steps = {0: form, steps: None} if isinstance(steps, int) else steps
         self.force = force
@@ -51,6 +53,8 @@ class Swap:
         """The form for so many queries at the present step or None, and why."""
         if queries < self.min_tokens:
             return None, f"{queries} tokens are fewer than min_tokens={self.min_tokens}"
+        if isinstance(self.form, Mapping):
+            return self.form[name], "used"
         if self.steps is None:
             return self.form, "used"
         begun = [step for step in self.steps if step <= self.step]
@@ -98,12 +102,13 @@ class Swap:
 
 def swap_attention(
     model: nn.Module,
-    form: Form | None,
+    form: Form | Mapping[str, Form] | None,
     where: Where = None,
     min_tokens: int = 1024,
     steps: Steps = None,
     size: Size = None,
     force: bool = False,
+    training: bool = False,
 ) -> Swap:
     """Let a trained model's softmax attentions compute another form, with the same weights.
 
@@ -114,8 +119,9 @@ def swap_attention(
         model: in evaluation mode, of a family in ``FAMILIES``; what an attention is in (a backbone,
             a segmentor, a detector) does not matter.
         form: ``Agent()``, ``Nystrom()``, ``PooledKeys()``, or any function of queries, keys, values
-            (B, h, T, d), the map's (H, W) and the number of tokens in front of it. None: by
-            ``steps`` alone.
+            (B, h, T, d), the map's (H, W) and the number of tokens in front of it. A form each by
+            the names of attentions, which then are those that are swapped. None: by ``steps``
+            alone.
         where: which attentions: a function of name and module, or their numbers in the report,
             which are those of the blocks where each block has one attention. The default is all.
         min_tokens: maps with fewer tokens keep softmax.
@@ -124,6 +130,8 @@ def swap_attention(
         size: the map's (H, W), a function of the number of tokens, or the name of a module that
             gives maps (B, C, H, W), for models that do not say.
         force: also where it does not pay, to measure errors.
+        training: also in training mode, to train the swapped model on; without dropout of
+            attention weights.
 
     Returns:
         The handle: ``report``, ``remove()``; also a context manager.
@@ -138,15 +146,17 @@ def swap_attention(
     if form is None and not steps:
         raise ValueError("there is no form: pass one such as Agent(), or steps=")
     found = find_attentions(model, size)
+    if isinstance(form, Mapping):
+        where = _named(form, found)
     chosen = _select(found, where)
     adapters = [each.adapter for each in chosen if each.adapter is not None]
     if not adapters:
         raise ValueError(explain_none(found, where is not None))
-    if any(each.module.training for each in adapters):
+    if not training and any(each.module.training for each in adapters):
         raise ValueError("swap_attention takes a model in evaluation mode: call model.eval() first")
     if steps is not None and not any(each.has_steps for each in adapters):
         raise ValueError("steps= is for diffusion models: no other has denoising steps")
-    swap = Swap(form, min_tokens, steps, force, found, adapters)
+    swap = Swap(form, min_tokens, steps, force, training, found, adapters)
     try:
         for adapter in adapters:
             adapter.install(model, swap)
@@ -164,6 +174,17 @@ def find_swap(model: nn.Module) -> Swap | None:
             if isinstance(adapter, Adapter) and adapter.swap is not None:
                 return adapter.swap
     return None
+
+
+def _named(forms: Mapping[str, Form], found: Sequence[Found]) -> Where:
+    """``where`` for attentions that have a form of their own.
+
+    Raises:
+        ValueError: if there is none of a name.
+    """
+    if unknown := sorted(forms.keys() - {each.name for each in found}):
+        raise ValueError(f"there is no attention {', '.join(unknown)}")
+    return lambda name, _: name in forms
 
 
 def _select(found: Sequence[Found], where: Where) -> list[Found]:
