@@ -36,6 +36,7 @@ class Chooser(Protocol):
     """What an adapter asks for a form: the handle of the swap."""
 
     force: bool
+    training: bool
 
     def form_for(self, name: str, queries: int) -> tuple[Any, str]:
         """The form for so many queries or None, and why."""
@@ -168,7 +169,7 @@ class Adapter:
         """
         assert self.swap is not None
         if self.module.training:
-            raise self.error("a swap is for evaluation mode alone, call model.eval()")
+            self.check_training(self.swap.training)
         size, extra = self.size_of(tokens)
         queries = tokens - extra
         reduced = size if keys == tokens else key_map(size, keys - extra)
@@ -184,6 +185,17 @@ class Adapter:
                 form = None
         self.row = Row(self.name, tokens, keys, size, grid, form is not None, why)
         return None if form is None else Chosen(form, size, extra)
+
+    def check_training(self, allowed: bool) -> None:
+        """Refuse training where it is not asked for, or drops attention weights out."""
+        if not allowed:
+            raise self.error("a swap is for evaluation mode alone, call model.eval()")
+        if self.dropout():
+            raise self.error("it drops attention weights out in training, which a form does not")
+
+    def dropout(self) -> float:
+        """The rate of dropout on attention weights."""
+        return 0.0
 
     def compute(self, chosen: "Chosen", q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """A form of queries (B, h, T, d), keys and values (B, h, m, d): (B, h, T, d)."""

@@ -25,14 +25,16 @@ class Swap:
 
     def __init__(
         self,
-        form: Form | None,
+        form: Form | Mapping[str, Form] | None,
         min_tokens: int,
         steps: Steps,
         force: bool,
+        training: bool,
         found: Sequence[Found],
         adapters: list[Adapter],
     ) -> None:
         self.form = form
+        self.training = training
         self.min_tokens = min_tokens
         self.steps = {0: form, steps: None} if isinstance(steps, int) else steps
         self.force = force
@@ -51,10 +53,12 @@ class Swap:
         """The form for so many queries at the present step or None, and why."""
         if queries < self.min_tokens:
             return None, f"{queries} tokens are fewer than min_tokens={self.min_tokens}"
-        if self.steps is None:
-            return self.form, "used"
-        begun = [step for step in self.steps if step <= self.step]
-        form = self.steps[max(begun)] if begun else None
+        form: Form | Mapping[str, Form] | None = self.form
+        if self.steps is not None:
+            begun = [step for step in self.steps if step <= self.step]
+            form = self.steps[max(begun)] if begun else None
+        if isinstance(form, Mapping):
+            form = form[name]
         return form, "used" if form is not None else f"softmax at step {self.step}"
 
     def count_step(self, time: float) -> None:
@@ -98,12 +102,13 @@ class Swap:
 
 def swap_attention(
     model: nn.Module,
-    form: Form | None,
+    form: Form | Mapping[str, Form] | None,
     where: Where = None,
     min_tokens: int = 1024,
     steps: Steps = None,
     size: Size = None,
     force: bool = False,
+    training: bool = False,
 ) -> Swap:
     """Let a trained model's softmax attentions compute another form, with the same weights.
 
@@ -114,8 +119,9 @@ def swap_attention(
         model: in evaluation mode, of a family in ``FAMILIES``; what an attention is in (a backbone,
             a segmentor, a detector) does not matter.
         form: ``Agent()``, ``Nystrom()``, ``PooledKeys()``, or any function of queries, keys, values
-            (B, h, T, d), the map's (H, W) and the number of tokens in front of it. None: by
-            ``steps`` alone.
+            (B, h, T, d), the map's (H, W) and the number of tokens in front of it. A form each by
+            the names of attentions, which then are those that are swapped. None: by ``steps``
+            alone.
         where: which attentions: a function of name and module, or their numbers in the report,
             which are those of the blocks where each block has one attention. The default is all.
         min_tokens: maps with fewer tokens keep softmax.
@@ -124,6 +130,8 @@ def swap_attention(
         size: the map's (H, W), a function of the number of tokens, or the name of a module that
             gives maps (B, C, H, W), for models that do not say.
         force: also where it does not pay, to measure errors.
+        training: also in training mode, to train the swapped model on; without dropout of
+            attention weights.
 
     Returns:
         The handle: ``report``, ``remove()``; also a context manager.
@@ -138,15 +146,12 @@ def swap_attention(
     if form is None and not steps:
         raise ValueError("there is no form: pass one such as Agent(), or steps=")
     found = find_attentions(model, size)
-    chosen = _select(found, where)
-    adapters = [each.adapter for each in chosen if each.adapter is not None]
-    if not adapters:
-        raise ValueError(explain_none(found, where is not None))
-    if any(each.module.training for each in adapters):
+    adapters = _select(found, _named(form, found) if isinstance(form, Mapping) else where)
+    if not training and any(each.module.training for each in adapters):
         raise ValueError("swap_attention takes a model in evaluation mode: call model.eval() first")
     if steps is not None and not any(each.has_steps for each in adapters):
         raise ValueError("steps= is for diffusion models: no other has denoising steps")
-    swap = Swap(form, min_tokens, steps, force, found, adapters)
+    swap = Swap(form, min_tokens, steps, force, training, found, adapters)
     try:
         for adapter in adapters:
             adapter.install(model, swap)
@@ -166,23 +171,36 @@ def find_swap(model: nn.Module) -> Swap | None:
     return None
 
 
-def _select(found: Sequence[Found], where: Where) -> list[Found]:
-    """The attentions that a user asks for.
+def _named(forms: Mapping[str, Form], found: Sequence[Found]) -> Where:
+    """``where`` for attentions that have a form of their own.
 
     Raises:
-        ValueError: if one of them cannot be swapped, or there are no such numbers.
+        ValueError: if there is none of a name.
+    """
+    if unknown := sorted(forms.keys() - {each.name for each in found}):
+        raise ValueError(f"there is no attention {', '.join(unknown)}")
+    return lambda name, _: name in forms
+
+
+def _select(found: Sequence[Found], where: Where) -> list[Adapter]:
+    """Adapters of the attentions that a user asks for.
+
+    Raises:
+        ValueError: if there are none, one of them cannot be swapped, or there are no such numbers.
     """
     if where is None:
-        return [each for each in found if each.adapter is not None]
-    if callable(where):
+        chosen = [each for each in found if each.adapter is not None]
+    elif callable(where):
         chosen = [each for each in found if where(each.name, each.module)]
+    elif not isinstance(where, Collection) or not all(isinstance(i, int) for i in where):
+        raise ValueError(f"where is a function of name and module, or numbers; got {where!r}")
+    elif unknown := sorted(i for i in where if not 0 <= i < len(found)):
+        raise ValueError(f"where has {unknown}, but there are attentions 0 to {len(found) - 1}")
     else:
-        if not isinstance(where, Collection) or not all(isinstance(i, int) for i in where):
-            raise ValueError(f"where is a function of name and module, or numbers; got {where!r}")
-        if unknown := sorted(i for i in where if not 0 <= i < len(found)):
-            raise ValueError(f"where has {unknown}, but there are attentions 0 to {len(found) - 1}")
         chosen = [each for i, each in enumerate(found) if i in where]
+    if not chosen:
+        raise ValueError(explain_none(found, where is not None))
     for each in chosen:
         if each.adapter is None:
             raise ValueError(f"where asks for {each.name}, which cannot be swapped: {each.why}")
-    return chosen
+    return [each.adapter for each in chosen if each.adapter is not None]

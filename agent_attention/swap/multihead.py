@@ -62,6 +62,9 @@ class TorchAttention(Adapter):
         out = F.linear(join_heads(out), self.module.out_proj.weight, self.module.out_proj.bias)
         return out if self.module.batch_first else out.transpose(0, 1), None
 
+    def dropout(self) -> float:
+        return float(self.module.dropout)
+
     def check(
         self,
         query: Tensor,

@@ -145,3 +145,19 @@ def test_a_detector_and_hooks_of_others() -> None:
     with_image(model["backbone"])
     hook.remove()
     assert seen == ["x", "x"]
+
+
+def test_forms_by_name_and_training() -> None:
+    case = CASES["AgentViT"]()
+    names = ["blocks.0.attn", "blocks.2.attn"]
+    forms = {names[0]: PooledKeys((2, 3)), names[1]: Agent((2, 3))}
+    with case.swap(forms, training=True) as swap:
+        case.model.train()
+        case.call(case.model)
+        assert [row.name for row in swap.report if row.used] == names
+        case.model.blocks[0].attn.attn_drop = 0.1
+        with pytest.raises(ValueError, match=r"blocks.0.attn .*drops attention weights out"):
+            case.call(case.model)
+    case.model.eval()
+    with pytest.raises(ValueError, match="there is no attention blocks.9.attn"):
+        case.swap({"blocks.9.attn": Agent()})
