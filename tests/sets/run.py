@@ -23,7 +23,16 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools"), str(ROOT / "tests")]
 
 import made  # noqa: E402
 
-SHORT = ["--backbone", "agent_pvt_t", "--from-scratch", "--image-size", "96", "96", "--workers", "0"]
+SHORT = [
+    "--backbone",
+    "agent_pvt_t",
+    "--from-scratch",
+    "--image-size",
+    "96",
+    "96",
+    "--workers",
+    "0",
+]
 
 
 class Row(NamedTuple):
