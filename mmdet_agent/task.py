@@ -21,6 +21,7 @@ from mmdet_agent.evaluation.panoptic_record import PanopticRecord
 from mmdet_agent.evaluation.record import DetectionRecord
 from mmdet_agent.export import Detector
 from mmdet_agent.no_detections import NoDetectionsHook
+from mmdet_agent.predict.masks import paste_one_by_one
 from mmdet_agent.predict.panoptic import PanopticWriter
 from mmdet_agent.predict.writer import DetectionWriter, category_ids
 from mmdet_agent.queries import guard_queries, query_problems
@@ -120,6 +121,10 @@ class Detection(Task):
     def writer(self, classes: Classes, model: nn.Module, threshold: float) -> Writer:
         kind = PanopticWriter if is_panoptic(model) else DetectionWriter
         return kind(classes, threshold)
+
+    def save_memory(self, model: Any) -> None:
+        if not hasattr(model, "panoptic_fusion_head"):  # which reads masks of the image's size
+            paste_one_by_one(model)
 
     def exported(self, model: nn.Module, prepare: nn.Module, labels: bool) -> Detector:
         if labels:

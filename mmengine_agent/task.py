@@ -146,6 +146,9 @@ class Task(ABC):
             threshold: least score of an object.
         """
 
+    def save_memory(self, model: Any) -> None:  # noqa: B027  (there may be nothing)
+        """Have a model predict the same for ``writer`` in less memory, in place."""
+
     @abstractmethod
     def exported(self, model: nn.Module, prepare: nn.Module, labels: bool) -> Any:
         """The part of a model that can be exported (``export.modules.Exported``).
