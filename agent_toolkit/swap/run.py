@@ -58,8 +58,11 @@ def run(args: Namespace, candidates: Mapping[str, dict[str, Any]]) -> None:
     measure(trial, state, forms, args.rounds)
     if not args.no_search:
         choice = find_choice(trial, state, forms, args.max_loss)
-        time_choice(trial, state, forms, choice, args.rounds)
-        write_config(folder / "swapped.py", args, plain, candidates, choice)
+        if any(choice.values()):
+            time_choice(trial, state, forms, choice, args.rounds)
+            write_config(folder / "swapped.py", args, plain, candidates, choice)
+        else:
+            print("no layer can be swapped within --max-loss by these forms and grids: no config")
     write_file(folder / "swap.md", to_markdown(state))
     print(f"report: {folder / 'swap.md'}")
 
