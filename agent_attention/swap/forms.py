@@ -121,7 +121,7 @@ class Nystrom:
     """
 
     grid: Grid = (18, 18)
-    rcond: float = 1e-2
+    rcond: float = 0.01
     limit: float = 4.0
     scale2: float = 0.3
 
