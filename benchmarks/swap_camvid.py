@@ -4,7 +4,7 @@ The folder is CamVid as SegNet's authors give it (480 x 360 pixels, 11 classes):
 and ``trainannot``, ``valannot`` with label maps of 0 to 10, and 11 where nothing is labelled.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -94,7 +94,7 @@ def train_head(
         total.backward()
         return total
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    optimizer.step(loss)
     return head.eval().requires_grad_(False)
 
 
@@ -120,8 +120,7 @@ def score_head(head: nn.Module, maps: Tensor, scenes: Scenes) -> tuple[float, li
     return float(ious.mean()), ious.tolist()
 
 
-def errors(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> tuple[float, float]:
+def errors(found: Tensor, wanted: Tensor) -> tuple[float, float]:
     """||O' - O|| / ||O|| and the mean cosine of tokens, of maps (S, C, h, w)."""
-    ours, theirs = torch.cat(list(found)), torch.cat(list(wanted))
-    cosine = F.cosine_similarity(ours, theirs, dim=1).mean()
-    return float((ours - theirs).norm() / theirs.norm()), float(cosine)
+    cosine = F.cosine_similarity(found, wanted, dim=1).mean()
+    return float((found - wanted).norm() / wanted.norm()), float(cosine)

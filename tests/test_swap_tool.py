@@ -40,9 +40,7 @@ def folder(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "backbone": {"_delete_": True, **VIT},
         "decode_head": {"_delete_": True, **HEAD},
     }
-    (folder / "vit.py").write_text(
-        f"_base_ = {str(CONFIGS / ADE_DEMO)!r}\nmodel = {model!r}\n"
-    )
+    (folder / "vit.py").write_text(f"_base_ = {str(CONFIGS / ADE_DEMO)!r}\nmodel = {model!r}\n")
     init_default_scope("mmseg")
     torch.manual_seed(0)
     built = MODELS.build(Config.fromfile(folder / "vit.py").model)

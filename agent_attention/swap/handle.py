@@ -25,7 +25,8 @@ class Swap:
 
     def __init__(
         self,
-        form: Form | Mapping[str, Form] | None,
+        form: Form | None,
+        forms: Mapping[str, Form] | None,
         min_tokens: int,
         steps: Steps,
         force: bool,
@@ -34,6 +35,7 @@ class Swap:
         adapters: list[Adapter],
     ) -> None:
         self.form = form
+        self.forms = forms
         self.training = training
         self.min_tokens = min_tokens
         self.steps = {0: form, steps: None} if isinstance(steps, int) else steps
@@ -53,8 +55,8 @@ class Swap:
         """The form for so many queries at the present step or None, and why."""
         if queries < self.min_tokens:
             return None, f"{queries} tokens are fewer than min_tokens={self.min_tokens}"
-        if isinstance(self.form, Mapping):
-            return self.form[name], "used"
+        if self.forms is not None:
+            return self.forms[name], "used"
         if self.steps is None:
             return self.form, "used"
         begun = [step for step in self.steps if step <= self.step]
@@ -146,8 +148,9 @@ def swap_attention(
     if form is None and not steps:
         raise ValueError("there is no form: pass one such as Agent(), or steps=")
     found = find_attentions(model, size)
-    if isinstance(form, Mapping):
-        where = _named(form, found)
+    forms = dict(form) if isinstance(form, Mapping) else None
+    if forms is not None:
+        where = _named(forms, found)
     chosen = _select(found, where)
     adapters = [each.adapter for each in chosen if each.adapter is not None]
     if not adapters:
@@ -156,7 +159,8 @@ def swap_attention(
         raise ValueError("swap_attention takes a model in evaluation mode: call model.eval() first")
     if steps is not None and not any(each.has_steps for each in adapters):
         raise ValueError("steps= is for diffusion models: no other has denoising steps")
-    swap = Swap(form, min_tokens, steps, force, training, found, adapters)
+    one = None if isinstance(form, Mapping) else form
+    swap = Swap(one, forms, min_tokens, steps, force, training, found, adapters)
     try:
         for adapter in adapters:
             adapter.install(model, swap)

@@ -104,7 +104,7 @@ def measure(trial: Trial, state: State, forms: Mapping[str, Form], rounds: int) 
             }
             for layer, each in compared.items()
         }
-    fused = dict.fromkeys(layers, fused_softmax)
+    fused: dict[str, Form | None] = dict.fromkeys(layers, fused_softmax)
     choices: dict[str, dict[str, Form | None]] = {SOFTMAX: {}, FUSED: fused}
     choices |= {name: dict.fromkeys(layers, form) for name, form in forms.items()}
     rows = state.setdefault("rows", {})
