@@ -76,13 +76,14 @@ def train_head(
 ) -> nn.Conv2d:
     """A 1 x 1 convolution from maps (S, C, h, w) to classes, by L-BFGS on all scenes at once.
 
-    The loss is the cross entropy to the shares of classes in each cell, and ``decay`` times the sum
-    of squared weights.
+    The loss is the cross entropy to the shares of classes in each cell, a class weighted by
+    1/sqrt(frequency) as mIoU counts all alike, and ``decay`` times the sum of squared weights.
     """
     torch.manual_seed(seed)
     head = nn.Conv2d(maps.shape[1], CLASSES, 1)
     labels = torch.stack([scenes.label(i) for i in range(len(scenes))])
     target = _shares(labels, (maps.shape[2], maps.shape[3]))
+    target = target * (target.sum((0, 2, 3), keepdim=True) / target.sum()).rsqrt()
     optimizer = torch.optim.LBFGS(
         head.parameters(), max_iter=steps, history_size=10, line_search_fn="strong_wolfe"
     )

@@ -188,5 +188,6 @@ def write_config(
 def _fingerprint(cfg: Config, args: Namespace) -> str:
     """Of what scores depend on."""
     weights = Path(args.checkpoint).stat()
-    facts = [cfg.pretty_text, args.images, args.batches, weights.st_size, weights.st_mtime_ns]
+    text = json.dumps(cfg.to_dict(), default=str)
+    facts = [text, args.images, args.batches, weights.st_size, weights.st_mtime_ns]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
