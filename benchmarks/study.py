@@ -2,7 +2,8 @@
 
 A run is a task, a data set, a mixer and a seed; it is trained with the plan that all share and
 tested at 1, 1.5 and 2 times the training resolution. Ctrl-C or SIGTERM saves and stops; the same
-command goes on: finished runs stay, one that was begun goes on from its last checkpoint.
+command goes on: finished runs stay, one that was begun goes on from its last checkpoint. Started
+several times at once, the processes share the runs.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import cv2
 import numpy as np
 import reporting
 from candidates import at_least, flat, one_of
+from filelock import FileLock
 from mmengine.config import Config
 from study_config import ROOT, Plan, Run, detector_test, make_config, segmentor_test
 from study_page import write_summary
@@ -27,6 +29,7 @@ from study_page import write_summary
 from mmengine_agent.errors import UserError
 from mmengine_agent.files import atomic_folder
 from mmengine_agent.resume.newest import newest_whole
+from mmengine_agent.run.lock import lock_work_dir
 from mmengine_agent.run.setup import build_runner
 
 # by row of the table: the mixers of the four stages
@@ -82,14 +85,27 @@ def study(args: argparse.Namespace) -> None:
         UserError: if a data set is asked for that is not there.
     """
     plan = Plan(**{name: getattr(args, name) for name in Plan._fields})
-    folders = prepare_data(args)
+    args.study.mkdir(parents=True, exist_ok=True)
+    with FileLock(args.study / "data.lock"):
+        folders = prepare_data(args)
     for run in runs(args, list(folders)):
         path = result_path(args.study, run, plan)
-        if not path.exists():
+        if is_open(path):
             reporting.say(f"{path.stem} ...")
             reporting.write_json(path, carry_out(run, plan, folders[run.data], path))
             write_summary(args.study)
     print(write_summary(args.study))
+
+
+def is_open(path: Path) -> bool:
+    """Whether a run has no result yet and no other process does it; from now on this one does."""
+    if path.exists():
+        return False
+    try:
+        lock_work_dir(path.with_suffix(""))
+    except UserError:
+        return False
+    return not path.exists()  # another process may have ended it before the lock was ours
 
 
 def runs(args: argparse.Namespace, data: list[str]) -> Iterator[Run]:
@@ -137,15 +153,21 @@ def test(
 ) -> dict[str, float]:
     """Scores (0 to 1) in float32, at ``factor`` times the training resolution."""
     change = segmentor_test if run.task == "segmentor" else detector_test
-    cfg = Config(trained.to_dict())
+    cfg = test_config(trained, checkpoint, f"test-{factor:g}")
     cfg.merge_from_dict(change(run, plan, data, factor))
-    cfg.resume, cfg.load_from = False, str(checkpoint)
-    cfg.train_cfg = cfg.train_dataloader = cfg.optim_wrapper = cfg.param_scheduler = None
-    cfg.custom_hooks = []
-    cfg.work_dir = cfg.visualizer.name = str(Path(trained.work_dir, f"test-{factor:g}"))
     metrics = build_runner(cfg).test()
     scale = 0.01 if run.task == "segmentor" else 1  # mmseg gives per cent
     return {key: float(metrics[key]) * scale for key in SCORES[run.task]}
+
+
+def test_config(trained: Config, checkpoint: Path, name: str) -> Config:
+    """The config that tests a checkpoint of a training; ``name`` is the folder of its logs."""
+    cfg = Config(trained.to_dict())
+    cfg.resume, cfg.load_from = False, str(checkpoint)
+    cfg.train_cfg = cfg.train_dataloader = cfg.optim_wrapper = cfg.param_scheduler = None
+    cfg.custom_hooks = []
+    cfg.work_dir = cfg.visualizer.name = str(Path(trained.work_dir, name))
+    return cfg
 
 
 def losses(work_dir: Path) -> list[float]:
@@ -166,16 +188,20 @@ def prepare_data(args: argparse.Namespace) -> dict[str, Path]:
     if not args.no_scenes:
         name = f"scenes-{args.train_images}-{args.test_images}-{args.size}"
         found["scenes"] = args.study / "data" / name
-        if not found["scenes"].is_dir():
-            flags = {"--train": args.train_images, "--val": args.test_images, "--size": args.size}
-            words = [str(word) for flag in flags.items() for word in flag]
-            tool = str(ROOT / "tools/make_demo_data.py")
-            subprocess.run([sys.executable, tool, str(found["scenes"]), *words], check=True)
+        draw_scenes(found["scenes"], args.train_images, args.test_images, args.size)
     if args.camvid:
         found["camvid"] = args.study / "data" / f"camvid-{args.test_images}"
         if not found["camvid"].is_dir():
             prepare_camvid(args.camvid, found["camvid"], args.test_images)
     return found
+
+
+def draw_scenes(out: Path, train: int, val: int, size: int, *more: object) -> None:
+    """Make a data set of scenes, unless it is there; ``more`` are flags of the tool."""
+    if not out.is_dir():
+        tool = ROOT / "tools/make_demo_data.py"
+        words = (tool, out, "--train", train, "--val", val, "--size", size, *more)
+        subprocess.run([sys.executable, *map(str, words)], check=True)
 
 
 def prepare_camvid(source: Path, out: Path, tests: int) -> None:

@@ -7,7 +7,7 @@ theirs is imported.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -15,9 +15,6 @@ from torch.utils.hooks import RemovableHandle
 from agent_attention.arguments import Pair
 from agent_attention.swap.forms import takes_tokens
 from agent_attention.swap.landmarks import key_map
-
-if TYPE_CHECKING:
-    from agent_attention.swap.handle import Swap
 
 Size = Pair | Callable[[int], Pair] | str | None
 _MOST_EXTRA = 16  # tokens in front of a map: models have a class token and up to 8 registers
@@ -33,6 +30,19 @@ class Row(NamedTuple):
     grid: Pair | None = None  # (rows, columns) of landmarks
     used: bool = False
     why: str = "not called yet"  # used, or why not
+
+
+class Chooser(Protocol):
+    """What an adapter asks for a form: the handle of the swap."""
+
+    force: bool
+    training: bool
+
+    def form_for(self, name: str, queries: int) -> tuple[Any, str]:
+        """The form for so many queries or None, and why."""
+
+    def count_step(self, time: float) -> None:
+        """Note the time step that a diffusion model is called with."""
 
 
 class Adapter:
@@ -57,7 +67,7 @@ class Adapter:
         self.map: Pair | None = None
         self.tokens: Tensor | None = None
         self.row = Row(name)
-        self.swap: Swap | None = None
+        self.swap: Chooser | None = None
         self._hooks: list[RemovableHandle] = []
         self._was: Any = None  # what the attribute was, if it was the module's own
         self._was_own = False  # and not its class's
@@ -86,7 +96,7 @@ class Adapter:
     def watch(self, model: nn.Module) -> None:
         """Place the hooks that tell the size of the map; with a user's ``size`` they are its."""
 
-    def install(self, model: nn.Module, swap: "Swap") -> None:
+    def install(self, model: nn.Module, swap: Chooser) -> None:
         """Replace the attribute and place the hooks."""
         self.swap = swap
         self._was_own = self.attribute in vars(self.module)
@@ -94,7 +104,10 @@ class Adapter:
         if self.knows_size:
             self.watch(model)
         elif isinstance(self.given_size, str):
-            self.hook(model.get_submodule(self.given_size), self._see_map)
+            names = dict(model.named_modules())
+            if self.given_size not in names:
+                raise ValueError(f"size={self.given_size!r} is the name of no module of the model")
+            self.hook(names[self.given_size], self._see_map)
         elif self.given_size is None:
             self.watch(model)
         vars(self.module)[self.attribute] = self.run
@@ -120,15 +133,17 @@ class Adapter:
         """Call ``see(module, args, kwargs)`` before a module's call."""
         self._hooks.append(module.register_forward_pre_hook(see, with_kwargs=True))
 
-    def _see_map(self, module: nn.Module, args: Any, kwargs: Any, out: Tensor) -> None:
-        self.map = (out.shape[-2], out.shape[-1])
+    def _see_map(self, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
+        if not isinstance(out, Tensor) or out.dim() != 4:
+            raise self.error(
+                f"size={self.given_size!r} is a module that gives no maps (B, C, H, W)"
+            )
+        self.map = (out.shape[2], out.shape[3])
 
     def error(self, what: str) -> ValueError:
         """What is wrong with this attention, and how to go on."""
-        kind = type(self.module).__name__
-        return ValueError(
-            f"{self.name} ({kind}): {what}; leave it out with where=, or remove the swap"
-        )
+        place = f"{self.name or 'the model'} ({type(self.module).__name__})"
+        return ValueError(f"{place}: {what}; leave it out with where=, or remove the swap")
 
     def size_of(self, tokens: int) -> tuple[Pair, int]:
         """The map (H, W) of so many tokens, and how many of them are in front of it.
@@ -153,8 +168,8 @@ class Adapter:
             ValueError: in training, or if the size of the map is not known.
         """
         assert self.swap is not None
-        if self.module.training and not self.swap.training:
-            raise self.error("a swapped model is for evaluation mode alone, call model.eval()")
+        if self.module.training:
+            self.check_training(self.swap.training)
         size, extra = self.size_of(tokens)
         queries = tokens - extra
         reduced = size if keys == tokens else key_map(size, keys - extra)
@@ -170,6 +185,17 @@ class Adapter:
                 form = None
         self.row = Row(self.name, tokens, keys, size, grid, form is not None, why)
         return None if form is None else Chosen(form, size, extra)
+
+    def check_training(self, allowed: bool) -> None:
+        """Refuse training where it is not asked for, or drops attention weights out."""
+        if not allowed:
+            raise self.error("a swap is for evaluation mode alone, call model.eval()")
+        if self.dropout():
+            raise self.error("it drops attention weights out in training, which a form does not")
+
+    def dropout(self) -> float:
+        """The rate of dropout on attention weights."""
+        return 0.0
 
     def compute(self, chosen: "Chosen", q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """A form of queries (B, h, T, d), keys and values (B, h, m, d): (B, h, T, d)."""

@@ -4,6 +4,7 @@ A key is a package and a class, as in ``timm.Attention``; subclasses that do not
 of their own count too. A family of yours: a subclass of ``Adapter``, and an entry in ``FAMILIES``.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import nn
@@ -76,12 +77,12 @@ def find_attentions(model: nn.Module, size: Size = None) -> list[Found]:
     return found
 
 
-def explain_none(found: list[Found], asked: bool) -> str:
+def explain_none(found: Sequence[Found], asked: bool) -> str:
     """Why there is nothing to swap, and what could be."""
     if asked:
         return "where asks for no attention of the model"
     rows = {type(each.module).__name__: each for each in reversed(found)}
-    whys = "; ".join(f"{kind} {each.name}: {each.why}" for kind, each in rows.items())
+    whys = "; ".join(f"{kind} {each.name or 'itself'}: {each.why}" for kind, each in rows.items())
     return (
         f"no attention of the model can be swapped ({whys or 'there is none'}). "
         f"Known are {', '.join(FAMILIES)}; agent_attention.swap.FAMILIES takes more"
@@ -108,4 +109,8 @@ def _looks_like_attention(module: nn.Module) -> bool:
         return "attention" in name or "attn" in name or name.endswith("msa")
 
     inner = (each for each in module.modules() if each is not module)
-    return is_named_so(module) and not any(map(is_named_so, inner)) and any(module.parameters())
+    return (
+        is_named_so(module)
+        and not any(map(is_named_so, inner))
+        and next(module.parameters(), None) is not None
+    )

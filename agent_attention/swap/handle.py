@@ -25,8 +25,7 @@ class Swap:
 
     def __init__(
         self,
-        form: Form | None,
-        forms: Mapping[str, Form] | None,
+        form: Form | Mapping[str, Form] | None,
         min_tokens: int,
         steps: Steps,
         force: bool,
@@ -35,7 +34,6 @@ class Swap:
         adapters: list[Adapter],
     ) -> None:
         self.form = form
-        self.forms = forms
         self.training = training
         self.min_tokens = min_tokens
         self.steps = {0: form, steps: None} if isinstance(steps, int) else steps
@@ -55,12 +53,12 @@ class Swap:
         """The form for so many queries at the present step or None, and why."""
         if queries < self.min_tokens:
             return None, f"{queries} tokens are fewer than min_tokens={self.min_tokens}"
-        if self.forms is not None:
-            return self.forms[name], "used"
-        if self.steps is None:
-            return self.form, "used"
-        begun = [step for step in self.steps if step <= self.step]
-        form = self.steps[max(begun)] if begun else None
+        form: Form | Mapping[str, Form] | None = self.form
+        if self.steps is not None:
+            begun = [step for step in self.steps if step <= self.step]
+            form = self.steps[max(begun)] if begun else None
+        if isinstance(form, Mapping):
+            form = form[name]
         return form, "used" if form is not None else f"softmax at step {self.step}"
 
     def count_step(self, time: float) -> None:
@@ -148,19 +146,12 @@ def swap_attention(
     if form is None and not steps:
         raise ValueError("there is no form: pass one such as Agent(), or steps=")
     found = find_attentions(model, size)
-    forms = dict(form) if isinstance(form, Mapping) else None
-    if forms is not None:
-        where = _named(forms, found)
-    chosen = _select(found, where)
-    adapters = [each.adapter for each in chosen if each.adapter is not None]
-    if not adapters:
-        raise ValueError(explain_none(found, where is not None))
+    adapters = _select(found, _named(form, found) if isinstance(form, Mapping) else where)
     if not training and any(each.module.training for each in adapters):
         raise ValueError("swap_attention takes a model in evaluation mode: call model.eval() first")
     if steps is not None and not any(each.has_steps for each in adapters):
         raise ValueError("steps= is for diffusion models: no other has denoising steps")
-    one = None if isinstance(form, Mapping) else form
-    swap = Swap(one, forms, min_tokens, steps, force, training, found, adapters)
+    swap = Swap(form, min_tokens, steps, force, training, found, adapters)
     try:
         for adapter in adapters:
             adapter.install(model, swap)
@@ -175,7 +166,7 @@ def find_swap(model: nn.Module) -> Swap | None:
     for module in model.modules():
         for value in vars(module).values():
             adapter = getattr(value, "__self__", None)
-            if isinstance(adapter, Adapter) and adapter.swap is not None:
+            if isinstance(adapter, Adapter) and isinstance(adapter.swap, Swap):
                 return adapter.swap
     return None
 
@@ -191,21 +182,25 @@ def _named(forms: Mapping[str, Form], found: Sequence[Found]) -> Where:
     return lambda name, _: name in forms
 
 
-def _select(found: Sequence[Found], where: Where) -> list[Found]:
-    """The attentions that a user asks for.
+def _select(found: Sequence[Found], where: Where) -> list[Adapter]:
+    """Adapters of the attentions that a user asks for.
 
     Raises:
-        ValueError: if one of them cannot be swapped, or there are no such numbers.
+        ValueError: if there are none, one of them cannot be swapped, or there are no such numbers.
     """
     if where is None:
-        return [each for each in found if each.adapter is not None]
-    if callable(where):
+        chosen = [each for each in found if each.adapter is not None]
+    elif callable(where):
         chosen = [each for each in found if where(each.name, each.module)]
+    elif not isinstance(where, Collection) or not all(isinstance(i, int) for i in where):
+        raise ValueError(f"where is a function of name and module, or numbers; got {where!r}")
+    elif unknown := sorted(i for i in where if not 0 <= i < len(found)):
+        raise ValueError(f"where has {unknown}, but there are attentions 0 to {len(found) - 1}")
     else:
-        if unknown := sorted(i for i in where if not 0 <= i < len(found)):
-            raise ValueError(f"where has {unknown}, but there are attentions 0 to {len(found) - 1}")
         chosen = [each for i, each in enumerate(found) if i in where]
+    if not chosen:
+        raise ValueError(explain_none(found, where is not None))
     for each in chosen:
         if each.adapter is None:
             raise ValueError(f"where asks for {each.name}, which cannot be swapped: {each.why}")
-    return chosen
+    return [each.adapter for each in chosen if each.adapter is not None]

@@ -80,7 +80,9 @@ def log_cell_sizes(size: Pair, grid: Pair, extra: int, like: Tensor) -> Tensor |
     even = not (size[0] % grid[0] or size[1] % grid[1])
     if tuple(grid) == tuple(size) or (even and not extra):
         return None  # the same for all keys, which the softmax takes no notice of
-    rows, columns = (1 / cell_means(size[i], grid[i], like.float()).amax(1) for i in (0, 1))
+    exact = torch.float64 if like.dtype == torch.float64 else torch.float32
+    kind = like.new_empty(0, dtype=exact)
+    rows, columns = (1 / cell_means(size[i], grid[i], kind).amax(1) for i in (0, 1))
     cells = (rows.unsqueeze(1) * columns).log().flatten()
     return F.pad(cells, (extra, 0)).to(like.dtype).unsqueeze(0)
 

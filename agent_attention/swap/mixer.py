@@ -27,6 +27,9 @@ class MixerAttention(Adapter):
         known = (SoftmaxAttention.mix, SpatialReductionAttention.mix)
         return None if type(module).mix in known else "its class has a mix of its own"  # type: ignore[attr-defined]
 
+    def dropout(self) -> float:
+        return float(self.module.attn_drop)
+
     def run(self, projected: Sequence[Tensor], size: Pair) -> Tensor:
         """Queries (B, T, C), keys and values (B, m, C) of a map (H, W) -> tokens (B, T, C)."""
         q, k, v = projected

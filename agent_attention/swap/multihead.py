@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from agent_attention.compute.symbolic import join_heads
-from agent_attention.swap.adapter import Adapter, Size, nearest
+from agent_attention.swap.adapter import Adapter, Chooser, Size, nearest
 
 
 class TorchAttention(Adapter):
@@ -35,7 +35,7 @@ class TorchAttention(Adapter):
     def watch(self, model: nn.Module) -> None:
         pass
 
-    def install(self, model: nn.Module, swap: Any) -> None:
+    def install(self, model: nn.Module, swap: Chooser) -> None:
         """Also keep ``nn.TransformerEncoderLayer`` from its fast path, which calls no module."""
         super().install(model, swap)
         self.hook_before(self.module, see_nothing)
@@ -61,6 +61,9 @@ class TorchAttention(Adapter):
         out = self.compute(chosen, *self.project(query, key, value))
         out = F.linear(join_heads(out), self.module.out_proj.weight, self.module.out_proj.bias)
         return out if self.module.batch_first else out.transpose(0, 1), None
+
+    def dropout(self) -> float:
+        return float(self.module.dropout)
 
     def check(
         self,
@@ -100,7 +103,7 @@ class MmcvAttention(TorchAttention):
         unknown = None if known else "the size of its map is not known, pass size="
         return super().refusal(name, module, model, size) or unknown
 
-    def install(self, model: nn.Module, swap: Any) -> None:
+    def install(self, model: nn.Module, swap: Chooser) -> None:
         super().install(model, swap)
         self.hook_before(self.outer, self.refuse_cross_attention)
 
