@@ -22,8 +22,8 @@ from mmengine_agent.predict.sliding_window import Tile
 
 LEAST_TILE = 256  # pixels of a side: in less, a model sees too little around things
 _SIDES = (LEAST_TILE, 512, 1024, 1536)  # of the images that are measured
-_AROUND = 12  # bytes a pixel of an image, its labels, and their copies while they are written
-_MARGIN = 1.05  # what is expected, to what is measured
+AROUND = 12  # bytes a pixel of an image, its labels, and their copies while they are written
+_MARGIN = 1.1  # what is expected, to what is measured
 _BEND = 1.2  # by how much the growth may differ between small images
 _STEP = 32  # a side of tiles is a multiple of it
 _UNITS = "KMGT"
@@ -41,7 +41,7 @@ def read_size(text: str) -> int:
 
 def show_size(count: float) -> str:
     """Bytes in GB."""
-    return f"{count / 1e9:.1f} GB"
+    return f"{count / 1e9:.{1 if count >= 1e10 else 2}f} GB"
 
 
 class Memory(NamedTuple):
@@ -77,7 +77,6 @@ def fit(points: Sequence[tuple[int, float]]) -> Memory:
             square = (slope - before) / (p2 - p0)
             linear = slope - square * (p1 + p2)
             return Memory(m2 - (linear + square * p2) * p2, linear, square)
-        slope = max(slope, before)
     return Memory(m2 - slope * p2, slope)
 
 
@@ -86,20 +85,32 @@ class Limit:
 
     Args:
         size: the bytes.
-        predictor: of the model; some noise is predicted, to see what it takes.
-        device: of the model.
+        memory: what predictions take.
+        pixels: how many pixels the model sees of an image (H, W).
+        around: bytes a pixel of an image, beside what its prediction takes.
         joins_tiles: whether tiles make an image again.
-
-    Raises:
-        UserError: if not even a small tile fits, or memory cannot be measured here.
     """
 
     def __init__(
-        self, size: int, predictor: Predictor, device: torch.device, joins_tiles: bool = True
+        self,
+        size: int,
+        memory: Memory,
+        pixels: Callable[[int, int], int],
+        around: int = AROUND,
+        joins_tiles: bool = True,
     ) -> None:
-        self.size, self.pixels, self.joins_tiles = size, cache(predictor.pixels), joins_tiles
-        self.around = _AROUND if device.type == "cpu" else 0
-        self.memory = self._measure(predictor, device)
+        self.size, self.memory, self.pixels = size, memory, pixels
+        self.around, self.joins_tiles = around, joins_tiles
+
+    @classmethod
+    def of(
+        cls, size: int, predictor: Predictor, device: torch.device, joins_tiles: bool
+    ) -> "Limit":
+        """The limit of a model's predictions, after some of noise to ``measure`` what they take."""
+        pixels = cache(predictor.pixels)
+        memory = measure(size, predictor, pixels, device)
+        around = AROUND if device.type == "cpu" else 0
+        return cls(size, memory, pixels, around, joins_tiles)
 
     def tile_side(self, height: int, width: int) -> int | None:
         """The side of the largest tiles of an image that fit; None if it fits as a whole.
@@ -150,22 +161,35 @@ class Limit:
         """How many pixels the model sees of a tile of an image."""
         return self.pixels(min(side, height), min(side, width))
 
-    def _measure(self, predictor: Predictor, device: torch.device) -> Memory:
-        """What predictions take, from images of ``_SIDES`` as far as they fit."""
-        noise = np.random.default_rng(0)
-        points: list[tuple[int, float]] = []
-        predictor([np.zeros((LEAST_TILE, LEAST_TILE, 3), np.uint8)])  # what is made once
-        for side in _SIDES:
-            pixels = self.pixels(side, side)
-            if points and pixels == points[-1][0]:  # both enlarged to one size
-                continue
-            if len(points) > 1 and fit(points).peak(pixels) > self.size:
-                break
-            image = noise.integers(0, 256, (side, side, 3), np.uint8)
-            points.append((pixels, peak_memory(partial(predictor, [image]), device)))
-            if points[0][1] > self.size:
-                raise too_little(points[0][1], self.size)
-        return fit(points)
+
+def measure(
+    size: int, predictor: Predictor, pixels: Callable[[int, int], int], device: torch.device
+) -> Memory:
+    """What predictions take, from images of ``_SIDES`` as far as they fit.
+
+    Args:
+        size: bytes that are allowed.
+        predictor: of the model; it predicts noise.
+        pixels: how many pixels the model sees of an image (H, W).
+        device: of the model.
+
+    Raises:
+        UserError: if not even the smallest image fits, or memory cannot be measured here.
+    """
+    noise = np.random.default_rng(0)
+    points: list[tuple[int, float]] = []
+    predictor([np.zeros((LEAST_TILE, LEAST_TILE, 3), np.uint8)])  # what is made once
+    for side in _SIDES:
+        seen = pixels(side, side)
+        if points and seen == points[-1][0]:  # both enlarged to one size
+            continue
+        if len(points) > 1 and fit(points).peak(seen) > size:
+            break
+        image = noise.integers(0, 256, (side, side, 3), np.uint8)
+        points.append((seen, peak_memory(partial(predictor, [image]), device)))
+        if points[0][1] > size:
+            raise too_little(points[0][1], size)
+    return fit(points)
 
 
 def too_little(needed: float, size: int) -> UserError:

@@ -42,7 +42,7 @@ def predict(flags: Namespace) -> None:
     predictor, out = Predictor(model, cfg, full_size=bool(flags.max_memory)), Path(flags.out)
     limit = None
     if flags.max_memory:
-        limit = Limit(flags.max_memory, predictor, device, writer.joins_tiles)
+        limit = Limit.of(flags.max_memory, predictor, device, writer.joins_tiles)
     draw, save = not flags.no_draw, not flags.no_results
     with tqdm(paths, unit="file") as bar:
         waiting = _cut(bar, predictor, flags, faults, limit)
