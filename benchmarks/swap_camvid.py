@@ -83,7 +83,8 @@ def train_head(
     head = nn.Conv2d(maps.shape[1], CLASSES, 1)
     labels = torch.stack([scenes.label(i) for i in range(len(scenes))])
     target = _shares(labels, (maps.shape[2], maps.shape[3]))
-    target = target * (target.sum((0, 2, 3), keepdim=True) / target.sum()).rsqrt()
+    frequency = target.sum((0, 2, 3), keepdim=True) / target.sum()
+    target = target * frequency.clamp_min(1e-6).rsqrt()  # a class may be absent
     optimizer = torch.optim.LBFGS(
         head.parameters(), max_iter=steps, history_size=10, line_search_fn="strong_wolfe"
     )

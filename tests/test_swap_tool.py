@@ -76,7 +76,7 @@ def test_layers_are_compared_on_the_softmax_models_own_inputs(folder: Path) -> N
     layers = state(folder)["layers"]
     assert list(layers) == LAYERS
     for layer in layers.values():
-        assert layer["tokens"] == [2304, 2304]
+        assert layer["tokens"][0] == layer["tokens"][1] > 2000
         coarse, fine = (layer["forms"][f"pooled_keys {grid}"] for grid in ("2x2", "3x4"))
         assert coarse["error"] > fine["error"] > 0 and coarse["cosine"] < fine["cosine"] < 1
 
