@@ -1,7 +1,8 @@
 """What is compared, and the steps it is compared on. Shared by ``backbones.py`` and ``growth.py``.
 
 For each size of backbone: ours (with gradient checkpointing too), the published formulation with
-the same weights, and mmdet's softmax backbone of the same widths, depths and heads.
+the same weights, and mmdet's softmax backbone of the same widths, depths and heads. mmdet is
+imported where it is asked for: the others need torch alone.
 """
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
@@ -11,7 +12,6 @@ from typing import Any
 
 import torch
 from measure import allocated, peak_memory, saved_bytes
-from mmdet.models.backbones import PyramidVisionTransformer, ResNet, SwinTransformer
 from published import Published
 from torch import Tensor, nn
 
@@ -105,6 +105,8 @@ def build(name: str, baseline: str, **options: Any) -> nn.Module:
     """
     torch.manual_seed(0)
     if baseline == "resnet-50":
+        from mmdet.models.backbones import ResNet
+
         return ResNet(depth=50)
     family, arch = MODELS[name]
     if baseline == "softmax":
@@ -115,6 +117,8 @@ def build(name: str, baseline: str, **options: Any) -> nn.Module:
 
 
 def softmax_pvt(arch: str) -> nn.Module:
+    from mmdet.models.backbones import PyramidVisionTransformer
+
     sizes = pvt.ARCHS[arch]
     return PyramidVisionTransformer(
         embed_dims=sizes["embed_dims"][0],  # times a stage's heads
@@ -127,6 +131,8 @@ def softmax_pvt(arch: str) -> nn.Module:
 
 
 def softmax_swin(arch: str) -> nn.Module:
+    from mmdet.models.backbones import SwinTransformer
+
     sizes = swin.ARCHS[arch]
     return SwinTransformer(
         embed_dims=sizes["embed_dim"],

@@ -57,6 +57,12 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]], labels: int = 1)
     return "\n".join(lines)
 
 
+def markdown(titles: list[str], rows: list[list[str]]) -> str:
+    """A table of Markdown, its first column flush left."""
+    lines = [titles, ["---"] + ["--:"] * (len(titles) - 1), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def milliseconds(seconds: float | None) -> str:
     return "-" if seconds is None else f"{1e3 * seconds:.1f}"
 

@@ -2,7 +2,8 @@
 
 A run is a task, a data set, a mixer and a seed; it is trained with the plan that all share and
 tested at 1, 1.5 and 2 times the training resolution. Ctrl-C or SIGTERM saves and stops; the same
-command goes on: finished runs stay, one that was begun goes on from its last checkpoint.
+command goes on: finished runs stay, one that was begun goes on from its last checkpoint. Started
+several times at once, the processes share the runs.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import cv2
 import numpy as np
 import reporting
 from candidates import at_least, flat, one_of
+from filelock import FileLock
 from mmengine.config import Config
 from study_config import ROOT, Plan, Run, detector_test, make_config, segmentor_test
 from study_page import write_summary
@@ -27,6 +29,7 @@ from study_page import write_summary
 from mmengine_agent.errors import UserError
 from mmengine_agent.files import atomic_folder
 from mmengine_agent.resume.newest import newest_whole
+from mmengine_agent.run.lock import lock_work_dir
 from mmengine_agent.run.setup import build_runner
 
 # by row of the table: the mixers of the four stages
@@ -82,14 +85,27 @@ def study(args: argparse.Namespace) -> None:
         UserError: if a data set is asked for that is not there.
     """
     plan = Plan(**{name: getattr(args, name) for name in Plan._fields})
-    folders = prepare_data(args)
+    args.study.mkdir(parents=True, exist_ok=True)
+    with FileLock(args.study / "data.lock"):
+        folders = prepare_data(args)
     for run in runs(args, list(folders)):
         path = result_path(args.study, run, plan)
-        if not path.exists():
+        if is_open(path):
             reporting.say(f"{path.stem} ...")
             reporting.write_json(path, carry_out(run, plan, folders[run.data], path))
             write_summary(args.study)
     print(write_summary(args.study))
+
+
+def is_open(path: Path) -> bool:
+    """Whether a run has no result yet and no other process does it; from now on this one does."""
+    if path.exists():
+        return False
+    try:
+        lock_work_dir(path.with_suffix(""))
+    except UserError:
+        return False
+    return not path.exists()  # another process may have ended it before the lock was ours
 
 
 def runs(args: argparse.Namespace, data: list[str]) -> Iterator[Run]:

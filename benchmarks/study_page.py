@@ -132,12 +132,6 @@ def by_mixer(records: list[Record]) -> dict[str, list[Record]]:
 # --- text
 
 
-def markdown(titles: list[str], rows: list[list[str]]) -> str:
-    """A table, its first column flush left."""
-    lines = [titles, ["---"] + ["--:"] * (len(titles) - 1), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def study_text(records: list[Record]) -> str:
     """A heading, the conditions and a table for each group."""
     parts = [group_text(own) for own in grouped(records).values()]
@@ -157,7 +151,7 @@ def group_text(records: list[Record]) -> str:
         rows.append([f"`{name}`", *cells, f"{statistics.mean(gain):+.3f}", losses, seeds])
     titles = [f"{MAIN[first['task']][1]} at {factor}x" for factor in factors]
     change = f"{factors[0]}x to {factors[-1]}x"
-    table = markdown(["mixer", *titles, change, "last loss", "seeds"], rows)
+    table = reporting.markdown(["mixer", *titles, change, "last loss", "seeds"], rows)
     return f"**{NAMES[first['task']]}, {first['data']}**: {conditions(records)}\n\n{table}"
 
 
@@ -225,7 +219,7 @@ def cost_table(records: list[Record], smaller: list[Record]) -> str:
     for name in ("inference ", "training "):
         titles += [f"{name}ms", *(["~ tokens^"] if smaller else []), "peak MiB"]
     rows = [cost_row(name, by[name], smaller) for name in order]
-    return markdown([*titles, "saved MiB"], rows)
+    return reporting.markdown([*titles, "saved MiB"], rows)
 
 
 def cost_row(name: str, modes: dict[str, Record], smaller: list[Record]) -> list[str]:

@@ -163,6 +163,8 @@ def _predict(draw: random.Random) -> Line:
         "--batch-size 0",
         "--tile 3",
         "--overlap 4",
+        "--tile 64 --max-memory 8GB",
+        "--max-memory much",
         "--device gpu",
         "--no-draw --no-results",
     ]

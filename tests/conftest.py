@@ -26,8 +26,22 @@ LONGEST = (
 )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    text = "where tests make their tensors: cuda tries what is not marked on_cpu on a GPU"
+    parser.addoption("--device", default="cpu", help=text)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    device = config.getoption("--device")
+    if device != "cpu":
+        torch.set_default_device(device)
+        torch.backends.cudnn.allow_tf32 = False  # figures are those of full float32
+
+
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--device") != "cpu":
+        items[:] = [item for item in items if not item.get_closest_marker("on_cpu")]
     order = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
 

@@ -91,7 +91,7 @@ def spread_norms(patterns: Mapping[str, Any]) -> dict[str, float]:
 def check_summary(out: Tensor, want: Mapping[str, Any], tolerance: float) -> None:
     """A tensor has the shape, the statistics and the 48 samples of a summary."""
     assert list(out.shape) == want["shape"]
-    values = out.detach().double().flatten().numpy()
+    values = out.detach().double().flatten().cpu().numpy()
     samples = values[np.random.RandomState(11).randint(0, values.size, 48)]
     assert samples == pytest.approx(want["samples"], rel=0, abs=tolerance)
     found = [values.mean(), values.std(), np.abs(values).max()]

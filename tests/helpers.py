@@ -149,7 +149,7 @@ def seed_weights(model: Model) -> Model:
 
 def seeded_tensor(name: str, shape: Iterable[int]) -> Tensor:
     """The values that ``seed_weights`` gives a parameter of that name and shape."""
-    return torch.from_numpy(np.asarray(_values(name, tuple(shape))))
+    return on_device(_values(name, tuple(shape)))
 
 
 def seeded_input(batch: int, height: int, width: int) -> Tensor:
@@ -159,7 +159,12 @@ def seeded_input(batch: int, height: int, width: int) -> Tensor:
 
 def normal(seed: int, shape: tuple[int, ...]) -> Tensor:
     """Standard normal float32 numbers."""
-    return torch.from_numpy(_normal(seed, shape))
+    return on_device(_normal(seed, shape))
+
+
+def on_device(values: np.ndarray) -> Tensor:
+    """Numbers as a tensor on the device that ``pytest --device`` names, else the CPU."""
+    return torch.as_tensor(values, device=torch.get_default_device())
 
 
 def run_without(blocked: Collection[str], code: str) -> str:

@@ -46,7 +46,7 @@ def test_features_are_those_of_the_reference(case: Case) -> None:
         outs = run(case)[1]
     assert [list(out.shape) for out in outs] == [want["shape"] for want in case["outs"]]
     for out, want in zip(outs, case["outs"], strict=True):
-        values = out.double().flatten().numpy()
+        values = out.double().flatten().cpu().numpy()
         samples = values[np.random.RandomState(11).randint(0, values.size, 48)]
         assert samples == pytest.approx(want["samples"], rel=0, abs=2e-4)
         found = [values.mean(), values.std(), np.abs(values).max()]

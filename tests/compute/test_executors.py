@@ -41,6 +41,7 @@ EXACT = {"rtol": 1e-10, "atol": 1e-10}  # in float64
 CLOSE = {"rtol": 2e-5, "atol": 2e-5}  # in float32
 close = torch.testing.assert_close
 ways = pytest.mark.parametrize("way", WAYS)
+on_cpu = pytest.mark.on_cpu
 
 
 def tolerance(dtype: torch.dtype) -> dict[str, float]:
@@ -100,6 +101,7 @@ def test_agent_attention_in_every_way(way: str, first: str) -> None:
         same(*agent_case(first, *case), WAYS[way])
 
 
+@on_cpu
 @firsts
 def test_gradients_of_tiles_are_finite_differences(first: str) -> None:
     run, leaves = agent_case(first, (1, 2), (2, 3), d=2, p=1)
@@ -136,6 +138,7 @@ def test_large_scores_in_float32_are_finite_and_exact(first: str, way: str) -> N
     assert all(leaf.grad is not None and leaf.grad.isfinite().all() for leaf in leaves)
 
 
+@on_cpu
 @firsts
 def test_the_tiled_way_is_taken_for_large_maps_on_a_cpu_alone(first: str) -> None:
     def function_of(run: Callable[..., Tensor], **options: Any) -> str:
@@ -176,6 +179,7 @@ def test_dropout_keeps_the_mean(first: str, way: str) -> None:
     assert ((draws.mean(0) - wanted).abs() < 5 * error).all()
 
 
+@on_cpu
 def test_memory_for_the_result_may_be_that_of_the_queries() -> None:
     run, leaves = agent_case("tokens", (2, 3), (9, 7), batch=2)
     with torch.no_grad(), using(chunk=64):
@@ -240,6 +244,7 @@ def test_agent_attention_without_bias_and_detail_has_no_keys_of_them() -> None:
     assert keys == {f"{n}.{kind}" for n in ("q", "kv", "proj") for kind in ("weight", "bias")}
 
 
+@on_cpu
 @pytest.mark.parametrize("joint", [False, True])
 def test_nothing_of_queries_times_keys_is_ever_made(joint: bool) -> None:
     attn, size = agent_attention(agent_shape=(16, 16), joint_qkv=joint), (64, 64)
@@ -258,6 +263,7 @@ def block_of(name: str, dtype: torch.dtype) -> Block:
     return seed_weights(block).to(dtype).eval()
 
 
+@on_cpu
 @mixers
 @torch.no_grad()
 def test_blocks_in_little_memory(name: str) -> None:
@@ -282,6 +288,7 @@ def test_blocks_in_little_memory(name: str) -> None:
             assert torch.equal(x, copy)  # the caller's
 
 
+@on_cpu
 @torch.no_grad()
 def test_tokens_in_any_memory_order_are_taken() -> None:
     blocks, size = nn.ModuleList([block_of("agent", torch.float64)]), (5, 6)
@@ -312,6 +319,7 @@ def mlp_and_norm(drop: float = 0.0) -> nn.ModuleList:
     return seed_weights(layers).double()
 
 
+@on_cpu
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("kept", [0, 1 << 23])
 @pytest.mark.parametrize("chunk", [4, 1 << 21])
@@ -325,6 +333,7 @@ def test_the_mlp_in_chunks(training: bool, kept: int, chunk: int) -> None:
     assert "NormMlp" in function.__name__
 
 
+@on_cpu
 def test_a_large_hidden_layer_is_never_made_of_all_tokens() -> None:
     norm, mlp = mlp_and_norm()
     x = tokens((32, 32)).double().requires_grad_()

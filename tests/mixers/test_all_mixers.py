@@ -152,7 +152,7 @@ def test_every_size_type_and_batch_gives_what_the_definition_does(title: str) ->
                 wanted = exact[dtype](x.double(), size)
             assert error(found, wanted) < most, (size, dtype)
         x = tokens(size, batch=1 + i % 2)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(x.device.type, torch.bfloat16):
             found = mixers[torch.float32](x, size)
         with using(way="plain"):
             wanted = exact[torch.float32](x.double(), size)
@@ -293,6 +293,7 @@ def test_a_key_far_above_the_rest_may_be_suppressed_by_the_kernel(shift: float) 
 
 
 LARGE = {torch.float16: 6e4, torch.bfloat16: 1e30, torch.float32: 1e30}
+LARGE_SCORES = 1e18  # of softmax where nobody looks at the result, as on a GPU; docs/mixers.md
 
 
 def patterns(shape: tuple[int, ...], seed: int) -> list[Tensor]:
@@ -305,8 +306,9 @@ def patterns(shape: tuple[int, ...], seed: int) -> list[Tensor]:
 @further
 def test_no_finite_queries_keys_and_values_overflow(title: str) -> None:
     size = (5, 6)
+    looks = torch.get_default_device().type == "cpu" or not title.startswith(("diag", "stripes"))
     for dtype, large in LARGE.items():
-        mixer = mixer_of(title, dtype)
+        mixer, large = mixer_of(title, dtype), large if looks else min(large, LARGE_SCORES)
         for module in mixer.modules():
             if isinstance(module, torch.nn.Conv2d):  # which may leave a type's range
                 module.weight.data.mul_(0.01)
