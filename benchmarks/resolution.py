@@ -8,14 +8,8 @@ A run is a data set, the agents that a segmentor (Semantic FPN, Agent-PVT-T, fro
 trained with, and a seed. Each trained model is tested with all agents of ``SETTINGS``, at all
 ``PLACES``: the test pictures enlarged or made smaller, and several pictures in one, which is a
 larger scene with objects of the same size. Each run leaves a JSON file; the same command leaves
-out what is done and goes on with what was stopped. In parallel, once there are data:
-
-    flags='--out DIR --camvid DIR --bfloat16'
-    python benchmarks/resolution.py $flags --prepare
-    python benchmarks/resolution.py $flags --list | \\
-        xargs -n 1 -P 8 python benchmarks/resolution.py $flags --only
-
---costs measures time, memory and multiply-adds instead, on an otherwise idle machine.
+out what is done and goes on with what was stopped. Started several times at once, the processes
+share the runs. Costs are to be measured on an otherwise idle machine.
 """
 
 import argparse
@@ -30,6 +24,7 @@ import reporting
 import study
 import torch
 from candidates import at_least
+from filelock import FileLock
 from measure import peak_memory, times
 from mmengine.config import Config
 from resolution_agents import (
@@ -104,11 +99,14 @@ def main() -> None:
     elif args.list:
         print("\n".join(trial.name for trial in wanted))
     else:
-        folders = prepare_data(args)
+        args.out.mkdir(parents=True, exist_ok=True)
+        with FileLock(args.out / "data.lock"):
+            folders = prepare_data(args)
         for trial in [] if args.prepare else wanted:
-            reporting.say(f"{trial.name} ...")
             path = result_path(args, trial)
-            reporting.write_json(path, carry_out(trial, plan_of(args, trial), folders, path))
+            if study.is_open(path):
+                reporting.say(f"{trial.name} ...")
+                reporting.write_json(path, carry_out(trial, plan_of(args, trial), folders, path))
 
 
 def trials(args: argparse.Namespace) -> list[Trial]:

@@ -19,7 +19,7 @@ from typing import Any
 import reporting
 from resolution_agents import PLACES, SETTINGS, TRAINED
 from study_config import CLASSES
-from study_page import KEPT, ROOT, markdown, mean_and_spread, read_folder, read_lines, write_page
+from study_page import KEPT, ROOT, mean_and_spread, read_folder, read_lines, write_page
 
 from mmengine_agent.files import write_file
 from mmengine_agent.run.exit import run_tool
@@ -156,7 +156,7 @@ def trained_table(records: list[Record], kind: str) -> str:
             for own in trained.values()
         ]
         rows.append([place, *cells])
-    return markdown(["test", *trained], rows)
+    return reporting.markdown(["test", *trained], rows)
 
 
 def changed_table(records: list[Record], kind: str) -> str:
@@ -166,7 +166,7 @@ def changed_table(records: list[Record], kind: str) -> str:
         for place in places_of(own):
             cells = [gain_text(gains(own, place, agents, kind)) for agents in SETTINGS]
             rows.append([name, place, *cells])
-    return markdown(["trained", "test", *SETTINGS], rows)
+    return reporting.markdown(["trained", "test", *SETTINGS], rows)
 
 
 def gain_text(values: list[float]) -> str:
@@ -195,7 +195,7 @@ def costs_text(report: Record) -> str:
     machine = report["gpu"] or f"{report['cpu']}, {report['threads']} thread(s)"
     head = f"{machine}, {report['dtype']}, torch {report['torch']}, {report['date'][:10]}"
     titles = ["pixels", "agents", "grids", "G multiply-adds", "ms", "peak MiB"]
-    return f"{head}:\n\n{markdown(titles, rows)}"
+    return f"{head}:\n\n{reporting.markdown(titles, rows)}"
 
 
 # --- plots

@@ -58,8 +58,11 @@ def run(args: Namespace, candidates: Mapping[str, dict[str, Any]]) -> None:
     measure(trial, state, forms, args.rounds)
     if not args.no_search:
         choice = find_choice(trial, state, forms, args.max_loss)
-        time_choice(trial, state, forms, choice, args.rounds)
-        write_config(folder / "swapped.py", args, plain, candidates, choice)
+        if any(choice.values()):
+            time_choice(trial, state, forms, choice, args.rounds)
+            write_config(folder / "swapped.py", args, plain, candidates, choice)
+        else:
+            print("no layer can be swapped within --max-loss by these forms and grids: no config")
     write_file(folder / "swap.md", to_markdown(state))
     print(f"report: {folder / 'swap.md'}")
 
@@ -101,7 +104,7 @@ def measure(trial: Trial, state: State, forms: Mapping[str, Form], rounds: int) 
             }
             for layer, each in compared.items()
         }
-    fused = dict.fromkeys(layers, fused_softmax)
+    fused: dict[str, Form | None] = dict.fromkeys(layers, fused_softmax)
     choices: dict[str, dict[str, Form | None]] = {SOFTMAX: {}, FUSED: fused}
     choices |= {name: dict.fromkeys(layers, form) for name, form in forms.items()}
     rows = state.setdefault("rows", {})
@@ -185,5 +188,6 @@ def write_config(
 def _fingerprint(cfg: Config, args: Namespace) -> str:
     """Of what scores depend on."""
     weights = Path(args.checkpoint).stat()
-    facts = [cfg.pretty_text, args.images, args.batches, weights.st_size, weights.st_mtime_ns]
+    text = json.dumps(cfg.to_dict(), default=str)
+    facts = [text, args.images, args.batches, weights.st_size, weights.st_mtime_ns]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+from mmdet.datasets import Objects365V1Dataset
 from mmengine.config import Config
 
 from mmdet_agent.data.panoptic import panoptic_classes, point_at_segments
-from mmdet_agent.data.problems import reads_coco
+from mmdet_agent.data.problems import lists_classes
 from mmdet_agent.data.read import annotation_path, read_categories
 from mmengine_agent.config_walk import walk
-from mmengine_agent.data.user_data import DataFlags, class_names, datasets
+from mmengine_agent.data.user_data import DataFlags, class_names, datasets, type_of
 from mmengine_agent.errors import UserError
 
 
@@ -54,12 +55,16 @@ def _annotated_classes(cfg: Config, chosen: tuple[str, ...] | None) -> tuple[str
     """The annotated class names, or those ``chosen`` among them, in the order of mmdet's labels.
 
     mmdet numbers labels by the order of the categories in each file, whatever order it is given, so
-    the files of all splits must have the same. Empty without any file.
+    the files of all splits must have the same. Empty without any file that lists them.
     """
     orders: dict[Path, tuple[str, ...]] = {}
-    for path in (annotation_path(each) for _, each in datasets(cfg) if reads_coco(each)):
+    for dataset in (each for _, each in datasets(cfg) if lists_classes(each)):
+        path = annotation_path(dataset)
         if path.is_file():
-            names = tuple(read_categories(path))
+            numbers = read_categories(path)
+            # mmdet sorts those of Objects365 v1, whose files differ in their order
+            is_sorted = type_of(dataset, "mmdet") is Objects365V1Dataset
+            names = tuple(sorted(numbers, key=lambda name: numbers[name]) if is_sorted else numbers)
             absent = [name for name in chosen or () if name not in names]
             if absent:
                 raise UserError(

@@ -21,6 +21,7 @@ from mmengine_agent.errors import Problem
 
 _LOOKED = 100  # images whose files are looked for
 _SHOWN = 3  # faults of a file
+_CHECK = "   `python tools/prepare_data.py check` lists all; with --fix it writes a cleaned copy"
 
 
 def data_problems(cfg: Config, splits: Sequence[str]) -> Iterator[Problem]:
@@ -47,6 +48,16 @@ def reads_coco(dataset: Any) -> bool:
     return all(getattr(kind, name, None) is getattr(CocoDataset, name) for name in own)
 
 
+def lists_classes(dataset: Any) -> bool:
+    """Whether a data set takes its classes from the categories of its file, as COCO's does.
+
+    So do LVIS, Objects365 and others that read images or masks in ways of their own.
+    """
+    kind = type_of(dataset, "mmdet")
+    listed = isinstance(kind, type) and issubclass(kind, CocoDataset) and not is_panoptic(dataset)
+    return listed and (reads_coco(dataset) or read_coco(annotation_path(dataset))[0] is not None)
+
+
 def stopping_faults(faults: Sequence[Fault], masks: bool, evaluated: bool) -> list[Fault]:
     """Of the faults of a file, those that stop a training or an evaluation.
 
@@ -69,7 +80,10 @@ def _coco_problems(dataset: Any, split: str) -> Iterator[Problem]:
         every = list(file_faults(content))
         faults = stopping_faults(every, masks and split == "train", split != "train")
     if content is None or faults:
-        yield Problem(_describe(path, faults))
+        hint = (
+            "   `python tools/prepare_data.py check` lists all; with --fix it writes a cleaned copy"
+        )
+        yield Problem("\n".join([*_described(path, faults), hint]))
         return
     yield from _name_problems(path, content, class_names(dataset, "mmdet"))
     yield from _file_problems(path, content, dataset)
@@ -95,18 +109,17 @@ def _panoptic_problems(dataset: Any, split: str) -> Iterator[Problem]:
         for part in ("images", "categories"):
             faults += [each for each in entry_faults(part, content[part]) if each.kind in STOPS]
     if content is None or faults:
-        yield Problem(_describe(path, faults))
+        yield Problem("\n".join(_described(path, faults)))
         return
     yield from _name_problems(path, content, class_names(dataset, "mmdet"))
     yield from _file_problems(path, content, dataset)
     yield from segment_problems(content, dataset, split != "train")
 
 
-def _describe(path: Path, faults: list[Fault]) -> str:
-    """What is wrong with a file, with the first faults of it."""
+def _described(path: Path, faults: list[Fault]) -> list[str]:
+    """What is wrong with a file, with the first faults of it, in lines."""
     lines = [f"   {each.place}: {each.message} ({KINDS[each.kind]})" for each in faults[:_SHOWN]]
-    hint = "   `python tools/prepare_data.py check` lists all; with --fix it writes a cleaned copy"
-    return "\n".join([f"{path} cannot be used, faults: {len(faults)}", *lines, hint])
+    return [f"{path} cannot be used, faults: {len(faults)}", *lines]
 
 
 def _name_problems(

@@ -19,7 +19,8 @@ class LoadSegments(LoadPanopticAnnotations):
     """mmdet's loading of panoptic annotations, which asks panopticapi for one function."""
 
     def __init__(self, **settings: Any) -> None:
-        super(LoadPanopticAnnotations, self).__init__(with_keypoints=False, **settings)
+        every = dict.fromkeys(("with_bbox", "with_label", "with_mask", "with_seg"), True)
+        super(LoadPanopticAnnotations, self).__init__(**{**every, **settings})
         self.rgb2id = segment_ids
 
 

@@ -134,7 +134,7 @@ class PanopticMetric(BaseMetric):
         """The means over the classes that are there or found."""
         found = panoptic_quality(np.sum(results, 0))
         things = np.isin(self.dataset_meta["classes"], self.dataset_meta["thing_classes"])
-        metrics = {}
+        metrics: dict[str, float] = {}
         for end, part in {"": things | True, "_th": things, "_st": ~things}.items():
             known = found[part & ~np.isnan(found[:, 0])]
             if len(known):

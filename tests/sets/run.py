@@ -3,8 +3,9 @@
     make sets
     python tests/sets/run.py LVIS Cityscapes     # some rows
 
-Stock configs with Agent-PVT-T on tiny sets in the published forms (``made.py``), run as a user would
-run them. Exit code 1 if a row is no score. Scores are those of a few iterations: none is learnt.
+Stock configs with Agent-PVT-T on tiny sets in the published forms (``made.py``), run as a user
+would run them. Exit code 1 if a row is no score. Scores are those of a few iterations: nothing is
+learnt.
 """
 
 import json

@@ -159,5 +159,5 @@ def test_forms_by_name_and_training() -> None:
         with pytest.raises(ValueError, match=r"blocks.0.attn .*drops attention weights out"):
             case.call(case.model)
     case.model.eval()
-    with pytest.raises(ValueError, match="there is no attention blocks.9.attn"):
+    with pytest.raises(ValueError, match=r"there is no attention blocks\.9\.attn"):
         case.swap({"blocks.9.attn": Agent()})
