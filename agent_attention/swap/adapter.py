@@ -18,7 +18,7 @@ from agent_attention.swap.forms import takes_tokens
 from agent_attention.swap.landmarks import key_map
 
 Size = Pair | Callable[[int], Pair] | str | None
-_MOST_EXTRA = 16  # tokens in front of a map: models have a class token and up to 8 registers
+_MOST_EXTRA = 16  # tokens in front of a map: class and distillation tokens, and registers
 
 
 class Row(NamedTuple):
@@ -97,7 +97,7 @@ class Adapter:
         raise NotImplementedError
 
     def watch(self, model: nn.Module) -> None:
-        """Place the hooks that tell the size of the map; with a user's ``size`` they are its."""
+        """Place the hooks that tell the size of the map, where the user's ``size`` does not."""
 
     def install(self, model: nn.Module, swap: Chooser) -> None:
         """Replace the attribute and place the hooks."""
