@@ -5,7 +5,7 @@
 # make check  ruff and mypy
 # make faults  install, then kill, fill, break and fuzz for half an hour; prints a table
 # make recipes  install, then every recipe through every tool, small, for about two hours; prints a table
-# make clients  install, and peft, torchao, accelerate, grad-cam in .venv-clients; tries them, prints a table
+# make clients  install, and peft, timm, transformers and others in .venv-clients; tries them, prints two tables
 # make heads   install, then our backbones in the heads of mmdet's and mmseg's configs: ten minutes, a table
 # make mistakes  install, and 200 wrong command lines; prints a table
 # make docs   install, build the pages of docs/ into site/
@@ -61,8 +61,9 @@ clients: install
 	@$(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 		> "$$(.venv-clients/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth"
 	@.venv-clients/bin/pip install -q -r requirements/clients.txt
-	@.venv-clients/bin/pip install -q --no-deps 'grad-cam>=1.5.5'
+	@.venv-clients/bin/pip install -q --no-deps -r requirements/clients_alone.txt
 	@PYTHONPATH=.:tests .venv-clients/bin/python -W ignore tests/clients/run.py
+	@PYTHONPATH=.:tests .venv-clients/bin/python -W ignore tests/clients/swap.py
 
 # everything is read again (-E), since a warning is printed only when its page is read
 docs: install

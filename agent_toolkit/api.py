@@ -32,6 +32,7 @@ from mmengine_agent.run.setup import read_config
 __all__ = ["Prediction", "Predictor", "Trained", "UserError", "test", "train"]
 
 PathLike = str | Path
+_OFFSET = 1000  # mmdet's INSTANCE_OFFSET: a segment is label + _OFFSET * number
 
 
 class Trained(NamedTuple):
@@ -122,10 +123,10 @@ class Prediction:
     Attributes:
         names: class names, by label.
         boxes: (N, 4) float32, x1, y1, x2, y2 in pixels, the surest first.
-        scores: (N,) float32.
+        scores: (N,) float32; None of a panoptic model, whose N segments are things and stuff.
         labels: (N,) int64, from 0.
         masks: (N, H, W) bool.
-        label_map: (H, W) int64, from 0.
+        label_map: (H, W) int64, from 0; -1 where a panoptic model sees no class.
     """
 
     names: tuple[str, ...]
@@ -138,11 +139,11 @@ class Prediction:
     def to_supervision(self) -> dict[str, Any]:
         """The arguments of ``supervision.Detections``; of a label map, a mask for each class."""
         boxes, labels, masks = self.boxes, self.labels, self.masks
-        if self.label_map is not None:
+        if labels is None:
+            assert self.label_map is not None
             labels = np.unique(self.label_map)
             masks = self.label_map == labels[:, None, None]
-            boxes = np.array([_box_of(mask) for mask in masks], np.float32).reshape(-1, 4)
-        assert labels is not None
+            boxes = _boxes_of(masks)
         data = {"class_name": np.array(self.names)[labels]}
         found = {"xyxy": boxes, "class_id": labels, "confidence": self.scores, "mask": masks}
         return {**found, "data": data}
@@ -210,6 +211,8 @@ class Predictor:
         if "pred_sem_seg" in sample:
             label_map = sample.pred_sem_seg.data[0].cpu().numpy().astype(np.int64)
             return Prediction(self.names, label_map=label_map)
+        if "pred_panoptic_seg" in sample:
+            return self._of_segments(sample.pred_panoptic_seg.sem_seg[0].cpu().numpy())
         if "pred_instances" not in sample:
             raise UserError("the model predicts neither objects nor labels of pixels")
         found = sample.pred_instances
@@ -220,6 +223,13 @@ class Predictor:
             getattr(found, name).numpy() for name in ("bboxes", "scores", "labels")
         )
         return Prediction(self.names, boxes, scores, labels, masks)
+
+    def _of_segments(self, ids: np.ndarray) -> Prediction:
+        label_map = (ids % _OFFSET).astype(np.int64)
+        label_map[label_map >= len(self.names)] = -1
+        found = np.unique(ids[label_map >= 0])
+        masks, labels = ids == found[:, None, None], (found % _OFFSET).astype(np.int64)
+        return Prediction(self.names, _boxes_of(masks), None, labels, masks, label_map)
 
 
 class _Parser(ArgumentParser):
@@ -261,7 +271,10 @@ def _user_errors() -> Iterator[None]:
         raise UserError(text) from error
 
 
-def _box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """x1, y1, x2, y2 of a mask (H, W) that is not empty."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+def _boxes_of(masks: np.ndarray) -> np.ndarray:
+    """x1, y1, x2, y2 (N, 4), float32, of masks (N, H, W) that are not empty."""
+    boxes = []
+    for mask in masks:
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        boxes.append((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
+    return np.array(boxes, np.float32).reshape(-1, 4)

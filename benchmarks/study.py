@@ -153,15 +153,21 @@ def test(
 ) -> dict[str, float]:
     """Scores (0 to 1) in float32, at ``factor`` times the training resolution."""
     change = segmentor_test if run.task == "segmentor" else detector_test
-    cfg = Config(trained.to_dict())
+    cfg = test_config(trained, checkpoint, f"test-{factor:g}")
     cfg.merge_from_dict(change(run, plan, data, factor))
-    cfg.resume, cfg.load_from = False, str(checkpoint)
-    cfg.train_cfg = cfg.train_dataloader = cfg.optim_wrapper = cfg.param_scheduler = None
-    cfg.custom_hooks = []
-    cfg.work_dir = cfg.visualizer.name = str(Path(trained.work_dir, f"test-{factor:g}"))
     metrics = build_runner(cfg).test()
     scale = 0.01 if run.task == "segmentor" else 1  # mmseg gives per cent
     return {key: float(metrics[key]) * scale for key in SCORES[run.task]}
+
+
+def test_config(trained: Config, checkpoint: Path, name: str) -> Config:
+    """The config that tests a checkpoint of a training; ``name`` is the folder of its logs."""
+    cfg = Config(trained.to_dict())
+    cfg.resume, cfg.load_from = False, str(checkpoint)
+    cfg.train_cfg = cfg.train_dataloader = cfg.optim_wrapper = cfg.param_scheduler = None
+    cfg.custom_hooks = []
+    cfg.work_dir = cfg.visualizer.name = str(Path(trained.work_dir, name))
+    return cfg
 
 
 def losses(work_dir: Path) -> list[float]:
@@ -182,16 +188,20 @@ def prepare_data(args: argparse.Namespace) -> dict[str, Path]:
     if not args.no_scenes:
         name = f"scenes-{args.train_images}-{args.test_images}-{args.size}"
         found["scenes"] = args.study / "data" / name
-        if not found["scenes"].is_dir():
-            flags = {"--train": args.train_images, "--val": args.test_images, "--size": args.size}
-            words = [str(word) for flag in flags.items() for word in flag]
-            tool = str(ROOT / "tools/make_demo_data.py")
-            subprocess.run([sys.executable, tool, str(found["scenes"]), *words], check=True)
+        draw_scenes(found["scenes"], args.train_images, args.test_images, args.size)
     if args.camvid:
         found["camvid"] = args.study / "data" / f"camvid-{args.test_images}"
         if not found["camvid"].is_dir():
             prepare_camvid(args.camvid, found["camvid"], args.test_images)
     return found
+
+
+def draw_scenes(out: Path, train: int, val: int, size: int, *more: object) -> None:
+    """Make a data set of scenes, unless it is there; ``more`` are flags of the tool."""
+    if not out.is_dir():
+        tool = ROOT / "tools/make_demo_data.py"
+        words = (tool, out, "--train", train, "--val", val, "--size", size, *more)
+        subprocess.run([sys.executable, *map(str, words)], check=True)
 
 
 def prepare_camvid(source: Path, out: Path, tests: int) -> None:

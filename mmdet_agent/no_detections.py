@@ -1,16 +1,20 @@
 """Validation and test scores of a detector that found nothing.
 
-mmdet's ``CocoMetric`` then gives no scores at all. mmengine would log those of the validation
-before, and hooks that watch a score (best checkpoint, early stopping) would not find it.
+mmdet's ``CocoMetric`` and ``LVISMetric`` then give no scores at all. mmengine would log those of
+the validation before, and hooks that watch a score (best checkpoint, early stopping) would not find
+it.
 """
 
 from typing import Any
 
-from mmdet.evaluation import CocoMetric
+from mmdet.evaluation import CocoMetric, LVISMetric
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-_AVERAGE_PRECISION = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
+_AVERAGE_PRECISION = {
+    CocoMetric: ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l"),
+    LVISMetric: ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf"),
+}
 
 
 @HOOKS.register_module(force=True)
@@ -38,9 +42,10 @@ class NoDetectionsHook(Hook):
 
 
 def score_names(metric: Any) -> list[str]:
-    """The names under which a ``CocoMetric`` gives its average precisions; none of any other."""
-    if type(metric) is not CocoMetric or metric.format_only:
+    """The names under which a metric gives its average precisions; none of any other metric."""
+    usual = _AVERAGE_PRECISION.get(type(metric))
+    if usual is None or metric.format_only:
         return []
     kinds = [kind for kind in metric.metrics if kind in ("bbox", "segm")]
-    items = metric.metric_items or _AVERAGE_PRECISION
+    items = metric.metric_items or usual
     return [f"{metric.prefix}/{kind}_{item}" for kind in kinds for item in items]

@@ -1,11 +1,12 @@
 """Detection and instance segmentation, on COCO-like data."""
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from mmdet.evaluation import CocoMetric
+from mmdet.evaluation import CocoMetric, CocoPanopticMetric
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
@@ -14,14 +15,20 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 from mmdet_agent.data import config
+from mmdet_agent.data.problems import data_problems
+from mmdet_agent.evaluation.panoptic import PanopticMetric
+from mmdet_agent.evaluation.panoptic_record import PanopticRecord
 from mmdet_agent.evaluation.record import DetectionRecord
 from mmdet_agent.export import Detector
 from mmdet_agent.no_detections import NoDetectionsHook
+from mmdet_agent.predict.masks import paste_one_by_one
 from mmdet_agent.predict.panoptic import PanopticWriter
 from mmdet_agent.predict.writer import DetectionWriter, category_ids
+from mmdet_agent.queries import guard_queries, query_problems
 from mmengine_agent.errors import Problem, UserError
 from mmengine_agent.predict.classes import Classes
 from mmengine_agent.predict.writer import Writer
+from mmengine_agent.report.record import Record
 from mmengine_agent.task import Score, Task
 
 # what a view of an image must say of itself
@@ -64,7 +71,7 @@ class Detection(Task):
         return config.point_at(cfg, flags)
 
     def data_problems(self, cfg: Config, splits: Sequence[str]) -> Iterator[Problem]:
-        return config.data_problems(cfg, splits)
+        return chain(data_problems(cfg, splits), query_problems(cfg, splits))
 
     def label_numbers(self, cfg: Config, names: tuple[str, ...]) -> tuple[int, ...]:
         return category_ids(cfg, names)
@@ -72,7 +79,9 @@ class Detection(Task):
     def hooks(self) -> list[Hook]:
         return [NoDetectionsHook()]
 
-    def record(self, metric: BaseMetric) -> type[DetectionRecord] | None:
+    def record(self, metric: BaseMetric) -> type[Record] | None:
+        if isinstance(metric, CocoPanopticMetric | PanopticMetric) and metric._coco_api is not None:
+            return PanopticRecord
         # subclasses of CocoMetric score in ways of their own
         return DetectionRecord if type(metric) is CocoMetric and "bbox" in metric.metrics else None
 
@@ -106,9 +115,16 @@ class Detection(Task):
                 evaluator.metric = [name for name in metric if name != "segm"]
                 print("--tta: masks are not merged, boxes alone are evaluated")
 
+    def guard_model(self, model: Any) -> None:
+        guard_queries(model)
+
     def writer(self, classes: Classes, model: nn.Module, threshold: float) -> Writer:
         kind = PanopticWriter if is_panoptic(model) else DetectionWriter
         return kind(classes, threshold)
+
+    def save_memory(self, model: Any) -> None:
+        if not hasattr(model, "panoptic_fusion_head"):  # which reads masks of the image's size
+            paste_one_by_one(model)
 
     def exported(self, model: nn.Module, prepare: nn.Module, labels: bool) -> Detector:
         if labels:

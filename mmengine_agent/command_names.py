@@ -12,6 +12,7 @@ COMMANDS = {
     "predict": ("predict on images, folders and videos", "predict"),
     "data": ("check a data set before training on it", "prepare_data"),
     "report": ("one HTML file of a work directory", "report"),
+    "swap": ("swap softmax attention of a trained model", "swap"),
     "flops": ("count parameters and multiply-adds", "get_flops"),
     "export": ("write ONNX, or torch.export's .pt2", "export"),
     "backbone": ("write a config with another backbone", "with_backbone"),

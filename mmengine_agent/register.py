@@ -8,6 +8,7 @@ import mmengine_agent.resume.switch_on  # noqa: F401  (registers hooks and the l
 from mmengine_agent.backbones import REGISTERED
 from mmengine_agent.checkpoints import install_safe_loader
 from mmengine_agent.simple_feature_pyramid import ChannelLayerNorm, SimpleFeaturePyramid
+from mmengine_agent.swapped import SwappedAttention
 
 
 def register(models: Registry) -> None:
@@ -19,4 +20,5 @@ def register(models: Registry) -> None:
     for module in (*REGISTERED.values(), SimpleFeaturePyramid, ChannelLayerNorm):
         # force: a second import under another path, as custom_imports may cause, must not fail
         models.register_module(module=module, force=True)
+    models.register_module(module=SwappedAttention, force=True)
     install_safe_loader()

@@ -133,6 +133,9 @@ class Task(ABC):
 
     # ---- models
 
+    def guard_model(self, model: Any) -> None:  # noqa: B027  (there may be nothing)
+        """Have a model raise UserError for an input that it cannot take, where it is known."""
+
     @abstractmethod
     def writer(self, classes: Any, model: nn.Module, threshold: float) -> Any:
         """The ``predict.writer.Writer`` of a model's predictions.
@@ -142,6 +145,9 @@ class Task(ABC):
             model: the model.
             threshold: least score of an object.
         """
+
+    def save_memory(self, model: Any) -> None:  # noqa: B027  (there may be nothing)
+        """Have a model predict the same for ``writer`` in less memory, in place."""
 
     @abstractmethod
     def exported(self, model: nn.Module, prepare: nn.Module, labels: bool) -> Any:

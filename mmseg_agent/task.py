@@ -17,6 +17,7 @@ from mmengine_agent.task import Score, Task
 from mmseg_agent.data import config, label_maps
 from mmseg_agent.evaluation.record import SegmentationRecord
 from mmseg_agent.export import Segmentor
+from mmseg_agent.predict.labels import leave_out_scores
 from mmseg_agent.predict.writer import SegmentationWriter, map_numbers
 
 
@@ -57,9 +58,10 @@ class Segmentation(Task):
         return {"type": "SegTTAModel"}
 
     def writer(self, classes: Classes, model: Any, threshold: float) -> SegmentationWriter:
-        head = model.decode_head
-        head = head if hasattr(head, "num_classes") else head[-1]
-        return SegmentationWriter(classes, getattr(head, "threshold", None) or 0.5)
+        return SegmentationWriter(classes, threshold)
+
+    def save_memory(self, model: Any) -> None:
+        leave_out_scores(model)
 
     def exported(self, model: nn.Module, prepare: nn.Module, labels: bool) -> Segmentor:
         if not hasattr(model, "encode_decode"):

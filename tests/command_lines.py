@@ -163,6 +163,8 @@ def _predict(draw: random.Random) -> Line:
         "--batch-size 0",
         "--tile 3",
         "--overlap 4",
+        "--tile 64 --max-memory 8GB",
+        "--max-memory much",
         "--device gpu",
         "--no-draw --no-results",
     ]
@@ -183,6 +185,8 @@ def _others(draw: random.Random) -> Line:
         ["data", "convert", "--from", draw.choice(["yolo", "x"]), "nowhere", "--out", "converted"],
         ["data", "split", "nowhere.json", "--val", draw.choice(["0.2", "2", "x"])],
         ["backbone", config, draw.choice(["agent_pvt_x", "agent_pvt_t"]), "--out", "made.txt"],
+        ["swap", config, draw.choice(["nowhere.pth", "text.pth"]), "--data-root", "ade"],
+        ["swap", config, "empty.pth", *draw.choice(["--grids 0", "--max-loss 2"]).split()],
         ["report", "coco", "--checkpoint", draw.choice(["nowhere.pth", "empty.pth"])],
     ]
     return Line(tuple(draw.choice(lines)), ("others",))

@@ -20,7 +20,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 
 from mmdet_agent.data.coco import file_faults
-from mmdet_agent.data.config import stopping_faults
+from mmdet_agent.data.problems import stopping_faults
 from mmdet_agent.data.read import forget_files, read_categories, read_coco
 from mmengine_agent.data.faults import STOPS
 from mmengine_agent.data.user_data import DataFlags, point_at

@@ -24,10 +24,6 @@ SETS: dict[str, tuple[str, str]] = {
         "lvis.json",
         json.dumps({"images": [{"id": 1, "coco_url": "a/1.jpg"}], "annotations": []}),
     ),
-    "panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py": (
-        "panoptic.json",
-        json.dumps({"images": [], "annotations": [{"image_id": 1, "segments_info": []}]}),
-    ),
 }
 
 

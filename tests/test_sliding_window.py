@@ -190,34 +190,31 @@ def test_a_mask_in_its_place_has_the_code_of_the_whole_mask(seed: int) -> None:
 # ---- segmentation in tiles ----
 
 
-def segmented(shape: tuple[int, int], tiles: list[Tile], scores: list[torch.Tensor]) -> np.ndarray:
-    """Labels (H, W) of an image, given the scores (C, h, w) in each of its tiles."""
+def segmented(shape: tuple[int, int], tiles: list[Tile], labels: list[torch.Tensor]) -> np.ndarray:
+    """Labels (H, W) of an image, given those (h, w) of each of its tiles."""
     classes = Classes(("a", "b"), ((0, 0, 0),) * 2, (0, 1))
-    samples = (Sample(seg_logits=PixelData(data=each)) for each in scores)
+    samples = (Sample(pred_sem_seg=PixelData(data=each[None])) for each in labels)
     return SegmentationWriter(classes, 0.5).merge(shape, zip(tiles, samples, strict=True))
 
 
 @pytest.mark.parametrize(("tile", "overlap"), [(32, 0), (32, 8), (32, 31), (50, 25), (200, 0)])
-@pytest.mark.parametrize("classes", [1, 5])
-def test_labels_do_not_depend_on_the_tiles_where_scores_do_not(
-    tile: int, overlap: int, classes: int
+def test_labels_do_not_depend_on_the_tiles_where_those_in_them_do_not(
+    tile: int, overlap: int
 ) -> None:
-    scores = torch.from_numpy(np.random.RandomState(0).rand(classes, 90, 130))
+    wanted = torch.from_numpy(np.random.RandomState(0).randint(0, 5, (90, 130)))
     tiles = cover(90, 130, tile, overlap)
-    labels = segmented((90, 130), tiles, [scores[(slice(None), *each.area)] for each in tiles])
-    wanted = scores.argmax(0) if classes > 1 else scores[0] > 0.5
+    labels = segmented((90, 130), tiles, [wanted[each.area] for each in tiles])
     np.testing.assert_array_equal(labels, wanted)
 
 
 def test_where_tiles_disagree_the_one_that_sees_more_around_wins() -> None:
     tiles = cover(32, 54, 32, 10)  # columns 0..32 and 22..54
-    scores = torch.eye(2)[:, :, None, None].expand(2, 2, 32, 32)
-    labels = segmented((32, 54), tiles, list(scores))
+    labels = segmented((32, 54), tiles, [torch.full((32, 32), label) for label in (0, 1)])
     np.testing.assert_array_equal(labels, np.arange(54)[None].repeat(32, 0) >= 27)
 
 
-def test_no_scores_of_the_image_s_size_are_made() -> None:
+def test_no_tensor_of_the_image_s_size_is_made() -> None:
     tiles = cover(370, 550, 100, 10)
     with Largest() as made:
-        segmented((370, 550), tiles, [torch.zeros(3, 100, 100) for _ in tiles])
-    assert made.numel == 3 * 100 * 100
+        segmented((370, 550), tiles, [torch.zeros(100, 100) for _ in tiles])
+    assert made.numel == 100 * 100

@@ -23,10 +23,21 @@ CLASSES = (*STUFF, *THINGS)
 STRETCHED = {"ellipse", "rectangle", "triangle"}  # the shapes whose aspect ratio varies
 
 EMPTY_EVERY, CROWD_EVERY = 25, 30  # scenes 1, 26, ... have no shape; 0, 30, ... have a crowd
-MAX_THINGS, TRIES = 5, 20
-EXTENT = (0.16, 0.5)  # a shape's longest side, as a part of the scene's longer side
+TRIES = 20
 MIN_SHARE, MIN_PIXELS, MIN_IOU = 0.35, 40, 0.9  # what must stay visible, and fit its polygons
 FINE = 4  # masks and polygons are drawn this much finer than pixels, for smooth edges
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How large scenes and shapes are; the default is the demo's."""
+
+    extent: tuple[float, float] = (0.16, 0.5)  # a shape's longest side / the scene's longer side
+    shorter: tuple[float, float] = (0.75, 1)  # a scene's shorter side / its longer one
+    things: int = 5  # shapes of a scene, at most
+
+
+DEMO = Layout()
 
 
 @dataclass(frozen=True)
@@ -66,17 +77,23 @@ def cover(rng: Generator, kind: str, extent: float, centre: Array, shape: Shape)
     angle = rng.uniform(0, 2 * np.pi)
     turn = np.array([(np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))])
     stretch = np.array([min(1, aspect), min(1, 1 / aspect)])
-    corners = (outline(kind) * extent * stretch) @ turn + centre
-    fine = np.zeros((shape[0] * FINE, shape[1] * FINE), np.uint8)
-    cv2.fillPoly(fine, [np.rint(corners * FINE).astype(np.int32)], 255)
-    small = cv2.resize(fine, shape[::-1], interpolation=cv2.INTER_AREA)
-    return small.astype(np.float32) / 255
+    corners = np.rint(((outline(kind) * extent * stretch) @ turn + centre) * FINE).astype(np.int32)
+    limits = np.array(shape[::-1])
+    low = np.clip(corners.min(0) // FINE, 0, limits - 1)  # of the pixels that it may touch
+    high = np.clip(corners.max(0) // FINE + 1, low + 1, limits)
+    fine = np.zeros((high - low)[::-1] * FINE, np.uint8)
+    cv2.fillPoly(fine, [(corners - low * FINE).astype(np.int32)], 255)
+    covered = np.zeros(shape, np.float32)
+    small = cv2.resize(fine, (high - low).tolist(), interpolation=cv2.INTER_AREA)
+    covered[low[1] : high[1], low[0] : high[0]] = small.astype(np.float32) / 255
+    return covered
 
 
-def make_thing(rng: Generator, kind: str, shape: Shape) -> Item:
+def make_thing(rng: Generator, kind: str, shape: Shape, layout: Layout) -> Item:
     """One shape of random size, mostly inside the scene."""
+    low, high = layout.extent
     # beta(2, 1.6) leans to the larger sizes, so that most shapes are easy to see
-    extent = max(shape) * (EXTENT[0] + (EXTENT[1] - EXTENT[0]) * rng.beta(2, 1.6))
+    extent = max(shape) * (low + (high - low) * rng.beta(2, 1.6))
     corner = np.array(shape[::-1], float)
     centre = rng.uniform(0.35 * extent, corner - 0.35 * extent)
     alpha = cover(rng, kind, extent, centre, shape)
@@ -133,7 +150,9 @@ def place(items: list[Item], owner: Array, item: Item) -> bool:
     return True
 
 
-def lay_out(rng: Generator, shape: Shape, index: int) -> tuple[list[Item], Array]:
+def lay_out(
+    rng: Generator, shape: Shape, index: int, layout: Layout = DEMO
+) -> tuple[list[Item], Array]:
     """A scene's objects, back to front, and (H, W) int32: the visible one's place in them + 1."""
     items: list[Item] = []
     owner = np.zeros(shape, np.int32)
@@ -143,10 +162,10 @@ def lay_out(rng: Generator, shape: Shape, index: int) -> tuple[list[Item], Array
         crowd = make_crowd(rng, shape)
         items.append(crowd)
         owner[crowd.mask] = 1
-    for _ in range(rng.integers(1, MAX_THINGS, endpoint=True)):
+    for _ in range(rng.integers(1, layout.things, endpoint=True)):
         kind = str(rng.choice(list(THINGS)))
         # any() stops at the first try that finds room
-        any(place(items, owner, make_thing(rng, kind, shape)) for _ in range(TRIES))
+        any(place(items, owner, make_thing(rng, kind, shape, layout)) for _ in range(TRIES))
     return items, owner
 
 
@@ -272,16 +291,18 @@ def annotate(item: Item, visible: Array) -> dict[str, Any]:
     }
 
 
-def make_scene(size: int, key: tuple[int, int, int]) -> tuple[Array, Array, list[dict[str, Any]]]:
+def make_scene(
+    size: int, key: tuple[int, int, int], layout: Layout = DEMO
+) -> tuple[Array, Array, list[dict[str, Any]]]:
     """Scene number key[2] of split key[1] under seed key[0].
 
     Returns the picture (H, W, 3) uint8 RGB, the ADE labels (H, W) uint8 and COCO's annotations.
     """
     rng = np.random.default_rng(key)
-    shorter = round(size * rng.uniform(0.75, 1))
+    shorter = round(size * rng.uniform(*layout.shorter))
     shape = (size, shorter) if rng.random() < 0.5 else (shorter, size)
     ground = divide(rng, shape)
-    items, owner = lay_out(rng, shape, key[2])
+    items, owner = lay_out(rng, shape, key[2], layout)
     labels = ground + np.uint8(1)
     for number, item in enumerate(items, 1):
         labels[owner == number] = 0 if item.crowd else CLASSES.index(item.kind) + 1

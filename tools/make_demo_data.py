@@ -20,17 +20,18 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import cv2
-from demo_scenes import CLASSES, THINGS, Array, make_scene
+from demo_scenes import CLASSES, DEMO, THINGS, Array, Layout, make_scene
 from tqdm import tqdm
 
 from mmengine_agent.files import atomic_folder
 
 NAME, VERSION = "make_demo_data", 1  # raise VERSION whenever the same arguments draw other scenes
-LEAST = {"train": 1, "val": 1, "size": 32, "seed": 0}
+LEAST = {"train": 1, "val": 1, "size": 32, "seed": 0, "things": 1}
 SPLITS = (("train", "training"), ("val", "validation"))  # COCO's and ADE20K's words for a split
 
 COCO_HEAD: dict[str, Any] = {
@@ -50,13 +51,15 @@ def save(path: Path, pixels: Array, *options: int) -> None:
     path.write_bytes(cv2.imencode(path.suffix, stored, options)[1].tobytes())
 
 
-def write_split(out: Path, split: int, count: int, size: int, seed: int) -> None:
+def write_split(
+    out: Path, split: int, count: int, size: int, seed: int, layout: Layout = DEMO
+) -> None:
     """Write all files of one split, both as COCO and as ADE20K."""
     coco, ade = SPLITS[split]
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for index in tqdm(range(count), desc=f"{coco:5}", unit="scene", mininterval=0.5):
-        picture, labels, found = make_scene(size, (seed, split, index))
+        picture, labels, found = make_scene(size, (seed, split, index), layout)
         number = index + 1
         name, stem = f"{number:012}.jpg", f"ADE_{coco}_{number:08}"
         for copy in (f"coco/{coco}2017/{name}", f"ade/images/{ade}/{stem}.jpg"):
@@ -74,13 +77,21 @@ def write_split(out: Path, split: int, count: int, size: int, seed: int) -> None
 
 
 def generate(
-    out: Path, train: int = 400, val: int = 80, size: int = 160, seed: int = 0, force: bool = False
+    out: Path,
+    train: int = 400,
+    val: int = 80,
+    size: int = 160,
+    seed: int = 0,
+    force: bool = False,
+    layout: Layout = DEMO,
 ) -> None:
     """Make the data set at out, unless it is there; force replaces an older one.
 
     Raises FileExistsError if something else is there.
     """
-    arguments = {"train": train, "val": val, "size": size, "seed": seed}
+    arguments: dict[str, Any] = {"train": train, "val": val, "size": size, "seed": seed}
+    if layout != DEMO:
+        arguments.update(asdict(layout))
     stamp = json.dumps({"generator": NAME, "version": VERSION, **arguments}) + "\n"
     made = out / "demo.json"
     old = made.read_text(errors="replace") if made.is_file() else ""
@@ -96,7 +107,7 @@ def generate(
         return
     with atomic_folder(out) as new:
         for split, count in enumerate((train, val)):
-            write_split(new, split, count, size, seed)
+            write_split(new, split, count, size, seed, layout)
         (new / "coco/classes.txt").write_text("\n".join(THINGS) + "\n")
         (new / "ade/classes.txt").write_text("\n".join(CLASSES) + "\n")
         (new / "demo.json").write_text(stamp)
@@ -115,13 +126,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--val", type=int, default=80, help="validation scenes (default: 80)")
     add("--size", type=int, default=160, help="longer side in pixels (default: 160)")
     add("--seed", type=int, default=0, help="another seed draws other scenes (default: 0)")
+    parts: dict[str, Any] = {"type": float, "nargs": 2, "metavar": ("LOW", "HIGH")}
+    text = "a shape's longest side as a part of the scene's longer side (default: 0.16 0.5)"
+    add("--extent", default=DEMO.extent, help=text, **parts)
+    text = "a scene's shorter side as a part of its longer one (default: 0.75 1)"
+    add("--shorter", default=DEMO.shorter, help=text, **parts)
+    add("--things", type=int, default=DEMO.things, help="shapes of a scene, at most (default: 5)")
     add("--force", action="store_true", help="replace a demo set that is at OUT")
     args = parser.parse_args(argv)
     for name, least in LEAST.items():
         if getattr(args, name) < least:
             parser.error(f"--{name} must be at least {least}, not {getattr(args, name)}")
+    for name in ("extent", "shorter"):
+        low, high = getattr(args, name)
+        if not 0 < low <= high <= 1:
+            parser.error(f"--{name} must be LOW HIGH with 0 < LOW <= HIGH <= 1, not {low} {high}")
+    layout = Layout(tuple(args.extent), tuple(args.shorter), args.things)
     try:
-        generate(**vars(args))
+        generate(args.out, args.train, args.val, args.size, args.seed, args.force, layout)
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -12,6 +12,7 @@ from typing import Any
 from agent_attention.arguments import Pair, check_agent_shapes
 
 _SLACK = 0.05  # of a power of two: a map 3 % above it counts as being there
+_SKEW = 1.5  # how far an aspect may be from that of the map
 _SHARE = 0.5  # of the cost of the linear layers: what agents may cost by the bounded rule
 
 
@@ -24,7 +25,8 @@ class GridRule:
 
     Args:
         cap: the largest factor; without one, cost grows with N*N.
-        aspect: about as many agents, in cells as square as the map allows; else a square grid.
+        aspect: about as many agents, in cells as square as the map allows: rows / columns is within
+            a factor of 1.5 of H / W, unless ``most`` forbids it; else a square grid.
         within: at most (H, W): no more agents than tokens along a side.
         most: agents of a grid, at most.
         agents: take about so many, in place of the factor.
@@ -60,6 +62,9 @@ class GridRule:
         root = math.sqrt(height / width) if self.aspect else 1.0
         p = max(p, root, 1 / root)  # a whole cell along the shorter side
         rows, columns = round(p * root), round(p / root)
+        if self.aspect:  # where few rows are rounded down, or few columns
+            rows = min(rows, max(1, int(_SKEW * columns * height / width)))
+            columns = min(columns, max(1, int(_SKEW * rows * width / height)))
         return (min(rows, height), min(columns, width)) if self.within else (rows, columns)
 
 

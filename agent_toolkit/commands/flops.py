@@ -78,6 +78,8 @@ def count(cfg: Config, shape: tuple[int, int]) -> dict[str, Count]:
         print("the heads need the values of an image: counted in a run on zeros", file=sys.stderr)
     try:
         return count_on("cpu", cfg, shape)
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(f"cannot count a {cfg.model.type}: {one_line(error)}") from error
 
@@ -85,6 +87,8 @@ def count(cfg: Config, shape: tuple[int, int]) -> dict[str, Count]:
 def count_on(device: str, cfg: Config, shape: tuple[int, int]) -> dict[str, Count]:
     """The same, on one device."""
     model = build(cfg, device).requires_grad_(False)  # hooks of the counter ask gradients of all
+    if device != "meta":
+        task_of(cfg).guard_model(model)
     # as one call of the model, in which the counter knows all modules by their names
     model.forward = functools.partial(task_of(cfg).run_for_flops, model, shape, device)
     # while the counter looks on, attention is its definition: biases are added, not multiplied

@@ -1,25 +1,17 @@
-"""A detection config's data: pointed at a user's, and looked at before a run.
+"""A detection config's data pointed at a user's."""
 
-Can mmdet load it, and is it what the classes say?
-"""
-
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmdet.datasets import CocoDataset
+from mmdet.datasets import Objects365V1Dataset
 from mmengine.config import Config
 
-from mmdet_agent.data.coco import file_faults
-from mmdet_agent.data.panoptic import panoptic_classes
-from mmdet_agent.data.read import forget_files, read_categories, read_coco
+from mmdet_agent.data.panoptic import panoptic_classes, point_at_segments
+from mmdet_agent.data.problems import lists_classes
+from mmdet_agent.data.read import annotation_path, read_categories
 from mmengine_agent.config_walk import walk
-from mmengine_agent.data.faults import KINDS, STOPS, Fault
 from mmengine_agent.data.user_data import DataFlags, class_names, datasets, type_of
-from mmengine_agent.errors import Problem, UserError
-
-_LOOKED = 100  # images whose files are looked for
-_SHOWN = 3  # faults of a file
+from mmengine_agent.errors import UserError
 
 
 def point_at(cfg: Config, flags: DataFlags) -> dict[str, Any] | None:
@@ -34,6 +26,7 @@ def point_at(cfg: Config, flags: DataFlags) -> dict[str, Any] | None:
         )
     for split, dataset in datasets(cfg):
         train, before = split == "train", dataset.get("data_root") or ""
+        listed = annotation_path(dataset)
         dataset.data_root = flags.root or before
         annotations = flags.train_ann if train else flags.val_ann
         dataset.ann_file = annotations or dataset.get("ann_file") or ""
@@ -41,12 +34,15 @@ def point_at(cfg: Config, flags: DataFlags) -> dict[str, Any] | None:
         if images is not None:
             dataset.data_prefix = {**dataset.get("data_prefix", {}), "img": images}
         for _, evaluator in walk(cfg.get(f"{split}_evaluator")):
-            if "ann_file" in evaluator:
-                evaluator.ann_file = str(_ann_file(dataset))
-            folder = evaluator.get("seg_prefix")  # of panoptic COCO, Cityscapes
-            if before and folder and folder.startswith(before):
-                inner = folder.removeprefix(before).lstrip("/")
-                evaluator.seg_prefix = str(Path(dataset.data_root, inner))
+            for key in ("ann_file", "seg_prefix"):  # PNGs of panoptic COCO, Cityscapes
+                place = evaluator.get(key) or ""
+                own = key == "ann_file" and (annotations or Path(place) == listed)
+                if before and place.startswith(before) and not own:
+                    inner = place.removeprefix(before).lstrip("/")
+                    evaluator[key] = str(Path(dataset.data_root, inner))
+                elif key == "ann_file" and key in evaluator:
+                    evaluator[key] = str(annotation_path(dataset))
+    point_at_segments(cfg, flags)
     if panoptic := panoptic_classes(cfg):
         return panoptic
     known = class_names(next(datasets(cfg))[1], "mmdet")
@@ -59,12 +55,16 @@ def _annotated_classes(cfg: Config, chosen: tuple[str, ...] | None) -> tuple[str
     """The annotated class names, or those ``chosen`` among them, in the order of mmdet's labels.
 
     mmdet numbers labels by the order of the categories in each file, whatever order it is given, so
-    the files of all splits must have the same. Empty without any file.
+    the files of all splits must have the same. Empty without any file that lists them.
     """
     orders: dict[Path, tuple[str, ...]] = {}
-    for path in (_ann_file(each) for _, each in datasets(cfg) if reads_coco(each)):
+    for dataset in (each for _, each in datasets(cfg) if lists_classes(each)):
+        path = annotation_path(dataset)
         if path.is_file():
-            names = tuple(read_categories(path))
+            numbers = read_categories(path)
+            # mmdet sorts those of Objects365 v1, whose files differ in their order
+            is_sorted = type_of(dataset, "mmdet") is Objects365V1Dataset
+            names = tuple(sorted(numbers, key=lambda name: numbers[name]) if is_sorted else numbers)
             absent = [name for name in chosen or () if name not in names]
             if absent:
                 raise UserError(
@@ -75,127 +75,3 @@ def _annotated_classes(cfg: Config, chosen: tuple[str, ...] | None) -> tuple[str
         text = "; ".join(f"{path}: {', '.join(names)}" for path, names in orders.items())
         raise UserError(f"the annotation files number their classes differently ({text})")
     return next(iter(orders.values()), ())
-
-
-def _ann_file(dataset: Any) -> Path:
-    return Path(dataset.get("data_root") or "", dataset.get("ann_file") or "")
-
-
-def data_problems(cfg: Config, splits: Sequence[str]) -> Iterator[Problem]:
-    """What is wrong with the sets of some splits, as far as their files are there."""
-    for split, dataset in datasets(cfg):
-        if split in splits and reads_coco(dataset):
-            yield from _coco_problems(dataset, split)
-    forget_files()
-    for split in splits:
-        for place, evaluator in walk(cfg.get(f"{split}_evaluator"), f"{split}_evaluator"):
-            path = evaluator.get("ann_file")
-            if path and not Path(path).exists():
-                yield Problem(f"{place}.ann_file: there is no {path} (from {Path.cwd()})")
-
-
-def reads_coco(dataset: Any) -> bool:
-    """Whether a data set reads its annotations as mmdet's ``CocoDataset`` does.
-
-    Those of Pascal VOC, LVIS, panoptic COCO and others have layouts of their own.
-    """
-    kind, own = type_of(dataset, "mmdet"), ("load_data_list", "parse_data_info", "COCOAPI")
-    return all(getattr(kind, name, None) is getattr(CocoDataset, name) for name in own)
-
-
-def stopping_faults(faults: Sequence[Fault], masks: bool, evaluated: bool) -> list[Fault]:
-    """Of the faults of a file, those that stop a training or an evaluation.
-
-    Args:
-        faults: of ``file_faults``.
-        masks: whether the model learns from masks.
-        evaluated: whether pycocotools evaluates with the file, which asks for iscrowd.
-    """
-    kinds = {*STOPS, *["mask-missing"] * masks, *["iscrowd-missing"] * evaluated}
-    return [fault for fault in faults if fault.kind in kinds]
-
-
-def _coco_problems(dataset: Any, split: str) -> Iterator[Problem]:
-    path = _ann_file(dataset)
-    if not path.is_file():
-        return
-    content, faults = read_coco(path)
-    if content is not None and not faults:
-        masks = any(step.get("with_mask") for step in dataset.get("pipeline") or [])
-        every = list(file_faults(content))
-        faults = stopping_faults(every, masks and split == "train", split != "train")
-    if content is None or faults:
-        yield Problem(_describe(path, faults))
-        return
-    yield from _name_problems(path, content, class_names(dataset, "mmdet"))
-    yield from _file_problems(path, content, dataset)
-    unlisted = [fault for fault in every if fault.kind == "annotation-category"]
-    if unlisted:  # mmdet leaves them out without a word
-        yield Problem(
-            f"{path}: {len(unlisted)} annotations, such as {unlisted[0].place}, are of a category "
-            "that the file does not list: their objects are trained on as background",
-            fatal=False,
-        )
-    if split == "train" and not _has_images(content, dataset):
-        yield Problem(
-            f"{path}: no image is left to train on (filter_cfg {dataset.get('filter_cfg')})"
-        )
-
-
-def _describe(path: Path, faults: list[Fault]) -> str:
-    """What is wrong with a file, with the first faults of it."""
-    lines = [f"   {each.place}: {each.message} ({KINDS[each.kind]})" for each in faults[:_SHOWN]]
-    hint = "   `python tools/prepare_data.py check` lists all; with --fix it writes a cleaned copy"
-    return "\n".join([f"{path} cannot be used, faults: {len(faults)}", *lines, hint])
-
-
-def _name_problems(
-    path: Path, content: dict[str, Any], names: tuple[str, ...]
-) -> Iterator[Problem]:
-    """mmdet finds categories by name, and numbers them in the file's order."""
-    listed = [entry["name"] for entry in content["categories"]]
-    absent = [name for name in names if name not in listed]
-    known = [name for name in listed if name in names]
-    if absent:
-        yield Problem(
-            f"{path} has no {', '.join(absent[:8])}{' ...' if absent[8:] else ''}, which the "
-            f"config's classes name; it has {', '.join(listed[:20])}. With --train-ann or "
-            "--val-ann the names are read from the files"
-        )
-    elif known != list(names):
-        yield Problem(
-            f"{path} lists its categories in another order ({', '.join(known[:8])}) than the "
-            f"config's classes ({', '.join(names[:8])}): mmdet numbers them in the file's order"
-        )
-
-
-def _file_problems(path: Path, content: dict[str, Any], dataset: Any) -> Iterator[Problem]:
-    folder = Path(dataset.get("data_root") or "", dataset.get("data_prefix", {}).get("img") or "")
-    if not folder.is_dir():
-        return  # require_data says it
-    names = [each["file_name"] for each in content["images"]]
-    looked = names[:: max(1, len(names) // _LOOKED)]
-    absent = [name for name in looked if not (folder / name).exists()]
-    if len(absent) == len(looked):
-        yield Problem(
-            f"{folder} has none of the images of {path}, such as {absent[0]}: see --train-images"
-        )
-    elif absent:
-        yield Problem(
-            f"{folder} lacks {len(absent)} of the {len(looked)} images that were looked "
-            f"for, such as {absent[0]}",
-            fatal=False,
-        )
-
-
-def _has_images(content: dict[str, Any], dataset: Any) -> bool:
-    """Whether mmdet's filter leaves an image."""
-    settings, names = dataset.get("filter_cfg") or {}, class_names(dataset, "mmdet")
-    ids = {entry["id"] for entry in content["categories"] if entry["name"] in names}
-    notes = content["annotations"]
-    annotated = {note["image_id"] for note in notes if note["category_id"] in ids}
-    return any(
-        (entry["id"] in annotated or not settings.get("filter_empty_gt"))
-        and min(entry["width"], entry["height"]) >= settings.get("min_size", 0)
-        for entry in content["images"]
-    )

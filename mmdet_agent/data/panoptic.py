@@ -1,13 +1,45 @@
-"""The classes of a panoptic data set: things, then stuff."""
+"""Panoptic data sets: where their files lie, and their classes, things first."""
 
 from pathlib import Path
 from typing import Any
 
+from mmdet.datasets import CocoPanopticDataset
 from mmengine.config import Config
 
-from mmdet_agent.data.read import forget_files, read_categories, read_coco
-from mmengine_agent.data.user_data import class_names, datasets
+from mmdet_agent.data.read import annotation_path, forget_files, read_categories, read_coco
+from mmengine_agent.config_walk import type_name
+from mmengine_agent.data.user_data import DataFlags, class_names, datasets, type_of
 from mmengine_agent.errors import UserError
+
+
+def is_panoptic(dataset: Any) -> bool:
+    """Whether a data set's config reads panoptic COCO."""
+    kind = type_of(dataset, "mmdet")
+    return isinstance(kind, type) and issubclass(kind, CocoPanopticDataset)
+
+
+def point_at_segments(cfg: Config, flags: DataFlags) -> None:
+    """Follow the annotation files of the flags with PNGs and scores, in place.
+
+    COCO's PNGs lie in a folder with the name of their JSON. Scores of boxes and masks need a file
+    of instances, which the flags do not name.
+    """
+    for split, dataset in datasets(cfg):
+        annotations = flags.train_ann if split == "train" else flags.val_ann
+        if annotations is None or not is_panoptic(dataset):
+            continue
+        folder = annotations.removesuffix(".json")
+        dataset.data_prefix = {**dataset.get("data_prefix", {}), "seg": folder}
+        evaluators = cfg.get(f"{split}_evaluator") or []
+        kept = [
+            each
+            for each in (evaluators if isinstance(evaluators, list) else [evaluators])
+            if "Panoptic" in type_name(each)
+        ]
+        for each in kept:
+            each.seg_prefix = str(Path(dataset.get("data_root") or "", folder))
+        if kept:
+            cfg[f"{split}_evaluator"] = kept
 
 
 def panoptic_classes(cfg: Config) -> dict[str, Any] | None:
@@ -18,8 +50,8 @@ def panoptic_classes(cfg: Config) -> dict[str, Any] | None:
     """
     orders: dict[tuple[str, ...], dict[str, Any]] = {}
     for _, dataset in datasets(cfg):
-        path = Path(dataset.get("data_root") or "", dataset.get("ann_file") or "")
-        if "Panoptic" not in str(dataset.type) or not path.is_file():
+        path = annotation_path(dataset)
+        if not is_panoptic(dataset) or not path.is_file():
             continue
         names = tuple(read_categories(path))
         content, _ = read_coco(path)

@@ -26,6 +26,11 @@ def read_coco(path: Path) -> tuple[Content | None, list[Fault]]:
         return None, [Fault("json-syntax", str(path), str(error.strerror))]
 
 
+def annotation_path(dataset: Any) -> Path:
+    """Where the annotation file of a data set's config lies."""
+    return Path(dataset.get("data_root") or "", dataset.get("ann_file") or "")
+
+
 def read_categories(path: Path) -> dict[str, int]:
     """The ids of the categories by name, in the file's order.
 

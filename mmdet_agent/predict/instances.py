@@ -49,11 +49,15 @@ def instances_of(sample: Any, tile: Tile, threshold: float) -> Iterator[Instance
     found = sample.pred_instances
     found = found[found.scores >= threshold].cpu()
     top, left = tile.rows.start, tile.columns.start
-    masks = np.asarray(found.masks) if "masks" in found else [None] * len(found.scores)
+    masks = found.masks if "masks" in found else [None] * len(found.scores)
     columns = (found.bboxes.tolist(), found.scores.tolist(), found.labels.tolist(), masks)
     for (x1, y1, x2, y2), score, label, mask in zip(*columns, strict=True):
         box = (x1 + left, y1 + top, x2 + left, y2 + top)
-        yield Instance(box, score, label, tile, None if mask is None else crop(mask, top, left))
+        if isinstance(mask, Mask):  # of the tile
+            mask = mask._replace(top=mask.top + top, left=mask.left + left)
+        elif mask is not None:
+            mask = crop(np.asarray(mask), top, left)
+        yield Instance(box, score, label, tile, mask)
 
 
 def coco_result(
@@ -80,9 +84,9 @@ def encode(mask: np.ndarray) -> Any:
 
 def crop(mask: np.ndarray, top: int, left: int) -> Mask:
     """What there is in a mask (H, W) whose corner has that place in the image."""
-    x, y, width, height = coco_mask.toBbox(encode(mask)).astype(int).tolist()
-    part = mask[y : y + max(height, 1), x : x + max(width, 1)]  # of an empty mask, a pixel
-    return Mask(top + y, left + x, encode(part))
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    (y, bottom), (x, right) = ((at[0], at[-1] + 1) if len(at) else (0, 1) for at in (rows, columns))
+    return Mask(int(top + y), int(left + x), encode(mask[y:bottom, x:right]))
 
 
 def code_of_image(mask: Mask, shape: tuple[int, int]) -> Any:

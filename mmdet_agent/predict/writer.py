@@ -9,7 +9,7 @@ import numpy as np
 from mmdet.datasets import CocoDataset, CocoPanopticDataset
 from mmengine.config import Config
 
-from mmdet_agent.data.config import reads_coco
+from mmdet_agent.data.problems import reads_coco
 from mmdet_agent.data.read import forget_files, read_categories
 from mmdet_agent.predict.instances import Instance, coco_result, instances_of
 from mmdet_agent.predict.merge import merge

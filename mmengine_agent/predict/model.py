@@ -1,6 +1,7 @@
 """A model with the weights of a checkpoint, and its predictions on images in memory."""
 
 from itertools import groupby
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,13 @@ from torch import nn
 
 from agent_attention.weights.fit import unwrap
 from mmengine_agent.checkpoints import load_local
+from mmengine_agent.config_walk import type_name
 from mmengine_agent.data.user_data import datasets
 from mmengine_agent.errors import UserError
+from mmengine_agent.task import task_of
+
+_RESIZES = {"Resize", "FixScaleResize", "FixShapeResize", "ResizeShortestEdge"}
+_STRIDE = 32  # of the deepest maps of usual models
 
 
 def choose_device(name: str) -> torch.device:
@@ -61,10 +67,12 @@ def build_model(cfg: Config) -> Any:
     """The model of a config; without init_weights, so no file of pre-trained weights is needed."""
     init_default_scope(cfg.get("default_scope") or "mmdet")
     try:
-        return revert_sync_batchnorm(MODELS.build(cfg.model))
+        model = revert_sync_batchnorm(MODELS.build(cfg.model))
     except (TypeError, ValueError, LookupError, AssertionError, ImportError) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise UserError(f"cannot build what the config describes: {reason}") from error
+    task_of(cfg).guard_model(model)
+    return model
 
 
 def require_fit(model: nn.Module, found: dict[str, torch.Tensor], path: str) -> None:
@@ -90,9 +98,14 @@ class Predictor:
 
     Neighbours of one size after the pipeline go through the model together; others never do, since
     padding to a neighbour's size changes predictions.
+
+    Args:
+        model: the model.
+        cfg: its config.
+        full_size: whether an image that the pipeline would make smaller keeps its size.
     """
 
-    def __init__(self, model: Any, cfg: Config) -> None:
+    def __init__(self, model: Any, cfg: Config, full_size: bool = False) -> None:
         pipeline = dataset_of(cfg).pipeline
         loaders = (step for step in pipeline if "LoadImage" in str(step["type"]))
         loader: dict[str, Any] = next(loaders, {})
@@ -101,6 +114,7 @@ class Predictor:
         rest = [step for step in pipeline if "Load" not in str(step["type"])]
         self.model = model
         self.prepare = Compose([array, *rest])
+        self.keep_size = Compose([array, *map(_without_resizing, rest)]) if full_size else None
         file = {"type": "LoadImageFromFile", **loader, "to_float32": False}
         self.read_file = TRANSFORMS.build(file)
 
@@ -121,9 +135,20 @@ class Predictor:
         Raises:
             UserError: if memory runs out.
         """
-        packed = [self.prepare({"img": image, "img_id": 0}) for image in images]
+        packed = [self._pack(image) for image in images]
         alike = groupby(packed, key=lambda each: each["inputs"].shape)
         return [sample for _, some in alike for sample in self._run(list(some))]
+
+    def pixels(self, height: int, width: int) -> int:
+        """How many pixels the model sees of an image."""
+        blank = np.zeros((height, width, 3), np.uint8)
+        return prod(self._pack(blank)["inputs"].shape[1:])
+
+    def _pack(self, image: np.ndarray) -> Any:
+        packed = self.prepare({"img": image, "img_id": 0})
+        if self.keep_size and prod(packed["inputs"].shape[1:]) < prod(image.shape[:2]):
+            packed = self.keep_size({"img": image, "img_id": 0})
+        return packed
 
     def _run(self, packed: list[Any]) -> list[Any]:
         try:
@@ -135,8 +160,17 @@ class Predictor:
             height, width = packed[0]["inputs"].shape[1:]
             raise UserError(
                 f"memory ran out on {len(packed)} x {height} x {width} pixels: "
-                "take a smaller --batch-size, or cut large images up with --tile"
+                "take a smaller --batch-size, or cut large images up with --tile or --max-memory"
             ) from error
+
+
+def _without_resizing(step: Any) -> Any:
+    """A step of a pipeline that makes no image smaller; what it pads to one size, to a stride."""
+    if type_name(step) in _RESIZES:
+        return {"type": "Resize", "scale_factor": 1.0, "keep_ratio": True}
+    if type_name(step) == "Pad" and step.get("size"):
+        return {**step, "size": None, "size_divisor": _STRIDE}
+    return step
 
 
 def dataset_of(cfg: Config) -> Any:

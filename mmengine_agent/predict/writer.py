@@ -18,7 +18,7 @@ class Writer(ABC):
     joins_tiles: ClassVar[bool] = True  # whether ``merge`` takes more than one
 
     def __init__(self, classes: Classes, threshold: float) -> None:
-        """``threshold``: least score of an object, or of a model's only class."""
+        """``threshold``: least score of an object."""
         self.classes, self.threshold = classes, threshold
         self.saved: list[Any] = []  # what ``finish`` writes
 

@@ -105,7 +105,7 @@ def add_record(runner: Runner, cfg: Config) -> Record | None:
 
     Returns:
         The record, or None if no metric of the config has what it needs: ``CocoMetric`` of boxes,
-        or ``IoUMetric``, not only formatting results.
+        ``CocoPanopticMetric`` or ``IoUMetric``, not only formatting results.
     """
     metrics = runner.test_loop.evaluator.metrics
     for place, metric in enumerate(metrics, 1):

@@ -57,6 +57,11 @@ def explain(error: Exception) -> str | None:
     # loaders and optimizers are built late, and name unknown types so
     if isinstance(error, KeyError) and "registry" in str(error):
         return f"cannot build what the config describes: {one_line(error)}"
+    if isinstance(error, ValueError) and str(error) == "need at least one array to concatenate":
+        return (  # of what is left of a data set, which mmengine keeps as one array
+            "a data set of the config has no image left: its files have none with objects of the "
+            "config's classes (metainfo.classes, filter_cfg)"
+        )
     if isinstance(error, RuntimeError | ImportError) and "not installed" in str(error):
         return one_line(error)  # such as panopticapi, which evaluators ask for when they are built
     if isinstance(error, OSError) and disk_is_full(error):  # a log or a result

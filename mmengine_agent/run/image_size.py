@@ -144,6 +144,11 @@ def set_image_size(cfg: Config, changes: Changes, size: Size) -> None:
         changes.set("model.data_preprocessor.pad_size_divisor", padding, LEAST)
 
 
+def network_size(cfg: Config, loader: str) -> Size | None:
+    """The largest width and height that a loader gives the network; None if images keep theirs."""
+    return _own_size([*_places(cfg.get(loader), loader, cfg.get("default_scope"))])
+
+
 def _places(node: Any, path: str, scope: str | None) -> Iterator[_Place]:
     """Every size in a part of a config."""
     kinds = {**KINDS, **(_MMSEG if scope == "mmseg" else {})}

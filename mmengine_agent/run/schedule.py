@@ -19,6 +19,7 @@ from mmengine_agent.config_walk import type_name, walk
 from mmengine_agent.data.user_data import require_data
 from mmengine_agent.errors import UsageError, UserError
 from mmengine_agent.run.changes import Changes
+from mmengine_agent.run.exit import explain
 
 WARM_UP_SHARE = 10  # of the iterations of a run, at most one of so many
 _LINES = 10  # of the log, at least
@@ -80,7 +81,8 @@ def epoch_length(cfg: Config) -> int:
         with redirect_stdout(StringIO()):  # pycocotools says what it does
             images = len(DATASETS.build(loader.dataset))
     except Exception as error:  # of many kinds: data sets read files of all kinds
-        raise UserError(f"the training data cannot be counted: {error}") from error
+        text = explain(error) or error
+        raise UserError(f"the training data cannot be counted: {text}") from error
     return max(1, ceil(images / (loader.get("batch_size", 1) * get_world_size())))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, DictAction
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 
@@ -145,6 +146,8 @@ def build_runner(cfg: Config, dumped: Mapping[str, Any] | None = None) -> Runner
         runner = Runner.from_cfg(cfg)
     except (TypeError, ValueError, KeyError, ImportError) as error:
         raise UserError(f"cannot build what the config describes: {one_line(error)}") from error
+    model = runner.model
+    task_of(cfg).guard_model(model.module if is_model_wrapper(model) else model)
     for hook in task_of(cfg).hooks():
         runner.register_hook(hook)
     used = {key: cfg.get(key) for key in dumped or {}}

@@ -4,17 +4,21 @@ import copy
 import json
 import time
 from argparse import Namespace
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
 from agent_attention.weights.fit import unwrap
+from mmengine_agent.checkpoints import share_reads
 from mmengine_agent.data.user_data import require_data
 from mmengine_agent.errors import UserError
 from mmengine_agent.files import write_file
@@ -40,6 +44,21 @@ def test(args: Namespace) -> dict[str, float]:
     Raises:
         UserError: if something is wrong that the user can mend.
     """
+    with share_reads() as forget:
+        return _test(args, forget)
+
+
+class _ForgetHook(Hook):
+    """Frees what was read of the checkpoint, once the model has it."""
+
+    def __init__(self, forget: Callable[[], None]) -> None:
+        self.forget = forget
+
+    def before_test(self, runner: Runner) -> None:
+        self.forget()
+
+
+def _test(args: Namespace, forget: Callable[[], None]) -> dict[str, float]:
     cfg = load_config(args, "test_dataloader")
     join_processes(cfg)
     apply_plain_flags(cfg, args, "test_dataloader")
@@ -61,6 +80,7 @@ def test(args: Namespace) -> dict[str, float]:
 
     started = time.time()
     runner = build_runner(cfg, dumped=own)
+    runner.register_hook(_ForgetHook(forget))
     require_weights(runner.model, args.checkpoint)
     record = add_record(runner, cfg)
     metrics = {name: float(value) for name, value in runner.test().items()}

@@ -27,13 +27,12 @@ class SegmentationWriter(Writer):
         """
         labels = np.zeros(shape, np.uint16)
         for (rows, columns), sample in parts:
-            if "seg_logits" not in sample:
-                raise UserError("the model predicts no scores of pixels: it is no segmentor")
-            scores = sample.seg_logits.data  # (C, h, w)
-            found = scores.argmax(0) if len(scores) > 1 else scores[0] > self.threshold
+            if "pred_sem_seg" not in sample:
+                raise UserError("the model predicts no labels of pixels: it is no segmentor")
+            found = sample.pred_sem_seg.data[0]  # (h, w)
             (y1, y2), (x1, x2), (top, left) = rows.share, columns.share, (rows.start, columns.start)
             labels[y1:y2, x1:x2] = found[y1 - top : y2 - top, x1 - left : x2 - left].cpu().numpy()
-            del sample, scores  # before the next one is computed
+            del sample, found  # before the next one is computed
         return labels
 
     def save(

@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers import small_backbone
 
+from agent_attention import AgentPVT, AgentSwinTransformer
 from agent_attention.backbones import pvt, swin
 from agent_attention.mixers import AgentAttention
 from agent_attention.mixers.grids import GridRule, agent_grids
@@ -45,18 +46,22 @@ def test_aspect_makes_cells_square() -> None:
     assert grids({"type": "rule", "aspect": True}, 800, 1344) == wanted
 
 
-def test_bounded_grids_keep_to_tokens_aspect_and_cost() -> None:
-    rules = agent_grids("bounded", pvt.AGENT_SHAPES, pvt.CAPS, LINEAR)
+@pytest.mark.parametrize("family", [AgentPVT, AgentSwinTransformer])
+def test_bounded_grids_keep_to_tokens_aspect_and_cost(family: type[torch.nn.Module]) -> None:
+    with torch.device("meta"):
+        model = family(agent_shapes="bounded")
+    blocks = [m for m in model.modules() if isinstance(getattr(m, "attn", None), AgentAttention)]
     draw = random.Random(0)
-    for _ in range(1000):
-        height, width = draw.randint(1, 300), draw.randint(1, 300)
-        for rule, stage, dim, ratio in zip(rules, pvt.STAGES, DIMS, RATIOS, strict=True):
-            assert isinstance(rule, GridRule)
-            rows, columns = rule.grid((height, width), stage.base_grid, 224 // stage.stride)
+    sizes = [(draw.randint(1, 300), draw.randint(1, 300)) for _ in range(1000)]
+    sizes += [(7, 50), (50, 7), (6, 171), (1, 240)]  # where rounding goes furthest
+    for block in {block.attn.table_shape: block for block in blocks}.values():
+        dim, hidden = block.attn.proj.in_features, block.mlp.fc1.out_features
+        most = (4 * dim**2 + 2 * dim * hidden) / (2 * 4 * dim)  # half of the linear layers' cost
+        for height, width in sizes:
+            rows, columns = block.attn.grid((height, width))
             assert 1 <= rows <= height and 1 <= columns <= width
-            # 4 N n C of the agents is at most half of (4 + 2 ratio) N C^2
-            assert 4 * rows * columns <= (4 + 2 * ratio) * dim / 2
-            if max(height, width) <= 40 * min(height, width):
+            assert rows * columns <= most
+            if max(height, width) / min(height, width) <= 1.5 * int(most):  # one row has as many
                 assert 1 / 1.5 <= (rows / columns) / (height / width) <= 1.5
 
 
