@@ -92,9 +92,9 @@ def test_a_gpu_takes_the_fused_kernel_but_to_train_in_float32(
 ) -> None:
     model = small_pvt().to("meta", dtype)
     image = torch.empty(1, 3, 64, 64, device="meta", dtype=dtype)
-    with using(way=None), torch.set_grad_enabled(training):
-        with profile(activities=[ProfilerActivity.CPU]) as of_meta:
-            model(image)
+    recording = profile(activities=[ProfilerActivity.CPU])
+    with using(way=None), torch.set_grad_enabled(training), recording as of_meta:
+        model(image)
     assert (FUSED in {event.key for event in of_meta.key_averages()}) == fused
 
 
