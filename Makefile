@@ -7,6 +7,7 @@
 # make recipes  install, then every recipe through every tool, small, for about two hours; prints a table
 # make clients  install, and peft, torchao, accelerate, grad-cam in .venv-clients; tries them, prints a table
 # make heads   install, then our backbones in the heads of mmdet's and mmseg's configs: ten minutes, a table
+# make sets    install, then tiny copies of mmdet's data sets through the tools; prints a table
 # make mistakes  install, and 200 wrong command lines; prints a table
 # make docs   install, build the pages of docs/ into site/
 STACK ?= maintained
@@ -24,7 +25,7 @@ QUICK = tests/mixers tests/compute tests/backbones tests/test_golden.py tests/te
 # On a busy machine, threads that spin while they wait for each other cost most of the time.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: install demo test quick check faults recipes heads mistakes clients docs clean
+.PHONY: install demo test quick check faults recipes heads sets mistakes clients docs clean
 
 install:
 	@bash requirements/install.sh $(VENV) $(STACK)
@@ -51,6 +52,9 @@ recipes: install
 
 heads: install
 	@$(VENV)/bin/python tests/heads/run.py
+
+sets: install
+	@$(VENV)/bin/python tests/sets/run.py
 
 mistakes: install
 	@$(VENV)/bin/python tests/mistakes/run.py
