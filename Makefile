@@ -8,6 +8,7 @@
 # make clients  install, and peft, timm, transformers and others in .venv-clients; tries them, prints two tables
 # make heads   install, then our backbones in the heads of mmdet's and mmseg's configs: ten minutes, a table
 # make gpu_day  on a machine with a GPU: tests and checks of numbers, times, the demo; a report in work_dirs/gpu_day
+# make sets    install, then tiny copies of mmdet's data sets through the tools; prints a table
 # make mistakes  install, and 200 wrong command lines; prints a table
 # make docs   install, build the pages of docs/ into site/
 STACK ?= maintained
@@ -25,7 +26,7 @@ QUICK = tests/mixers tests/compute tests/backbones tests/test_golden.py tests/te
 # On a busy machine, threads that spin while they wait for each other cost most of the time.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: install demo test quick check faults recipes heads mistakes clients gpu_day docs clean
+.PHONY: install demo test quick check faults recipes heads sets mistakes clients gpu_day docs clean
 
 install:
 	@bash requirements/install.sh $(VENV) $(STACK)
@@ -52,6 +53,9 @@ recipes: install
 
 heads: install
 	@$(VENV)/bin/python tests/heads/run.py
+
+sets: install
+	@$(VENV)/bin/python tests/sets/run.py
 
 mistakes: install
 	@$(VENV)/bin/python tests/mistakes/run.py
