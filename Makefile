@@ -18,7 +18,8 @@ PYTHON ?= $(VENV)/bin/python
 
 # what `make quick` runs: not what others do to a model, not the graphs that torch records of it,
 # and not how the backbones are trained
-QUICK = tests/mixers tests/compute tests/backbones tests/test_golden.py tests/test_layers.py \
+QUICK = tests/mixers tests/compute tests/backbones tests/swap/test_swap_forms.py \
+	tests/swap/test_swap_clusters.py tests/test_golden.py tests/test_layers.py \
 	tests/test_arrows.py $(addprefix --ignore=tests/backbones/test_,clients.py watchers.py recorded.py) \
 	-k "not (every_stage or checkpointing or rate or frozen or out_indices or 2x256x384 or \
 	gradients_are_those_of_the_reference)"
