@@ -60,7 +60,7 @@ class Probe:
     def see(self, count: int = 2, choice: Mapping[str, Form | None] | None = None) -> None:
         """Have the model see some scenes, with layers swapped."""
         with torch.no_grad(), swapped(self.vit, choice or {}):
-            for i in range(count):
+            for i in range(min(count, len(self.scenes))):
                 self.vit(self.scenes.image(i))
 
     def maps(self, choice: Mapping[str, Form | None], scenes: Scenes | None = None) -> Tensor:
@@ -145,7 +145,7 @@ def run_search(probe: Probe, max_loss: float) -> dict[str, Any]:
     def maps(choice: Mapping[str, str | None], scenes: Scenes | None = None) -> Tensor:
         return probe.maps({layer: forms[name] for layer, name in choice.items() if name}, scenes)
 
-    choice: Choice = {}
+    choice: Choice = dict.fromkeys(layers)
     steps = []
     for step in search(moves, lambda each: probe.score(maps(each)), (1 - max_loss) * softmax):
         reporting.say(str(step))
