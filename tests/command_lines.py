@@ -64,6 +64,8 @@ def make_files(folder: Path, data: Path) -> None:
     (folder / "broken.py").write_text("model = dict(\n")
     (folder / "nothing.py").write_text("a = 1\n")
     (folder / "file").write_text("")
+    (folder / "colours.txt").write_text("road 1 2 3\nsky 4 5 6\n")
+    (folder / "twice.txt").write_text("road 1 2 3\nsky 1 2 3\n")
 
 
 def generate(count: int, seed: int = 0) -> Iterator[Line]:
@@ -108,6 +110,22 @@ SLIPS = {
         *("--backbone agent_pvt_t --pretrained nowhere.pth", "--pretrained nowhere.pth"),
         "--backbone agent_pvt_t --pretrained text.pth --from-scratch",
     ],
+    "agents": [
+        *("--agents 0", "--agents -3", "--agents 1.5", "--agents rule bounded", "--agents"),
+        "--backbone flatten_pvt_t --from-scratch --agents bounded",
+        "--agents rule --cfg-options model.backbone.agent_shapes=bounded",
+    ],
+    "optimizer": [
+        *("--keep-optimizer", "--keep-optimizer yes", "--keep-optimizer --from-scratch"),
+        "--backbone agent_deit_t --from-scratch --keep-optimizer",
+    ],
+    # of label maps: wrong for a detector, and for a segmentor
+    "labels": [
+        *("--labels-from 2", "--labels-from one", "--labels-from", "--palette nowhere.txt"),
+        *("--palette file", "--palette coco", "--palette colours.txt --labels-from 0"),
+        *("--palette colours.txt --classes a b", "--palette twice.txt", "--palette broken.py"),
+        *("--classes nowhere.txt", "--classes a a b", "--classes"),
+    ],
     # a checkpoint of another run is found when it is loaded, in the work directory
     "resume": [f"--resume {each}" for each in ("nowhere.pth", "text.pth", "coco", "file")],
     "work directory": ["--work-dir file"],
@@ -148,6 +166,7 @@ def _test(draw: random.Random) -> Line:
     words = [draw.choice([*CONFIGS[task], "broken.py", "agent"]), draw.choice(files)]
     words += ["--data-root", draw.choice([task, "nowhere"]), "--work-dir", "made"]
     more = ["", "--out x.txt", "--batch-size 0", "--image-size 8 8", "--epochs 3", "--workers -1"]
+    more += ["--agents many", "--labels-from 3", "--palette nowhere.txt", "--keep-optimizer"]
     words += draw.choice(
         [*more, "--batch-size 2 --cfg-options test_dataloader.batch_size=3"]
     ).split()
@@ -187,6 +206,8 @@ def _others(draw: random.Random) -> Line:
         ["backbone", config, draw.choice(["agent_pvt_x", "agent_pvt_t"]), "--out", "made.txt"],
         ["swap", config, draw.choice(["nowhere.pth", "text.pth"]), "--data-root", "ade"],
         ["swap", config, "empty.pth", *draw.choice(["--grids 0", "--max-loss 2"]).split()],
+        ["flops", config, "--agents", draw.choice(["few", "0", "bounded bounded"])],
+        ["backbone", config, "flatten_pvt_t", "--agents", "9", "--out", "made.py"],
         ["report", "coco", "--checkpoint", draw.choice(["nowhere.pth", "empty.pth"])],
     ]
     return Line(tuple(draw.choice(lines)), ("others",))

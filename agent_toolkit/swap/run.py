@@ -11,7 +11,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from agent_toolkit.swap.compare import Form, compare_locally, find_layers, fused_softmax
+from agent_attention.swap.families import explain_none, find_attentions
+from agent_toolkit.swap.compare import Form, compare_locally, fused_softmax
 from agent_toolkit.swap.report import State, to_markdown
 from agent_toolkit.swap.search import Choice, Move, search
 from agent_toolkit.swap.trial import Trial
@@ -88,15 +89,17 @@ def prepare(cfg: Config, args: Namespace) -> Runner:
 
 def measure(trial: Trial, state: State, forms: Mapping[str, Form], rounds: int) -> None:
     """Errors of each layer; score, time and memory of each form in all layers."""
-    layers = find_layers(trial.backbone)
+    found = find_attentions(trial.backbone)
+    layers = [each.name for each in found if each.adapter is not None]
     if not layers:
-        raise UserError(
-            f"{type(trial.backbone).__name__} has no attention that can be swapped: "
-            "docs/swap.md lists what is known"
-        )
+        raise UserError(explain_none(found, asked=False))
+    state["left_out"] = {each.name: each.why for each in found if each.adapter is None}
     if state.get("layers") is None:
         print(f"{len(layers)} layers, {len(forms)} forms: errors of each layer", flush=True)
-        compared = compare_locally(trial.backbone, layers, forms, trial.show)
+        try:
+            compared = compare_locally(trial.backbone, layers, forms, trial.show)
+        except ValueError as error:  # a mask, cross-attention, a map of unknown size
+            raise UserError(f"the backbone cannot be swapped: {error}") from error
         state["layers"] = {
             layer: {
                 "tokens": list(each.tokens),

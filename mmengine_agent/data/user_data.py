@@ -61,13 +61,16 @@ class DataFlags:
         """The flags a user gave.
 
         Raises:
-            UserError: if the file of class names cannot be read, or two flags say the same.
+            UserError: if the file of class names cannot be read, a name is there twice, or two
+                flags say the same.
         """
         for flag, value in (("--classes", args.classes), ("--labels-from", args.labels_from)):
             if args.palette and value is not None:
                 raise UserError(f"--palette names classes and their numbers: leave {flag} out")
         annotations, images = (args.train_ann, args.val_ann), (args.train_images, args.val_images)
         classes = tuple(read_class_names(args.classes))
+        if twice := next((name for name in classes if classes.count(name) > 1), None):
+            raise UserError(f"--classes: {twice} is named twice")
         labels = (args.labels_from, args.palette)
         return cls(args.data_root, *annotations, *images, classes or None, *labels)
 
