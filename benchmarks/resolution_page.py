@@ -126,11 +126,15 @@ def group_text(records: list[Record]) -> str:
     first = records[0]
     own = records[0]["scores"]["1x"]["pixels"]
     names = [CLASSES[first["data"]][i] for i in sorted(range(len(own)), key=own.__getitem__)]
+    title = first["data"].capitalize()
+    if first["data"] == "scenes":
+        low, high = (round(each * first["size"]) for each in first["extent"])
+        title += f" of {first['size']} pixels, shapes of {low} to {high}"
     number = "bfloat16 autocast" if first["bfloat16"] else "float32"
     machines = {f"{r['gpu'] or r['cpu']}, torch {r['torch']}" for r in records}
     seeds = sorted({r["seed"] for r in records})
     text = (
-        f"### {first['data'].capitalize()}\n\n"
+        f"### {title}\n\n"
         f"Trained for {first['budget']} iterations of {first['batch']} images of {first['size']} "
         f"pixels, learning rate {first['rate']:g}, {number}; seeds {', '.join(map(str, seeds))}; "
         f"{'; '.join(sorted(machines))}. The three smallest classes are "
