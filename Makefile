@@ -5,8 +5,9 @@
 # make check  ruff and mypy
 # make faults  install, then kill, fill, break and fuzz for half an hour; prints a table
 # make recipes  install, then every recipe through every tool, small, for about two hours; prints a table
-# make clients  install, and peft, torchao, accelerate, grad-cam in .venv-clients; tries them, prints a table
+# make clients  install, and peft, timm, transformers and others in .venv-clients; tries them, prints two tables
 # make heads   install, then our backbones in the heads of mmdet's and mmseg's configs: ten minutes, a table
+# make gpu_day  on a machine with a GPU: tests and checks of numbers, times, the demo; a report in work_dirs/gpu_day
 # make sets    install, then tiny copies of mmdet's data sets through the tools; prints a table
 # make mistakes  install, and 200 wrong command lines; prints a table
 # make docs   install, build the pages of docs/ into site/
@@ -17,7 +18,8 @@ PYTHON ?= $(VENV)/bin/python
 
 # what `make quick` runs: not what others do to a model, not the graphs that torch records of it,
 # and not how the backbones are trained
-QUICK = tests/mixers tests/compute tests/backbones tests/test_golden.py tests/test_layers.py \
+QUICK = tests/mixers tests/compute tests/backbones tests/swap/test_swap_forms.py \
+	tests/swap/test_swap_clusters.py tests/test_golden.py tests/test_layers.py \
 	tests/test_arrows.py $(addprefix --ignore=tests/backbones/test_,clients.py watchers.py recorded.py) \
 	-k "not (every_stage or checkpointing or rate or frozen or out_indices or 2x256x384 or \
 	gradients_are_those_of_the_reference)"
@@ -25,7 +27,7 @@ QUICK = tests/mixers tests/compute tests/backbones tests/test_golden.py tests/te
 # On a busy machine, threads that spin while they wait for each other cost most of the time.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: install demo test quick check faults recipes heads sets mistakes clients docs clean
+.PHONY: install demo test quick check faults recipes heads sets mistakes clients gpu_day docs clean
 
 install:
 	@bash requirements/install.sh $(VENV) $(STACK)
@@ -65,8 +67,13 @@ clients: install
 	@$(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 		> "$$(.venv-clients/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth"
 	@.venv-clients/bin/pip install -q -r requirements/clients.txt
-	@.venv-clients/bin/pip install -q --no-deps 'grad-cam>=1.5.5'
+	@.venv-clients/bin/pip install -q --no-deps -r requirements/clients_alone.txt
 	@PYTHONPATH=.:tests .venv-clients/bin/python -W ignore tests/clients/run.py
+	@PYTHONPATH=.:tests .venv-clients/bin/python -W ignore tests/clients/swap.py
+
+# installs nothing: a GPU machine's own environment, by PYTHON=python
+gpu_day:
+	@PYTHON=$(PYTHON) bash benchmarks/gpu_day.sh
 
 # everything is read again (-E), since a warning is printed only when its page is read
 docs: install

@@ -63,6 +63,23 @@ def check_backbone(name: str, size: Pair, device: torch.device) -> Iterator[Chec
     yield from compare("channels last", name, found, exact, (VALUES, GRADIENTS))
 
 
+def check_mixer(name: str, size: Pair, device: torch.device) -> Iterator[Check]:
+    """Result and gradients of one of ``MIXERS`` in float32."""
+    torch.manual_seed(0)
+    mixer = build_mixer(name, 64, 2, table_shape=(14, 14)).eval()
+    for parameter in mixer.parameters():
+        nn.init.normal_(parameter, 0, 0.2)
+    tokens = random((2, size[0] * size[1], 64), 0).requires_grad_()
+    found = []
+    for place in ("cpu", device):
+        mixer, x = mixer.to(place), tokens.detach().to(place).requires_grad_()
+        with using(way="plain" if place == "cpu" else None):
+            out = mixer(x, size)
+        weighted = (out * random(tuple(out.shape), 1).to(place)).sum()
+        found.append(([out], [*torch.autograd.grad(weighted, [x, *mixer.parameters()])]))
+    yield from compare("float32, of mixers", name, found[1], found[0], (VALUES, GRADIENTS))
+
+
 def check_compiled(name: str, size: Pair, device: torch.device, backend: str) -> Iterator[Check]:
     """A compiled backbone gives the maps and gradients of the one it was made of."""
     model, images = build(name, "ours").eval().to(device), random((1, 3, *size), 0).to(device)
@@ -157,6 +174,7 @@ def check_all(
         if name.startswith("pvt"):
             yield from check_kernels(name, size, device)
     for name in MIXERS:
+        yield from check_mixer(name, (9, 13), device)
         yield from check_range(name, (8, 12), device)
     for name in compiled:
         yield from check_compiled(name, size, device, backend)

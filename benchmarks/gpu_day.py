@@ -4,9 +4,10 @@
     python benchmarks/gpu_day.py --parts times --types bfloat16 --settings 2x800x1344
 
 Writes DIR/checks.json and DIR/times.json, and DIR/report.md of what there is. The forms of a
-backbone take turns: ``ours``; ``published``, the plain formulation; ``softmax``, mmdet's PVT or
-Swin, left out where there is no mmdet; ``reduced`` and ``windows``, our blocks with the softmax
-attention of PVT or Swin in all stages. Exit code 1 if a check does not pass.
+backbone take turns: ``ours``; ``plain``, ours with executors off; ``published``, the plain
+formulation; ``softmax``, mmdet's PVT or Swin, left out where there is no mmdet; ``reduced`` and
+``windows``, our blocks with the softmax attention of PVT or Swin in all stages. Exit code 1 if a
+check does not pass.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import torch
 from candidates import DTYPES, MODELS, MODES, SOFTMAX, Setting, Step, at_least, build, flat, one_of
 from measure import times
 
+from agent_attention.compute.guard import using
 from mmengine_agent.errors import UserError
 from mmengine_agent.run.exit import run_tool
 
@@ -31,9 +33,9 @@ PARTS = ("checks", "times")
 TYPES = ("float32", "tf32", "bfloat16", "float16")  # tf32: float32 with products in TensorFloat-32
 OWN_SOFTMAX = {"pvt": "reduced", "swin": "windows"}  # the mixer of the softmax backbone
 TIMED = ["pvt-t", "swin-t"]
-SETTINGS = ((8, 256, 320), (4, 512, 512), (2, 800, 1344))  # batch, height, width
+SETTINGS = ((2, 800, 1344), (4, 512, 512), (8, 256, 320))  # batch, height, width
 TITLES = (
-    *("model", "images", "type", "ms", "published", "softmax", "own softmax", "MiB"),
+    *("model", "images", "type", "ms", "plain", "published", "softmax", "own softmax", "MiB"),
     *("of published", "kept, of published"),
 )
 Record = dict[str, Any]
@@ -110,9 +112,9 @@ def check(args: argparse.Namespace) -> None:
 def measure(args: argparse.Namespace) -> None:
     """Measure, and write after each setting."""
     found: list[Record] = []
-    for name in flat(args.models):
-        models = forms(name)
-        for batch, *sides in sorted(args.settings, key=lambda each: each[1] * each[2]):
+    compared = {name: forms(name) for name in flat(args.models)}
+    for batch, *sides in args.settings:
+        for name, models in compared.items():
             for kind in flat(args.types):
                 reporting.say(f"{name}, {batch} x {sides[0]} x {sides[1]}, {kind} ...")
                 dtype = DTYPES["float32" if kind == "tf32" else kind]
@@ -128,10 +130,24 @@ def forms(name: str) -> dict[str, torch.nn.Module]:
     family = MODELS[name][0]
     own = OWN_SOFTMAX[family]
     models = {form: build(name, form) for form in ("ours", "published")}
+    models["plain"] = Plain(build(name, "ours"))
     models[own] = build(name, "ours", mixers=(own,) * 4)
     if find_spec("mmdet"):
         models["softmax"] = build(name, "softmax")
     return models
+
+
+class Plain(torch.nn.Module):
+    """A backbone whose executors are switched off."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor) -> Any:
+        """Images (B, 3, H, W) to maps."""
+        with using(way="plain"):
+            return self.model(x)
 
 
 def measured(
@@ -234,7 +250,7 @@ def times_row(key: tuple[Any, ...], forms: dict[str, Record]) -> list[str]:
     return [
         *(name, f"{batch} x {height} x {width}", kind),
         reporting.milliseconds(forms["ours"].get("median")),
-        *(over(form, "median") for form in ("published", "softmax", own)),
+        *(over(form, "median") for form in ("plain", "published", "softmax", own)),
         reporting.mebibytes(forms["ours"].get("peak_memory")),
         over("published", "peak_memory", inverse=True),
         over("published", "saved_bytes", inverse=True),

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # On a machine with a GPU: verify the numbers, measure, train the demo; one report, in some minutes.
 #
-#   bash benchmarks/gpu_day.sh [DIR]        # default: work_dirs/gpu_day
+#   bash benchmarks/gpu_day.sh [DIR]        # default: work_dirs/gpu_day; or: make gpu_day
 #
 # Needs torch, NumPy, matplotlib and pytest. What needs OpenMMLab is left out where there is none:
 # mmdet's backbones, the table of mixers and the demo, which trains with --amp, and by

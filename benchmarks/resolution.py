@@ -8,14 +8,8 @@ A run is a data set, the agents that a segmentor (Semantic FPN, Agent-PVT-T, fro
 trained with, and a seed. Each trained model is tested with all agents of ``SETTINGS``, at all
 ``PLACES``: the test pictures enlarged or made smaller, and several pictures in one, which is a
 larger scene with objects of the same size. Each run leaves a JSON file; the same command leaves
-out what is done and goes on with what was stopped. In parallel, once there are data:
-
-    flags='--out DIR --camvid DIR --bfloat16'
-    python benchmarks/resolution.py $flags --prepare
-    python benchmarks/resolution.py $flags --list | \\
-        xargs -n 1 -P 8 python benchmarks/resolution.py $flags --only
-
---costs measures time, memory and multiply-adds instead, on an otherwise idle machine.
+out what is done and goes on with what was stopped. Started several times at once, the processes
+share the runs. Costs are to be measured on an otherwise idle machine.
 """
 
 import argparse
@@ -30,6 +24,7 @@ import reporting
 import study
 import torch
 from candidates import at_least
+from filelock import FileLock
 from measure import peak_memory, times
 from mmengine.config import Config
 from resolution_agents import (
@@ -49,8 +44,7 @@ from mmengine_agent.errors import UserError
 from mmengine_agent.files import atomic_folder
 from mmengine_agent.run.exit import run_tool
 
-# scenes of 512 pixels with shapes of 15 to 60, at most 40 of them
-SCENES = ("--extent", 0.03, 0.12, "--shorter", 1, 1, "--things", 40)
+EXTENT, THINGS = (0.03, 0.12), 40  # shapes of 15 to 60 pixels in scenes of 512, at most 40
 CAMVID_SIDE = 360  # shorter side of CamVid's pictures, in pixels
 
 
@@ -84,6 +78,9 @@ def parse_args() -> argparse.Namespace:
     text = "of each data set (%(default)s); from 9 on, all places have a picture"
     add("--test-images", type=at_least(1), default=18, help=text)
     add("--size", type=at_least(64), default=512, help="side of scenes in pixels (%(default)s)")
+    text = "shapes' longest side as a part of the scene's (%(default)s)"
+    add("--extent", type=float, nargs=2, default=EXTENT, metavar=("LOW", "HIGH"), help=text)
+    add("--things", type=at_least(1), default=THINGS, help="shapes of a scene (%(default)s)")
     text = "side of CamVid's training crops (%(default)s)"
     add("--camvid-size", type=at_least(64), default=320, help=text)
     add("--threads", type=at_least(1), help="CPU threads of torch")
@@ -104,11 +101,15 @@ def main() -> None:
     elif args.list:
         print("\n".join(trial.name for trial in wanted))
     else:
-        folders = prepare_data(args)
+        args.out.mkdir(parents=True, exist_ok=True)
+        with FileLock(args.out / "data.lock"):
+            folders = prepare_data(args)
         for trial in [] if args.prepare else wanted:
-            reporting.say(f"{trial.name} ...")
             path = result_path(args, trial)
-            reporting.write_json(path, carry_out(trial, plan_of(args, trial), folders, path))
+            if study.is_open(path):
+                reporting.say(f"{trial.name} ...")
+                found = carry_out(trial, plan_of(args, trial), folders, path)
+                reporting.write_json(path, found | {"extent": args.extent})
 
 
 def trials(args: argparse.Namespace) -> list[Trial]:
@@ -192,10 +193,11 @@ def prepare_data(args: argparse.Namespace) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     if not args.no_scenes:
-        name = f"scenes-{args.train_images}-{args.test_images}-{args.size}"
+        name = f"scenes-{args.train_images}-{args.test_images}-{args.size}-{args.things}"
         found["scenes"] = args.out / "data" / name
         sizes = (args.train_images, args.test_images, args.size)
-        study.draw_scenes(found["scenes"], *sizes, *SCENES)
+        layout = ("--extent", *args.extent, "--shorter", 1, 1, "--things", args.things)
+        study.draw_scenes(found["scenes"], *sizes, *layout)
     if args.camvid:
         found["camvid"] = args.out / "data" / f"camvid-{args.test_images}"
         if not found["camvid"].is_dir():

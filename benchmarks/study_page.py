@@ -11,7 +11,6 @@ Results count as one group, and are compared, if their task, data and plan are t
 
 import argparse
 import json
-import math
 import shutil
 import statistics
 from collections.abc import Iterable
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import reporting
+from costs_page import COSTS_PICTURE, by_machine, costs_name, costs_text, newest_costs
 from mixers_report import draw as draw_costs
 
 from mmengine_agent.errors import UserError
@@ -29,11 +29,9 @@ ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "benchmarks/results"
 PAGE = ROOT / "docs/mixers.md"
 PICTURE = "images/mixers_study.png"  # from the page
-COSTS_PICTURE = "images/mixers_costs.png"
 MAIN = {"segmentor": ("mIoU", "mIoU"), "detector": ("coco/bbox_mAP_50", "box AP50")}
 PLAN = ("budget", "batch", "size", "rate", "bfloat16")
 NAMES = {"segmentor": "Semantic FPN", "detector": "RetinaNet"}
-PLACES = {"pvt": "PVT-T", "vit": "ViT-T"}
 
 Record = dict[str, Any]
 
@@ -68,9 +66,9 @@ def main() -> None:
     parts = {"study": study_text(records)}
     reports = [json.loads(path.read_text()) for path in sorted(args.kept.glob("costs_*.json"))]
     if reports:
-        costs = newest_costs(reports)
-        parts["costs"] = costs_text(reports, costs)
-        draw_costs(args.page.parent / COSTS_PICTURE, costs)
+        groups = by_machine(reports)
+        parts["costs"] = costs_text(groups)
+        draw_costs(args.page.parent / COSTS_PICTURE, newest_costs(groups[0]))
     write_page(args.page, parts)
     if records:
         draw(args.page.parent / PICTURE, records)
@@ -166,74 +164,6 @@ def conditions(records: list[Record]) -> str:
         f"{first['budget']} iterations of {first['batch']} images of {first['size']} pixels "
         f"({images} images in all), learning rate {first['rate']:g}, {number}; {where}."
     )
-
-
-def costs_name(report: Record) -> str:
-    """The name under which a report of costs is kept: its day, places and modes."""
-    named = [dict.fromkeys(r[key] for r in report["records"]) for key in ("place", "mode")]
-    words = [report["date"][:10], *(word for words in named for word in words)]
-    return f"costs_{'_'.join(words)}.json"
-
-
-def newest_costs(reports: list[Record]) -> list[Record]:
-    """The records of all reports, one for each place, mixer, mode and size, small sizes first."""
-    found = {}
-    for report in sorted(reports, key=lambda report: str(report["date"])):
-        for r in report["records"]:
-            found[r["place"], r["mixer"], r["mode"], tuple(r["size"])] = r
-    return sorted(found.values(), key=lambda r: math.prod(r["size"]))
-
-
-def costs_text(reports: list[Record], records: list[Record]) -> str:
-    """The table of costs, one for each place and size, with the machines and the commands."""
-    places = dict.fromkeys((r["place"], tuple(r["size"])) for r in records)
-    parts = [
-        "\n".join(
-            f"- {report['gpu'] or report['cpu']}, {report['threads']} thread(s), "
-            f"{report['dtype']}, torch {report['torch']}, {report['date'][:10]}; "
-            f"`{report['command']}`"
-            for report in reports
-        )
-    ]
-    for place, size in sorted(places, key=lambda key: (key[0], math.prod(key[1]))):
-        here = [r for r in records if r["place"] == place]
-        own = [r for r in here if tuple(r["size"]) == size]
-        smaller = [r for r in here if math.prod(r["size"]) < math.prod(size)]
-        parts += [f"**{PLACES[place]}, {size[0]} x {size[1]}**", cost_table(own, smaller)]
-    parts.append(f"![Time and peak memory over pixels, logarithmic axes]({COSTS_PICTURE})")
-    return "\n\n".join(parts)
-
-
-def cost_table(records: list[Record], smaller: list[Record]) -> str:
-    """The costs of all mixers in a place at a size, the quickest in inference first.
-
-    Args:
-        records: of the place and size.
-        smaller: of the place at smaller sizes, to tell how time grows.
-    """
-    by: dict[str, dict[str, Record]] = {}
-    for record in records:
-        by.setdefault(record["mixer"], {})[record["mode"]] = record
-    order = sorted(by, key=lambda name: by[name].get("inference", {}).get("median", math.inf))
-    titles = ["mixer", "G multiply-adds"]
-    for name in ("inference ", "training "):
-        titles += [f"{name}ms", *(["~ tokens^"] if smaller else []), "peak MiB"]
-    rows = [cost_row(name, by[name], smaller) for name in order]
-    return reporting.markdown([*titles, "saved MiB"], rows)
-
-
-def cost_row(name: str, modes: dict[str, Record], smaller: list[Record]) -> list[str]:
-    """A line of the table; a mixer that did not run has the reason."""
-    count = modes.get("inference", {}).get("multiply_adds")
-    cells = [f"`{name}`", f"{count / 1e9:.1f}" if count else "-"]
-    for mode in ("inference", "training"):
-        record = modes.get(mode, {})
-        cells.append(record.get("reason") or reporting.milliseconds(record.get("median")))
-        if smaller:
-            own = [r for r in smaller if (r["mixer"], r["mode"]) == (name, mode)]
-            cells.append(reporting.decimals(reporting.growth(own, record, "median")))
-        cells.append(reporting.mebibytes(record.get("peak_memory")))
-    return [*cells, reporting.mebibytes(modes.get("training", {}).get("saved_bytes"))]
 
 
 def write_page(page: Path, parts: dict[str, str]) -> None:

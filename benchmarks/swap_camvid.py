@@ -4,7 +4,7 @@ The folder is CamVid as SegNet's authors give it (480 x 360 pixels, 11 classes):
 and ``trainannot``, ``valannot`` with label maps of 0 to 10, and 11 where nothing is labelled.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -76,13 +76,15 @@ def train_head(
 ) -> nn.Conv2d:
     """A 1 x 1 convolution from maps (S, C, h, w) to classes, by L-BFGS on all scenes at once.
 
-    The loss is the cross entropy to the shares of classes in each cell, and ``decay`` times the sum
-    of squared weights.
+    The loss is the cross entropy to the shares of classes in each cell, a class weighted by
+    1/sqrt(frequency) as mIoU counts all alike, and ``decay`` times the sum of squared weights.
     """
     torch.manual_seed(seed)
     head = nn.Conv2d(maps.shape[1], CLASSES, 1)
     labels = torch.stack([scenes.label(i) for i in range(len(scenes))])
     target = _shares(labels, (maps.shape[2], maps.shape[3]))
+    frequency = target.sum((0, 2, 3), keepdim=True) / target.sum()
+    target = target * frequency.clamp_min(1e-6).rsqrt()  # a class may be absent
     optimizer = torch.optim.LBFGS(
         head.parameters(), max_iter=steps, history_size=10, line_search_fn="strong_wolfe"
     )
@@ -94,7 +96,7 @@ def train_head(
         total.backward()
         return total
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    optimizer.step(loss)
     return head.eval().requires_grad_(False)
 
 
@@ -120,8 +122,7 @@ def score_head(head: nn.Module, maps: Tensor, scenes: Scenes) -> tuple[float, li
     return float(ious.mean()), ious.tolist()
 
 
-def errors(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> tuple[float, float]:
+def errors(found: Tensor, wanted: Tensor) -> tuple[float, float]:
     """||O' - O|| / ||O|| and the mean cosine of tokens, of maps (S, C, h, w)."""
-    ours, theirs = torch.cat(list(found)), torch.cat(list(wanted))
-    cosine = F.cosine_similarity(ours, theirs, dim=1).mean()
-    return float((ours - theirs).norm() / theirs.norm()), float(cosine)
+    cosine = F.cosine_similarity(found, wanted, dim=1).mean()
+    return float((found - wanted).norm() / wanted.norm()), float(cosine)

@@ -39,8 +39,8 @@ class PlainViT(nn.Module):
         self.cls_token = init_table(1, 1, dim)
         self.pos_embed = init_table(1, 1 + TABLE[0] * TABLE[1], dim)
         rates = iter([0.0] * depth)
-        place = {"drop": 0.0, "drop_paths": rates, "eps": 1e-6, "window": 7}
-        self.blocks = build_blocks(["softmax"] * depth, dim, heads, 4 * dim, **place)
+        mixers = ["softmax"] * depth
+        self.blocks = build_blocks(mixers, dim, heads, 4 * dim, 0.0, rates, eps=1e-6, window=7)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:

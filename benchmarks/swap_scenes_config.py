@@ -1,6 +1,6 @@
 # A plain ViT for the swap, trained on generated scenes in minutes on a CPU.
 #
-#   python tools/make_demo_data.py --out work_dirs/scenes --size 320 --train 400 --val 40
+#   python tools/make_demo_data.py work_dirs/scenes --size 320 --train 400 --val 40
 #   python tools/train.py benchmarks/swap_scenes_config.py --work-dir work_dirs/swap_scenes
 #   python tools/swap.py benchmarks/swap_scenes_config.py work_dirs/swap_scenes/iter_600.pth
 #

@@ -21,7 +21,7 @@ from measure import Call, peak_memory, times
 from swap_model import DIM, HEADS, PATCH, PlainViT, load_vit
 from torch import nn
 
-from agent_toolkit.swap.compare import Form, fused_softmax, swapped
+from agent_toolkit.swap.compare import Form, find_layers, fused_softmax, swapped
 from mmengine_agent.run.exit import run_tool
 from mmengine_agent.swapped import FORMS, build_form
 
@@ -92,8 +92,7 @@ def measure(
 
 def forward(model: nn.Module, form: Form, image: torch.Tensor) -> None:
     """One forward with all blocks swapped."""
-    blocks = {f"blocks.{i}.attn": form for i in range(len(model.blocks))}
-    with swapped(model, blocks):
+    with swapped(model, dict.fromkeys(find_layers(model), form)):
         model(image)
 
 

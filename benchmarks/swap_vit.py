@@ -32,9 +32,9 @@ from mmengine_agent.swapped import build_form
 MAPS = {972: (27, 36), 3888: (54, 72)}  # tokens: their map
 GRIDS = {972: ((6, 8), (9, 12), (14, 18)), 3888: ((9, 12), (18, 24))}
 FORMS: dict[str, dict[str, Any]] = {
-    "agent, both scales 1/sqrt(d)": {"form": "agent", "scale2": 0.5},
-    "agent": {"form": "agent", "scale2": 0.3},
-    "agent + 0.075 V": {"form": "agent", "scale2": 0.3, "shortcut": 0.075},
+    "agent, both scales 1/sqrt(d)": {"form": "agent", "scale2": 1.0, "shortcut": 0.0},
+    "agent": {"form": "agent", "shortcut": 0.0},
+    "agent + 0.075 V": {"form": "agent", "shortcut": 0.075},
     "nystrom": {"form": "nystrom"},
     "pooled keys": {"form": "pooled_keys"},
 }
@@ -55,7 +55,7 @@ class Probe:
         self.heads = [train_head(maps, train, seed=seed) for seed in range(seeds)]
         self.softmax = extract_maps(vit, self.scenes)
 
-    def see(self, count: int = 3) -> None:
+    def see(self, count: int = 2) -> None:
         """Have the model see some scenes."""
         with torch.no_grad():
             for i in range(count):

@@ -204,6 +204,8 @@ def _others(draw: random.Random) -> Line:
         ["data", "convert", "--from", draw.choice(["yolo", "x"]), "nowhere", "--out", "converted"],
         ["data", "split", "nowhere.json", "--val", draw.choice(["0.2", "2", "x"])],
         ["backbone", config, draw.choice(["agent_pvt_x", "agent_pvt_t"]), "--out", "made.txt"],
+        ["swap", config, draw.choice(["nowhere.pth", "text.pth"]), "--data-root", "ade"],
+        ["swap", config, "empty.pth", *draw.choice(["--grids 0", "--max-loss 2"]).split()],
         ["flops", config, "--agents", draw.choice(["few", "0", "bounded bounded"])],
         ["backbone", config, "flatten_pvt_t", "--agents", "9", "--out", "made.py"],
         ["report", "coco", "--checkpoint", draw.choice(["nowhere.pth", "empty.pth"])],

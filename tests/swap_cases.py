@@ -121,6 +121,10 @@ def check_removal(case: Case) -> float:
         assert difference(case.outputs(copied), wanted) == 0 and find_swap(copied) is None
     assert difference(case.outputs(), swapped) == 0  # the copies have taken nothing with them
     swap.remove()
+    with case.swap(Agent((2, 2)), min_tokens=10**6):  # the softmax of a copy is its own
+        left = case.outputs()
+        for copied in (copy.deepcopy(case.model), saved_and_loaded(case.model)):
+            assert difference(case.outputs(copied), left) == 0
     assert state_of(case.model) == before and find_swap(case.model) is None
     assert difference(case.outputs(), wanted) == 0
     return difference(swapped, wanted)

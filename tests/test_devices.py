@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from agent_attention import AgentPVT, AgentSwinTransformer
+from agent_attention.compute.guard import using
 
 pytestmark = pytest.mark.usefixtures("always_tiles")
 
@@ -73,6 +74,28 @@ def test_only_a_cpu_takes_executors(name: str) -> None:
     executors = {"_NormMlp"} if "softmax" in name or "windows" in name else EXECUTORS
     assert executors <= {event.key for event in of_cpu.key_averages()}
     assert not EXECUTORS & {event.key for event in of_meta.key_averages()}
+
+
+FUSED = "aten::scaled_dot_product_attention"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "training", "fused"),
+    [
+        (torch.float32, True, False),
+        (torch.float32, False, True),
+        (torch.bfloat16, True, True),
+    ],
+)
+def test_a_gpu_takes_the_fused_kernel_but_to_train_in_float32(
+    dtype: torch.dtype, training: bool, fused: bool
+) -> None:
+    model = small_pvt().to("meta", dtype)
+    image = torch.empty(1, 3, 64, 64, device="meta", dtype=dtype)
+    recording = profile(activities=[ProfilerActivity.CPU])
+    with using(way=None), torch.set_grad_enabled(training), recording as of_meta:
+        model(image)
+    assert (FUSED in {event.key for event in of_meta.key_averages()}) == fused
 
 
 @pytest.mark.parametrize("build", [AgentPVT, AgentSwinTransformer])

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import costs_page
 import cv2
 import forms
 import growth
@@ -217,7 +218,7 @@ def test_the_page_is_made_from_kept_and_new_results(
         ]
         assert len((kept / "mixers_study.jsonl").read_text().splitlines()) == 4
         assert "CPU, 2 thread(s), float32, torch 2" in text
-    for picture in (study_page.PICTURE, study_page.COSTS_PICTURE):
+    for picture in (study_page.PICTURE, costs_page.COSTS_PICTURE):
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
 
 
@@ -235,7 +236,14 @@ def test_costs_have_reasons_where_there_are_no_figures() -> None:
         {**place, "mixer": "agent", **record(128, 2.0, 1 << 22, 4 * 10**9)},
     ]
     head = {"gpu": None, "cpu": "CPU", "threads": 2, "dtype": "float32", "torch": "2"}
-    text = study_page.costs_text([{**head, "date": "", "command": "it"}], records)
+    report = {**head, "date": "", "command": "it", "records": records}
+    on_gpu = {**report, "gpu": "GPU", "dtype": "bfloat16", "records": records[:1]}
+    groups = costs_page.by_machine([on_gpu, report])
+    text = costs_page.costs_text(groups)
+    assert groups == [[report], [on_gpu]] and text.count("**, CPU, float32") == 2
+    assert text.index("CPU, 2 thread(s)") < text.index("- GPU, bfloat16") < text.index("**, GPU")
+    names = [costs_page.costs_name({**each, "date": "2026-01-01"}) for each in (report, on_gpu)]
+    assert names == [f"costs_2026-01-01_pvt_inference{e}.json" for e in ("", "_gpu_bfloat16")]
     assert "| `agent` | 1.0 | 500.0 | 1.0 | - | - | - |" in text
     assert "| `aft_full` | - | too large | - | - | - | - |" in text
     assert "| `agent` | 4.0 | 2000.0 | 1.00 | 4.0 | - | - | - | - |" in text
@@ -247,4 +255,4 @@ def test_of_costs_measured_twice_the_newer_count() -> None:
     small = {**place, **record(64, 0.5, 1, 1)}
     reports = [{"date": "2026-02-01", "records": [new]}, {"date": "2026-01-01", "records": [old]}]
     reports.append({"date": "2026-03-01", "records": [small]})
-    assert study_page.newest_costs(reports) == [small, new]
+    assert costs_page.newest_costs(reports) == [small, new]

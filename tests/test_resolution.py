@@ -87,13 +87,13 @@ def test_a_run_is_trained_tested_and_kept(
     for name in set(resolution_agents.PLACES) - {"1x", "2x2"}:
         monkeypatch.delitem(resolution_agents.PLACES, name)
     layout = demo_scenes.Layout((0.03, 0.12), (1, 1), 40)
-    make_demo_data.generate(tmp_path / "data/scenes-4-4-64", 4, 4, 64, layout=layout)
+    make_demo_data.generate(tmp_path / "data/scenes-4-4-64-40", 4, 4, 64, layout=layout)
     sizes = ("--size", 64, "--train-images", 4, "--test-images", 4)
-    flags = ("--out", tmp_path, "--budget", 2, "--batch", 1, "--seeds", 0, *sizes)
+    flags = ("--out", tmp_path, "--budget", 2, "--batch", 1, "--seeds", 0, "--bfloat16", *sizes)
     run(resolution, monkeypatch, *flags, "--only", "scenes-base-seed0")
     (path,) = tmp_path.glob("*.json")
     result = json.loads(path.read_text())
-    assert path.stem == "scenes-base-seed0-2x1at64" and result["agents"] == "base"
+    assert path.stem == "scenes-base-seed0-2x1at64-bfloat16" and result["agents"] == "base"
     scores = result["scores"]
     assert [scores[name]["sizes"] for name in ("1x", "2x2")] == [[[64, 64, 4]], [[128, 128, 1]]]
     for each in scores.values():
@@ -106,6 +106,20 @@ def test_a_run_is_trained_tested_and_kept(
     assert "scenes-base-seed0" not in left and "scenes-bounded-seed0" in left
 
 
+def test_costs_are_measured_once_for_equal_grids(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in set(resolution_agents.PLACES) - {"1x"}:
+        monkeypatch.delitem(resolution_agents.PLACES, name)
+    run(resolution, monkeypatch, "--out", tmp_path, "--size", 64, "--costs")
+    records = json.loads((tmp_path / "costs.json").read_text())["records"]
+    by = {name: record for record in records for name in record["agents"]}
+    assert by.keys() == resolution_agents.SETTINGS.keys() and len(records) == 4
+    assert by["base"] is by["rule"]
+    order = [by[name]["multiply_adds"] for name in ("bounded", "base", "half", "published")]
+    assert order == sorted(order) and all(record["peak_memory"] > 0 for record in records)
+
+
 def result(agents: str, seed: int, base: float, rule: float) -> dict[str, Any]:
     iou = {
         name: [0.5, 0.5, 0.5, rule if name == "rule" else base]
@@ -114,7 +128,7 @@ def result(agents: str, seed: int, base: float, rule: float) -> dict[str, Any]:
     scores = {"1x": {"pixels": [4, 3, 2, 1], "iou": iou, "sizes": [[64, 64, 4]]}}
     return {
         **{"data": "scenes", "agents": agents, "seed": seed, "scores": scores, "budget": 2},
-        **{"batch": 2, "size": 512, "rate": 5e-4, "bfloat16": True},
+        **{"batch": 2, "size": 512, "rate": 5e-4, "bfloat16": True, "extent": [0.03, 0.12]},
         **{"gpu": None, "cpu": "CPU", "threads": 1, "torch": "2"},
     }
 

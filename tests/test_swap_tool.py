@@ -20,7 +20,7 @@ from mmengine_agent.swapped import SwappedAttention
 
 LAYERS = ["layers.0.attn", "layers.1.attn"]
 VIT = {
-    **{"type": "VisionTransformer", "img_size": 96, "patch_size": 8, "embed_dims": 16},
+    **{"type": "VisionTransformer", "img_size": 96, "patch_size": 2, "embed_dims": 16},
     **{"num_layers": 2, "num_heads": 2, "mlp_ratio": 1, "with_cls_token": False},
 }
 HEAD = {
@@ -33,10 +33,14 @@ HEAD = {
 def folder(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ViT segmentor's config and weights, and what the tool made of them."""
     folder = tmp_path_factory.mktemp("swap")
-    model = {"backbone": {"_delete_": True, **VIT}, "decode_head": {"_delete_": True, **HEAD}}
-    (folder / "vit.py").write_text(
-        f"_base_ = {str(CONFIGS / ADE_DEMO)!r}\nmodel = { ({**model, 'neck': None})!r}\n"
-    )
+    data_preprocessor = {"size": (96, 96), "test_cfg": {"size_divisor": 2}}
+    model = {
+        "data_preprocessor": data_preprocessor,
+        "neck": None,
+        "backbone": {"_delete_": True, **VIT},
+        "decode_head": {"_delete_": True, **HEAD},
+    }
+    (folder / "vit.py").write_text(f"_base_ = {str(CONFIGS / ADE_DEMO)!r}\nmodel = {model!r}\n")
     init_default_scope("mmseg")
     torch.manual_seed(0)
     built = MODELS.build(Config.fromfile(folder / "vit.py").model)
@@ -72,7 +76,7 @@ def test_layers_are_compared_on_the_softmax_models_own_inputs(folder: Path) -> N
     layers = state(folder)["layers"]
     assert list(layers) == LAYERS
     for layer in layers.values():
-        assert layer["tokens"] == [144, 144]
+        assert layer["tokens"][0] == layer["tokens"][1] > 2000
         coarse, fine = (layer["forms"][f"pooled_keys {grid}"] for grid in ("2x2", "3x4"))
         assert coarse["error"] > fine["error"] > 0 and coarse["cosine"] < fine["cosine"] < 1
 
@@ -145,8 +149,9 @@ def test_moves_are_tried_from_the_smallest_error_and_cheaper_ones_replace_dearer
 
 def test_local_errors_are_those_of_the_forms_and_leave_the_model_alone() -> None:
     init_default_scope("mmseg")
-    model = MODELS.build(VIT).eval()
-    image = torch.randn(1, 3, 64, 96)
+    model = MODELS.build(VIT)
+    model.eval()  # gives None back
+    image = torch.randn(1, 3, 16, 24)
     with torch.no_grad():
         before = model(image)[0]
         forms = {"whole": PooledKeys((8, 12)), "agent": Agent((2, 3))}
@@ -160,13 +165,13 @@ def test_local_errors_are_those_of_the_forms_and_leave_the_model_alone() -> None
 
 def test_a_swapped_backbone_has_the_keys_of_its_own_and_gradients() -> None:
     init_default_scope("mmseg")
-    plain = MODELS.build(VIT)
+    plain = MODELS.build(VIT)  # in training mode
     swaps = [{"form": "agent", "grid": (3, 4), "layers": LAYERS[:1]}]
-    model = SwappedAttention(VIT, swaps).train()
+    model = SwappedAttention(VIT, swaps)
     assert model.state_dict().keys() == plain.state_dict().keys()
     model.load_state_dict(plain.state_dict())
-    image = torch.randn(1, 3, 64, 96)
-    assert not torch.allclose(model(image)[0], plain.train()(image)[0])
+    image = torch.randn(1, 3, 16, 24)
+    assert not torch.allclose(model(image)[0], plain(image)[0])
     F.mse_loss(model(image)[0], torch.zeros(1)).backward()
     assert model.layers[0].attn.attn.in_proj_weight.grad.abs().max() > 0
     for wrong in ({"form": "agnt"}, {"form": "agent", "sides": 3}, {"form": "agent"}):

@@ -22,7 +22,7 @@ from agent_attention.compute.tiles import aggregate, broadcast, broadcast_into
 
 Bias = Tensor | AgentBias | None
 WAYS = ("plain", "fused", "tiled", None)
-_FEW = 1 << 18  # scores of a sample, below which a CPU is quickest with the definition
+_FEW = 1 << 17  # scores of a sample, below which a CPU is quickest with the definition
 _ALIGN = 8  # channels of a head that fused kernels want in multiples
 
 
@@ -107,13 +107,26 @@ def _choose(q: Tensor, k: Tensor, bias: Bias, dropout: float, way: str | None) -
     way = way or settings().way or ("plain" if is_watched() else None)
     if way not in WAYS:
         raise ValueError(f"way must be one of {WAYS}, got {way!r}")
+    if not len(q):
+        return "plain"  # no images: of half precision torch's kernels on a GPU return None
     if way in ("plain", "fused"):
         return way
-    if not isinstance(bias, AgentBias) or not is_for_cpu(q):
+    if not isinstance(bias, AgentBias):
         return "fused"
+    if not is_for_cpu(q):
+        return "plain" if way is None and _is_slow_fused(q) else "fused"
     if way is None and q.shape[1] * q.shape[2] * k.shape[2] < _FEW:
         return "plain"
-    return "fused" if dropout or not len(q) else "tiled"
+    return "fused" if dropout else "tiled"
+
+
+def _is_slow_fused(q: Tensor) -> bool:
+    """Whether torch's kernels take longer than the definition: in a training step of float32.
+
+    Measured on an H100, 2 x 800 x 1344, Agent-PVT-T (docs/performance.md): 140 ms against 100 ms.
+    Without gradients, and in half precision, they are quicker.
+    """
+    return q.device.type != "cpu" and q.dtype == torch.float32 and q.requires_grad
 
 
 def _tiled(

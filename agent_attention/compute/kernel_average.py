@@ -46,5 +46,7 @@ def kernel_average(place: Tensor, k: Tensor, v: Tensor, size: Pair) -> Tensor:
 def box_sum(x: Tensor, side: int) -> Tensor:
     """Sums of maps (B, C, H, W) over the ``side`` x ``side`` pixels around each pixel."""
     pad = side // 2
+    # of padded pools of channels-last maps, torch 2.11 computes wrong gradients on a GPU
+    x = x.contiguous()
     rows = F.avg_pool2d(x, (side, 1), 1, (pad, 0), divisor_override=1)
     return F.avg_pool2d(rows, (1, side), 1, (0, pad), divisor_override=1)

@@ -7,6 +7,7 @@ theirs is imported.
 """
 
 from collections.abc import Callable
+from types import MethodType
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from agent_attention.swap.forms import takes_tokens
 from agent_attention.swap.landmarks import key_map
 
 Size = Pair | Callable[[int], Pair] | str | None
-_MOST_EXTRA = 16  # tokens in front of a map: models have a class token and up to 8 registers
+_MOST_EXTRA = 16  # tokens in front of a map: class and distillation tokens, and registers
 
 
 class Row(NamedTuple):
@@ -41,8 +42,8 @@ class Chooser(Protocol):
     def form_for(self, name: str, queries: int) -> tuple[Any, str]:
         """The form for so many queries or None, and why."""
 
-    def count_step(self, time: float) -> None:
-        """Note the time step that a diffusion model is called with."""
+    def count_step(self, time: Any) -> None:
+        """Note the time step that a diffusion model is called with, a number or a tensor."""
 
 
 class Adapter:
@@ -69,8 +70,8 @@ class Adapter:
         self.row = Row(name)
         self.swap: Chooser | None = None
         self._hooks: list[RemovableHandle] = []
-        self._was: Any = None  # what the attribute was, if it was the module's own
-        self._was_own = False  # and not its class's
+        self.original: Any = None  # what is called without the swap
+        self._was_own = False  # whether it was an attribute of the module, and not of its class
 
     @classmethod
     def refusal(cls, name: str, module: nn.Module, model: nn.Module, size: Size) -> str | None:
@@ -82,25 +83,27 @@ class Adapter:
         """Whether a module of the class is looked at at all; cross-attention by design is not."""
         return True
 
-    @property
-    def original(self) -> Callable[..., Any]:
-        """What is called without the swap."""
-        if self._was_own:
-            return self._was
-        return getattr(type(self.module), self.attribute).__get__(self.module)
+    def __getstate__(self) -> dict[str, Any]:
+        """Without ``original`` of the class, which a copy finds in its own module."""
+        return {**vars(self), **({} if self._was_own else {"original": None})}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if self.swap is not None and not self._was_own:
+            self.original = MethodType(getattr(type(self.module), self.attribute), self.module)
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """What is called in the place of the attribute."""
         raise NotImplementedError
 
     def watch(self, model: nn.Module) -> None:
-        """Place the hooks that tell the size of the map; with a user's ``size`` they are its."""
+        """Place the hooks that tell the size of the map, where the user's ``size`` does not."""
 
     def install(self, model: nn.Module, swap: Chooser) -> None:
         """Replace the attribute and place the hooks."""
         self.swap = swap
         self._was_own = self.attribute in vars(self.module)
-        self._was = vars(self.module).get(self.attribute)
+        self.original = getattr(self.module, self.attribute)
         if self.knows_size:
             self.watch(model)
         elif isinstance(self.given_size, str):
@@ -120,10 +123,10 @@ class Adapter:
             hook.remove()
         self._hooks.clear()
         if self._was_own:
-            vars(self.module)[self.attribute] = self._was
+            vars(self.module)[self.attribute] = self.original
         else:
             vars(self.module).pop(self.attribute, None)
-        self.swap = self._was = self.tokens = None
+        self.swap = self.original = self.tokens = None
 
     def hook(self, module: nn.Module, see: Callable[..., None]) -> None:
         """Call ``see(module, args, kwargs, out)`` after a module's call."""

@@ -8,7 +8,6 @@ details, have softmax.
 import sys
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from agent_attention.swap.adapter import Chosen, Size, ancestors
@@ -64,7 +63,7 @@ class DiffusersAttention(FusedAttention):
         given = dict(zip(("sample", "timestep"), args, strict=False)) | kwargs
         self.latent = given["sample"].shape[-2:]
         assert self.swap is not None
-        self.swap.count_step(torch.as_tensor(given["timestep"]).flatten()[0].item())
+        self.swap.count_step(given["timestep"])
 
     def see_tokens(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """A block is called with tokens (B, T, C)."""

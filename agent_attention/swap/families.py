@@ -4,6 +4,7 @@ A key is a package and a class, as in ``timm.Attention``; subclasses that do not
 of their own count too. A family of yours: a subclass of ``Adapter``, and an entry in ``FAMILIES``.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import nn
@@ -76,7 +77,7 @@ def find_attentions(model: nn.Module, size: Size = None) -> list[Found]:
     return found
 
 
-def explain_none(found: list[Found], asked: bool) -> str:
+def explain_none(found: Sequence[Found], asked: bool) -> str:
     """Why there is nothing to swap, and what could be."""
     if asked:
         return "where asks for no attention of the model"

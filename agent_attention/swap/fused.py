@@ -62,7 +62,7 @@ class FusedAttention(Adapter):
 
 
 class AnswerFusedCall(TorchFunctionMode):
-    """While it is open, ``F.scaled_dot_product_attention`` is a form."""
+    """While it is open, the first ``F.scaled_dot_product_attention`` is answered by a form."""
 
     def __init__(self, adapter: Adapter, chosen: Chosen) -> None:
         super().__init__()
@@ -76,6 +76,8 @@ class AnswerFusedCall(TorchFunctionMode):
         if func is not F.scaled_dot_product_attention:
             return func(*args, **(kwargs or {}))
         self.calls += 1
+        if self.calls > 1:  # an error, or a compiler that has left the mode open
+            return func(*args, **(kwargs or {}))
         return answer_fused_call(self.adapter, self.chosen, *args, **(kwargs or {}))
 
 

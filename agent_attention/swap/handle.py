@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
 
-from torch import nn
+from torch import Tensor, nn
 
 from agent_attention.swap.adapter import Adapter, Row, Size
 from agent_attention.swap.families import Found, explain_none, find_attentions
@@ -61,12 +61,15 @@ class Swap:
             form = form[name]
         return form, "used" if form is not None else f"softmax at step {self.step}"
 
-    def count_step(self, time: float) -> None:
+    def count_step(self, time: Tensor | float) -> None:
         """A diffusion model is called with a time step; it falls from step to step.
 
         The same again, as samplers of higher order call it, is no new step, and a later one is
         that of a new image.
         """
+        if self.steps is None:  # a tensor is not waited for
+            return
+        time = float(time.flatten()[0]) if isinstance(time, Tensor) else time
         if self._time is not None and time != self._time:
             self.step = self.step + 1 if time < self._time else 0
         self._time = time

@@ -71,7 +71,10 @@ def _layers(state: Mapping[str, Any]) -> str:
         ]
         for layer, each in state["layers"].items()
     ]
-    return _table(["layer", "queries x keys", *names], rows)
+    left_out = "".join(
+        f"\n\nNot swapped: {name}, {why}." for name, why in state["left_out"].items()
+    )
+    return _table(["layer", "queries x keys", *names], rows) + left_out
 
 
 def _chosen(state: Mapping[str, Any]) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from agent_toolkit.swap.compare import Form, compare_locally, find_layers, fused_softmax
+from agent_attention.swap.families import explain_none, find_attentions
+from agent_toolkit.swap.compare import Form, compare_locally, fused_softmax
 from agent_toolkit.swap.report import State, to_markdown
 from agent_toolkit.swap.search import Choice, Move, search
 from agent_toolkit.swap.trial import Trial
@@ -23,6 +24,7 @@ from mmengine_agent.run.flags import guard_loading
 from mmengine_agent.run.plain_flags import apply_plain_flags
 from mmengine_agent.run.setup import build_runner, load_config, read_config
 from mmengine_agent.run.test import require_testable, require_weights
+from mmengine_agent.swap_backbone import import_adapter
 from mmengine_agent.swapped import build_form
 from mmengine_agent.task import task_of
 
@@ -56,10 +58,15 @@ def run(args: Namespace, candidates: Mapping[str, dict[str, Any]]) -> None:
     state = State(folder / "swap.json", _fingerprint(plain, args), facts)
     trial = Trial(runner, key, args.batches)
     measure(trial, state, forms, args.rounds)
-    if not args.no_search:
+    if state["rows"][SOFTMAX]["score"] <= 0:
+        print(f"{key} of the model as it is is 0, of which nothing can be lost: no search")
+    elif not args.no_search:
         choice = find_choice(trial, state, forms, args.max_loss)
-        time_choice(trial, state, forms, choice, args.rounds)
-        write_config(folder / "swapped.py", args, plain, candidates, choice)
+        if any(choice.values()):
+            time_choice(trial, state, forms, choice, args.rounds)
+            write_config(folder / "swapped.py", args, plain, candidates, choice)
+        else:
+            print("no layer can be swapped within --max-loss by these forms and grids: no config")
     write_file(folder / "swap.md", to_markdown(state))
     print(f"report: {folder / 'swap.md'}")
 
@@ -85,15 +92,17 @@ def prepare(cfg: Config, args: Namespace) -> Runner:
 
 def measure(trial: Trial, state: State, forms: Mapping[str, Form], rounds: int) -> None:
     """Errors of each layer; score, time and memory of each form in all layers."""
-    layers = find_layers(trial.backbone)
+    found = find_attentions(trial.backbone)
+    layers = [each.name for each in found if each.adapter is not None]
     if not layers:
-        raise UserError(
-            f"{type(trial.backbone).__name__} has no attention that can be swapped: "
-            "docs/swap.md lists what is known"
-        )
+        raise UserError(explain_none(found, asked=False))
+    state["left_out"] = {each.name: each.why for each in found if each.adapter is None}
     if state.get("layers") is None:
         print(f"{len(layers)} layers, {len(forms)} forms: errors of each layer", flush=True)
-        compared = compare_locally(trial.backbone, layers, forms, trial.show)
+        try:
+            compared = compare_locally(trial.backbone, layers, forms, trial.show)
+        except ValueError as error:  # a mask, cross-attention, a map of unknown size
+            raise UserError(f"the backbone cannot be swapped: {error}") from error
         state["layers"] = {
             layer: {
                 "tokens": list(each.tokens),
@@ -101,7 +110,7 @@ def measure(trial: Trial, state: State, forms: Mapping[str, Form], rounds: int) 
             }
             for layer, each in compared.items()
         }
-    fused = dict.fromkeys(layers, fused_softmax)
+    fused: dict[str, Form | None] = dict.fromkeys(layers, fused_softmax)
     choices: dict[str, dict[str, Form | None]] = {SOFTMAX: {}, FUSED: fused}
     choices |= {name: dict.fromkeys(layers, form) for name, form in forms.items()}
     rows = state.setdefault("rows", {})
@@ -175,6 +184,7 @@ def write_config(
         if name in choice.values()
     ]
     new.model.backbone = {"type": "SwappedAttention", "backbone": backbone, "swaps": swaps}
+    import_adapter(new, task_of(cfg).scope)
     new.load_from = str(Path(args.checkpoint).resolve())
     base = args.config if "::" in args.config else str(locate_config(args.config).resolve())
     head = f"{args.config}\nwith the layers swapped that tools/swap.py has chosen."
@@ -185,5 +195,6 @@ def write_config(
 def _fingerprint(cfg: Config, args: Namespace) -> str:
     """Of what scores depend on."""
     weights = Path(args.checkpoint).stat()
-    facts = [cfg.pretty_text, args.images, args.batches, weights.st_size, weights.st_mtime_ns]
+    text = json.dumps(cfg.to_dict(), default=str)
+    facts = [text, args.images, args.batches, weights.st_size, weights.st_mtime_ns]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

@@ -145,7 +145,7 @@ def test_evaluation_drops_nothing() -> None:
 def test_bfloat16_autocast_is_finite_and_close(training: bool) -> None:
     attn = agent_attention(dim=32, agent_shape=(4, 5)).train(training)
     x = tokens((10, 12), dim=32)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(x.device.type, dtype=torch.bfloat16):
         out = attn(x, (10, 12))
     assert out.dtype is torch.bfloat16 and out.isfinite().all()
     wanted = attn(x, (10, 12))

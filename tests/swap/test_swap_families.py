@@ -19,6 +19,8 @@ from swap_cases import (
 from torch import Tensor, nn
 
 from agent_attention import AgentPVT, AgentViT
+from agent_attention.backbones import lean
+from agent_attention.compute.guard import using
 from agent_attention.swap import Agent, Clusters, Nystrom, PooledKeys, swap_attention
 
 IMAGE = normal(3, (2, 3, 64, 96))  # maps of 16x24, 8x12, 4x6 and 2x3
@@ -159,5 +161,15 @@ def test_forms_by_name_and_training() -> None:
         with pytest.raises(ValueError, match=r"blocks.0.attn .*drops attention weights out"):
             case.call(case.model)
     case.model.eval()
-    with pytest.raises(ValueError, match="there is no attention blocks.9.attn"):
+    with pytest.raises(ValueError, match=r"there is no attention blocks\.9\.attn"):
         case.swap({"blocks.9.attn": Agent()})
+
+
+def test_blocks_of_this_package_still_run_in_the_lean_executor() -> None:
+    case = CASES["AgentViT"]()
+    with case.swap(Agent((2, 3))), torch.no_grad():
+        wanted = case.outputs()
+        assert lean.takes(case.model.blocks, torch.zeros(1, 25, 8))
+        with using(way="plain"):
+            assert not lean.takes(case.model.blocks, torch.zeros(1, 25, 8))
+            assert difference(case.outputs(), wanted) < 1e-12

@@ -201,16 +201,3 @@ def test_a_family_of_ones_own_is_a_class_and_an_entry(monkeypatch: pytest.Monkey
     wanted = attn(x, (4, 6))
     with swap_attention(attn, PooledKeys((4, 6)), min_tokens=0, force=True):
         torch.testing.assert_close(attn(x, (4, 6)), wanted)
-
-
-def test_steps_are_counted_by_the_time_that_falls() -> None:
-    attn = nn.MultiheadAttention(8, 2).eval()
-    swap = swap_attention(attn, Agent(), size=(4, 6))
-    swap.steps = {0: Agent(), 2: None}
-    counted = []
-    for time in (981, 961, 961, 941, 921, 981, 961):
-        swap.count_step(time)
-        counted.append((swap.step, swap.form_for("attn", 5000)[0] is not None))
-    steps = [(0, True), (1, True), (1, True), (2, False), (3, False), (0, True), (1, True)]
-    assert counted == steps
-    assert swap.form_for("attn", 10)[1].startswith("10 tokens are fewer")
