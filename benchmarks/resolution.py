@@ -44,8 +44,7 @@ from mmengine_agent.errors import UserError
 from mmengine_agent.files import atomic_folder
 from mmengine_agent.run.exit import run_tool
 
-# scenes of 512 pixels with shapes of 15 to 60, at most 40 of them
-SCENES = ("--extent", 0.03, 0.12, "--shorter", 1, 1, "--things", 40)
+EXTENT, THINGS = (0.03, 0.12), 40  # shapes of 15 to 60 pixels in scenes of 512, at most 40
 CAMVID_SIDE = 360  # shorter side of CamVid's pictures, in pixels
 
 
@@ -79,6 +78,9 @@ def parse_args() -> argparse.Namespace:
     text = "of each data set (%(default)s); from 9 on, all places have a picture"
     add("--test-images", type=at_least(1), default=18, help=text)
     add("--size", type=at_least(64), default=512, help="side of scenes in pixels (%(default)s)")
+    text = "shapes' longest side as a part of the scene's (%(default)s)"
+    add("--extent", type=float, nargs=2, default=EXTENT, metavar=("LOW", "HIGH"), help=text)
+    add("--things", type=at_least(1), default=THINGS, help="shapes of a scene (%(default)s)")
     text = "side of CamVid's training crops (%(default)s)"
     add("--camvid-size", type=at_least(64), default=320, help=text)
     add("--threads", type=at_least(1), help="CPU threads of torch")
@@ -106,7 +108,8 @@ def main() -> None:
             path = result_path(args, trial)
             if study.is_open(path):
                 reporting.say(f"{trial.name} ...")
-                reporting.write_json(path, carry_out(trial, plan_of(args, trial), folders, path))
+                found = carry_out(trial, plan_of(args, trial), folders, path)
+                reporting.write_json(path, found | {"extent": args.extent})
 
 
 def trials(args: argparse.Namespace) -> list[Trial]:
@@ -190,10 +193,11 @@ def prepare_data(args: argparse.Namespace) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     if not args.no_scenes:
-        name = f"scenes-{args.train_images}-{args.test_images}-{args.size}"
+        name = f"scenes-{args.train_images}-{args.test_images}-{args.size}-{args.things}"
         found["scenes"] = args.out / "data" / name
         sizes = (args.train_images, args.test_images, args.size)
-        study.draw_scenes(found["scenes"], *sizes, *SCENES)
+        layout = ("--extent", *args.extent, "--shorter", 1, 1, "--things", args.things)
+        study.draw_scenes(found["scenes"], *sizes, *layout)
     if args.camvid:
         found["camvid"] = args.out / "data" / f"camvid-{args.test_images}"
         if not found["camvid"].is_dir():

@@ -126,11 +126,15 @@ def group_text(records: list[Record]) -> str:
     first = records[0]
     own = records[0]["scores"]["1x"]["pixels"]
     names = [CLASSES[first["data"]][i] for i in sorted(range(len(own)), key=own.__getitem__)]
+    title = first["data"].capitalize()
+    if first["data"] == "scenes":
+        low, high = (round(each * first["size"]) for each in first["extent"])
+        title += f" of {first['size']} pixels, shapes of {low} to {high}"
     number = "bfloat16 autocast" if first["bfloat16"] else "float32"
     machines = {f"{r['gpu'] or r['cpu']}, torch {r['torch']}" for r in records}
     seeds = sorted({r["seed"] for r in records})
     text = (
-        f"### {first['data'].capitalize()}\n\n"
+        f"### {title}\n\n"
         f"Trained for {first['budget']} iterations of {first['batch']} images of {first['size']} "
         f"pixels, learning rate {first['rate']:g}, {number}; seeds {', '.join(map(str, seeds))}; "
         f"{'; '.join(sorted(machines))}. The three smallest classes are "
@@ -147,7 +151,7 @@ def group_text(records: list[Record]) -> str:
 
 
 def trained_table(records: list[Record], kind: str) -> str:
-    """A row a place, a column for each training: mean and spread."""
+    """A row a place, a column for each training, with its number of seeds: mean and spread."""
     trained = by_training(records)
     rows = []
     for place in places_of(records):
@@ -156,16 +160,20 @@ def trained_table(records: list[Record], kind: str) -> str:
             for own in trained.values()
         ]
         rows.append([place, *cells])
-    return reporting.markdown(["test", *trained], rows)
+    seeds = [f"{name} ({len(own)})" for name, own in trained.items()]
+    return reporting.markdown(["test", *seeds], rows)
 
 
 def changed_table(records: list[Record], kind: str) -> str:
     """A row a training and place, a column for each agents of the test; clear ones are bold."""
-    rows = []
+    rows, most = [], 0.0
     for name, own in by_training(records).items():
         for place in places_of(own):
-            cells = [gain_text(gains(own, place, agents, kind)) for agents in SETTINGS]
-            rows.append([name, place, *cells])
+            values = [gains(own, place, agents, kind) for agents in SETTINGS]
+            most = max(most, *(abs(statistics.mean(each)) for each in values))
+            rows.append([name, place, *map(gain_text, values)])
+    if most < 0.05:
+        return "None is more than 0.05."
     return reporting.markdown(["trained", "test", *SETTINGS], rows)
 
 

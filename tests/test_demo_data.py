@@ -297,10 +297,10 @@ def test_an_interrupted_run_leaves_out_as_it_was(
         assert make(tmp_path / "demo") == 0
     old, draw = files(tmp_path), tool.make_scene
 
-    def draw_two(size: int, key: tuple[int, int, int]) -> Any:
+    def draw_two(size: int, key: tuple[int, int, int], layout: scenes.Layout) -> Any:
         if key[2] == 2:
             raise error
-        return draw(size, key)
+        return draw(size, key, layout)
 
     monkeypatch.setattr(tool, "make_scene", draw_two)
     if isinstance(error, RuntimeError):  # a mistake of ours keeps its traceback

@@ -87,7 +87,7 @@ def test_a_run_is_trained_tested_and_kept(
     for name in set(resolution_agents.PLACES) - {"1x", "2x2"}:
         monkeypatch.delitem(resolution_agents.PLACES, name)
     layout = demo_scenes.Layout((0.03, 0.12), (1, 1), 40)
-    make_demo_data.generate(tmp_path / "data/scenes-4-4-64", 4, 4, 64, layout=layout)
+    make_demo_data.generate(tmp_path / "data/scenes-4-4-64-40", 4, 4, 64, layout=layout)
     sizes = ("--size", 64, "--train-images", 4, "--test-images", 4)
     flags = ("--out", tmp_path, "--budget", 2, "--batch", 1, "--seeds", 0, "--bfloat16", *sizes)
     run(resolution, monkeypatch, *flags, "--only", "scenes-base-seed0")
@@ -128,7 +128,7 @@ def result(agents: str, seed: int, base: float, rule: float) -> dict[str, Any]:
     scores = {"1x": {"pixels": [4, 3, 2, 1], "iou": iou, "sizes": [[64, 64, 4]]}}
     return {
         **{"data": "scenes", "agents": agents, "seed": seed, "scores": scores, "budget": 2},
-        **{"batch": 2, "size": 512, "rate": 5e-4, "bfloat16": True},
+        **{"batch": 2, "size": 512, "rate": 5e-4, "bfloat16": True, "extent": [0.03, 0.12]},
         **{"gpu": None, "cpu": "CPU", "threads": 1, "torch": "2"},
     }
 
