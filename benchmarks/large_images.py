@@ -129,11 +129,17 @@ def run_case(case: Record, known: list[Record], most: float) -> Record:
     if expected > most or any("skipped" in each for each in known):
         return {**kept, "skipped": "larger than allowed", "expected": expected or None}
     reporting.say(f"{case['model']}, {case['form']}: {case['size'][0]} x {case['size'][1]} ...")
+    return {**kept, **measure_apart(case)}
+
+
+def measure_apart(case: Record) -> Record:
+    """``measure`` in a process of its own; why there is nothing, if that fails."""
     command = [sys.executable, "-W", "ignore", __file__, "--child", json.dumps(case)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:
-        return {**kept, "skipped": f"ended with {done.returncode}"}
-    return {**kept, **json.loads(done.stdout.splitlines()[-1])}
+        return {"skipped": f"ended with {done.returncode}"}
+    found: Record = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def extrapolate(done: list[Record], pixels: int) -> float:
@@ -196,8 +202,8 @@ def measure(case: Record) -> Record:
         UserError: if memory runs out, or cannot be measured here.
     """
     if case["limit"]:
-        most = int(case["limit"] * 2**30)
-        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (int(case["limit"] * 2**30), hard))
     if case["threads"]:
         torch.set_num_threads(case["threads"])
     if not restart_peak():

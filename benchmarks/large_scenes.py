@@ -16,6 +16,8 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +155,8 @@ def score_labels(found: Array | None, truth: Array) -> Found:
     pairs = np.bincount((count * truth.astype(int) + found)[truth > 0], minlength=count**2)
     table = pairs.reshape(count, count)[1:, 1:]
     hits = table.diagonal()
-    return {"mIoU": float((hits / (table.sum(0) + table.sum(1) - hits)).mean())}
+    union = table.sum(0) + table.sum(1) - hits
+    return {"mIoU": float((hits[union > 0] / union[union > 0]).mean())}
 
 
 def score_objects(found: list[Any], truth: list[Any], size: tuple[int, int]) -> Found:
@@ -162,17 +165,18 @@ def score_objects(found: list[Any], truth: list[Any], size: tuple[int, int]) -> 
     categories = [{"id": i, "name": name} for i, name in enumerate(scenes.THINGS, 1)]
     images = [{"id": 1, "height": size[0], "width": size[1]}]
     coco.dataset = {"info": {}, "images": images, "annotations": truth, "categories": categories}
-    coco.createIndex()
     scores: Found = {"found": len(found)}
-    results = coco.loadRes(found)
-    for kind in ("bbox", "segm"):
-        scorer = COCOeval(coco, results, kind)
-        scorer.params.maxDets = [len(found)]
-        scorer.params.areaRng, scorer.params.areaRngLbl = [[0, 1e10]], ["all"]
-        scorer.evaluate()
-        scorer.accumulate()
-        precision = scorer.eval["precision"]
-        scores[f"{kind} AP"] = float(precision[precision > -1].mean())
+    with redirect_stdout(StringIO()):  # pycocotools says what it does
+        coco.createIndex()
+        results = coco.loadRes(found)
+        for kind in ("bbox", "segm"):
+            scorer = COCOeval(coco, results, kind)
+            scorer.params.maxDets = [len(found)]
+            scorer.params.areaRng, scorer.params.areaRngLbl = [[0, 1e10]], ["all"]
+            scorer.evaluate()
+            scorer.accumulate()
+            precision = scorer.eval["precision"]
+            scores[f"{kind} AP"] = float(precision[precision > -1].mean())
     return scores
 
 

@@ -14,6 +14,7 @@ from mmdet_agent.task import TASK as DETECTION
 from mmengine_agent.errors import UserError
 from mmengine_agent.run import flags as training
 from mmengine_agent.run import tta
+from mmengine_agent.run.exit import explain
 from mmengine_agent.run.setup import read_config
 
 Parts = dict[str, Any]
@@ -194,6 +195,12 @@ def test_an_evaluator_without_a_known_score_cannot_stop_a_run() -> None:
     cfg.val_evaluator = {"type": "Mine"}
     with pytest.raises(UserError, match=r"--early-stop: no main score is known .* \(Mine\)"):
         training.set_early_stop(cfg, 3)
+
+
+def test_what_a_logger_refuses_is_one_sentence() -> None:
+    refused = type("UsageError", (Exception,), {"__module__": "wandb.errors.errors"})
+    told = explain(refused("No API key configured."))
+    assert told == "--log-to wandb: No API key configured; WANDB_MODE=offline needs no account"
 
 
 @tasks

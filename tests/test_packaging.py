@@ -103,6 +103,13 @@ def test_the_wheel_has_nothing_else(wheel: ZipFile) -> None:
     assert f"{metadata}/licenses/LICENSE" in wheel.namelist()
 
 
+def test_openmim_finds_the_folder_of_configs(wheel: ZipFile) -> None:
+    """It takes the first line of top_level.txt for the folder of the distribution's name."""
+    (name,) = [name for name in wheel.namelist() if name.endswith(".dist-info/top_level.txt")]
+    packages = wheel.read(name).decode().split()
+    assert packages[0] == "agent_attention" and sorted(packages) == sorted(PACKAGES)
+
+
 def test_the_wheel_requires_torch_alone(required: list[Requirement]) -> None:
     assert [each.name for each in required if each.marker is None] == ["torch"]
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import mmdet
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.registry import PARAM_SCHEDULERS
 from own_data import CONFIGS, fruit_set, load, scenes_set
 
 from mmengine_agent.config_walk import walk
@@ -18,6 +20,7 @@ from mmengine_agent.run.plain_flags import add_plain_flags, apply_plain_flags
 from mmengine_agent.run.train import require_schedules
 
 DETECTOR, SEGMENTOR = CONFIGS / "agent_pvt_maskrcnn.py", CONFIGS / "agent_pvt_semantic_fpn.py"
+SEGFORMER = CONFIGS / "heads/segformer_agent-pvt-t_8xb2-160k_ade20k-512x512.py"
 RTMDET = "rtmdet/rtmdet_tiny_8xb32-300e_coco.py"
 YOLOX = "yolox/yolox_s_8xb8-300e_coco.py"
 STOCK = Path(mmdet.__path__[0], ".mim/configs")
@@ -72,6 +75,28 @@ def in_order(cfg: Config) -> None:
 
 
 # ---- length
+
+
+def highest_rate(cfg: Config, length: int) -> float:
+    """The highest learning rate of a run by iterations, as a share of the config's."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    schedulers = [
+        PARAM_SCHEDULERS.build({**each, "optimizer": optimizer}) for each in cfg.param_scheduler
+    ]
+    rates = []
+    for _ in range(length):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    return max(rates)
+
+
+@pytest.mark.parametrize("length", [3, 9, 19, 20, 150, 2000])
+def test_a_warm_up_ends_however_short_the_run(length: int) -> None:
+    cfg = apply(load(SEGFORMER), "--iters", str(length))
+    in_order(cfg)
+    assert highest_rate(cfg, length) > 0.6
 
 
 def test_the_length_of_a_config_changes_nothing_but_a_long_warm_up(fruit: Config) -> None:

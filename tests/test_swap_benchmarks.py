@@ -11,6 +11,7 @@ import pytest
 import swap_camvid
 import swap_model
 import swap_speed
+import swap_tables
 import torch
 from torch import Tensor
 
@@ -114,4 +115,14 @@ def test_forms_are_timed_beside_fused_softmax(
     assert (softmax["form"], agent["form"]) == ("fused softmax", "agent 2x2")
     assert agent["model ratio"] == pytest.approx(softmax["model"] / agent["model"])
     assert softmax["attention ratio"] == 1 and agent["attention"] > 0
-    assert "fused softmax" in capsys.readouterr().out
+    capsys.readouterr()
+    kept = Path(swap_tables.__file__).parent / "results/swap_table_972.json"
+    monkeypatch.setattr(
+        sys, "argv", ["swap_tables.py", str(tmp_path / "swap_speed.json"), str(kept)]
+    )
+    swap_tables.main()
+    said = capsys.readouterr().out
+    page = (Path(swap_tables.__file__).parents[1] / "docs/swap.md").read_text()
+    assert "| 56 | 16 | agent 2x2 |" in said
+    rows = [line for line in said.splitlines() if line.startswith("| Nyström")]
+    assert len(rows) == 1 and rows[0] in page  # the page has what was measured

@@ -24,6 +24,7 @@ from mmengine_agent.run.flags import guard_loading
 from mmengine_agent.run.plain_flags import apply_plain_flags
 from mmengine_agent.run.setup import build_runner, load_config, read_config
 from mmengine_agent.run.test import require_testable, require_weights
+from mmengine_agent.swap_backbone import import_adapter
 from mmengine_agent.swapped import build_form
 from mmengine_agent.task import task_of
 
@@ -57,7 +58,9 @@ def run(args: Namespace, candidates: Mapping[str, dict[str, Any]]) -> None:
     state = State(folder / "swap.json", _fingerprint(plain, args), facts)
     trial = Trial(runner, key, args.batches)
     measure(trial, state, forms, args.rounds)
-    if not args.no_search:
+    if state["rows"][SOFTMAX]["score"] <= 0:
+        print(f"{key} of the model as it is is 0, of which nothing can be lost: no search")
+    elif not args.no_search:
         choice = find_choice(trial, state, forms, args.max_loss)
         if any(choice.values()):
             time_choice(trial, state, forms, choice, args.rounds)
@@ -181,6 +184,7 @@ def write_config(
         if name in choice.values()
     ]
     new.model.backbone = {"type": "SwappedAttention", "backbone": backbone, "swaps": swaps}
+    import_adapter(new, task_of(cfg).scope)
     new.load_from = str(Path(args.checkpoint).resolve())
     base = args.config if "::" in args.config else str(locate_config(args.config).resolve())
     head = f"{args.config}\nwith the layers swapped that tools/swap.py has chosen."

@@ -17,6 +17,7 @@ from agent_attention.weights.read import CheckpointError
 from mmengine_agent.command_names import as_called
 from mmengine_agent.errors import ReportedByRank0, UsageError, UserError
 from mmengine_agent.files import describe_disk, disk_is_full
+from mmengine_agent.run.flags import LOGGERS
 
 RESUME_ME = 75  # EX_TEMPFAIL of sysexits.h: a failure that passes, try again
 _GRACE = 3.0  # seconds in which a launcher ends the others, when one has failed
@@ -52,6 +53,11 @@ def explain(error: Exception) -> str | None:
     """What a user should know of an error; None if only its traceback tells."""
     if isinstance(error, UserError | CheckpointError | ImportError):
         return str(error)  # versions.require says what to install
+    package = type(error).__module__.partition(".")[0]
+    for name, (_, needed) in LOGGERS.items():
+        if package == needed:  # such as an account that is missing
+            hint = "; WANDB_MODE=offline needs no account" if name == "wandb" else ""
+            return f"--log-to {name}: {' '.join(str(error).split()).rstrip('.')}{hint}"
     if isinstance(error, RuntimeError) and "pip install" in str(error):  # a metric's own package
         return str(error)
     # loaders and optimizers are built late, and name unknown types so

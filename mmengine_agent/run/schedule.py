@@ -95,7 +95,7 @@ class _Rescaling:
         self.cfg, self.changes, self.by_epoch = cfg, changes, by_epoch
         self.length, self.before = length, before
         self.factor = length / before
-        self.moved: dict[int, int] = {}  # ends of warm-ups that were cut
+        self.moved: dict[int, int] = {}  # ends of warm-ups
 
     def apply(self) -> None:
         """Write every length."""
@@ -137,7 +137,10 @@ class _Rescaling:
                 yield path, node
 
     def _cut_warm_ups(self) -> None:
-        """Find warm-ups in iterations that would take too much of the run."""
+        """Find the new ends of warm-ups in iterations, which take little of the run.
+
+        One of a single iteration would never end: mmengine leaves the rate at its start.
+        """
         ends = {
             node["end"]
             for _, node in self._schedulers()
@@ -148,8 +151,8 @@ class _Rescaling:
         }
         if ends:
             total = self.length * (epoch_length(self.cfg) if self.by_epoch else 1)
-            most = max(1, total // WARM_UP_SHARE)
-            self.moved = {end: most for end in ends if self._step(end) > most}
+            most = total // WARM_UP_SHARE
+            self.moved = {end: max(2, min(most, self._step(end))) for end in ends}
 
     def _scheduler(self, path: str, node: Any) -> None:
         in_iterations = not node.get("by_epoch", True)
