@@ -8,6 +8,8 @@ pixel. Both are measured when the tool starts, on a few small images; a model th
 import re
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from ctypes import CDLL
 from functools import cache, partial
 from math import isqrt
 from pathlib import Path
@@ -23,6 +25,7 @@ from mmengine_agent.predict.sliding_window import Tile
 LEAST_TILE = 256  # pixels of a side: in less, a model sees too little around things
 _SIDES = (LEAST_TILE, 512, 1024, 1536)  # of the images that are measured
 AROUND = 12  # bytes a pixel of an image, its labels, and their copies while they are written
+_KEPT = 100 * 10**6  # bytes of what a backbone keeps by the size of its maps, as sizes change
 _MARGIN = 1.1  # what is expected, to what is measured
 _BEND = 1.2  # by how much the growth may differ between small images
 _STEP = 32  # a side of tiles is a multiple of it
@@ -183,13 +186,14 @@ def measure(
         seen = pixels(side, side)
         if points and seen == points[-1][0]:  # both enlarged to one size
             continue
-        if len(points) > 1 and fit(points).peak(seen) > size:
+        if len(points) > 1 and fit(points).peak(seen) + _KEPT > size:
             break
         image = noise.integers(0, 256, (side, side, 3), np.uint8)
         points.append((seen, peak_memory(partial(predictor, [image]), device)))
-        if points[0][1] > size:
-            raise too_little(points[0][1], size)
-    return fit(points)
+        if points[0][1] + _KEPT > size:
+            raise too_little(points[0][1] + _KEPT, size)
+    found = fit(points)
+    return found._replace(base=found.base + _KEPT)
 
 
 def too_little(needed: float, size: int) -> UserError:
@@ -223,8 +227,18 @@ def peak_memory(call: Callable[[], Any], device: torch.device) -> int:
     return found
 
 
+def give_back() -> None:
+    """Have the C library give memory that is free back to the system, where it can (glibc).
+
+    It keeps up to 32 MiB of each tensor, in pieces that the next size of image may not fit into.
+    """
+    with suppress(AttributeError, OSError):
+        CDLL(None).malloc_trim(0)
+
+
 def restart_peak() -> bool:
     """Have the peak of the process's memory begin anew; whether the system can."""
+    give_back()
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

@@ -13,7 +13,7 @@ from mmengine_agent.backbone_flags import BackboneFlags
 from mmengine_agent.errors import UsageError, UserError
 from mmengine_agent.predict.classes import classes_of
 from mmengine_agent.predict.inputs import Frame, find, read
-from mmengine_agent.predict.memory import LEAST_TILE, Limit
+from mmengine_agent.predict.memory import LEAST_TILE, Limit, give_back
 from mmengine_agent.predict.model import Predictor, choose_device, load_model
 from mmengine_agent.predict.output import write_listing, write_predictions
 from mmengine_agent.predict.sliding_window import Tile, cover
@@ -46,7 +46,9 @@ def predict(flags: Namespace) -> None:
     draw, save = not flags.no_draw, not flags.no_results
     with tqdm(paths, unit="file") as bar:
         waiting = _cut(bar, predictor, flags, faults, limit)
-        tiles = _predict_tiles(bar, predictor, _batches(waiting, flags.batch_size, limit))
+        tiles = _predict_tiles(
+            bar, predictor, _batches(waiting, flags.batch_size, limit), bool(limit)
+        )
         results = (
             (frame, writer.merge(frame.image.shape[:2], map(itemgetter(1, 2), some)))
             for frame, some in groupby(tiles, key=itemgetter(0))
@@ -126,10 +128,12 @@ def _batches(parts: Iterable[Part], most: int, limit: Limit | None) -> Iterator[
 
 
 def _predict_tiles(
-    bar: tqdm, predictor: Predictor, batches: Iterable[list[Part]]
+    bar: tqdm, predictor: Predictor, batches: Iterable[list[Part]], limited: bool
 ) -> Iterator[tuple[Frame, Tile, Any]]:
     """Each tile of each frame, with the model's data sample of it."""
     for batch in batches:
+        if limited:
+            give_back()
         samples = predictor([frame.image[tile.area] for frame, tile in batch])
         while batch:  # dropped one by one, so that nothing is kept of what is done
             frame, tile = batch.pop(0)
