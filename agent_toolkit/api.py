@@ -200,7 +200,8 @@ class Predictor:
         pixels: np.ndarray = image
         if hasattr(image, "convert"):  # a PIL image
             pixels = np.asarray(image.convert("RGB"))[..., ::-1].copy()
-        if getattr(pixels, "dtype", None) != np.uint8 or pixels.shape[2:] != (3,):
+        is_image = getattr(pixels, "dtype", None) == np.uint8 and pixels.shape[2:] == (3,)
+        if not is_image or not pixels.size:
             raise UserError(
                 "an image is a file, an array (H, W, 3) of uint8 in BGR or a PIL image; got "
                 f"{getattr(pixels, 'dtype', type(image).__name__)} {getattr(pixels, 'shape', '')}"

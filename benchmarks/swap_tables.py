@@ -66,6 +66,9 @@ def search_table(report: Report) -> str:
         f"{report['other scenes']['chosen']:.3f}",
         f"{len(report['steps'])} moves tried",
     ]
+    if "seconds" in report:
+        softmax, chosen = report["seconds"]["fused softmax"], report["seconds"]["chosen"]
+        scores.append(f"the model takes {1e3 * softmax:.0f} and {1e3 * chosen:.0f} ms")
     return f"{markdown(['block', 'attention'], lines)}\n\n{'; '.join(scores)}"
 
 

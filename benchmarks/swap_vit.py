@@ -13,17 +13,19 @@ on the other 90 scenes of the validation part, too. Writes DIR/swap_WHAT.json.
 import argparse
 import statistics
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import reporting
 import torch
 from candidates import at_least
+from measure import times
 from swap_camvid import Scenes, errors, extract_maps, score_head, train_head
 from swap_model import PATCH, difference_to_onnx, load_vit
 from torch import Tensor, nn
 
-from agent_toolkit.swap.compare import Form, compare_locally, find_layers, swapped
+from agent_toolkit.swap.compare import Form, compare_locally, find_layers, fused_softmax, swapped
 from agent_toolkit.swap.search import Choice, Move, search
 from mmengine_agent.errors import UserError
 from mmengine_agent.run.exit import run_tool
@@ -55,10 +57,10 @@ class Probe:
         self.heads = [train_head(maps, train, seed=seed) for seed in range(seeds)]
         self.softmax = extract_maps(vit, self.scenes)
 
-    def see(self, count: int = 2) -> None:
-        """Have the model see some scenes."""
-        with torch.no_grad():
-            for i in range(count):
+    def see(self, count: int = 2, choice: Mapping[str, Form | None] | None = None) -> None:
+        """Have the model see some scenes, with layers swapped."""
+        with torch.no_grad(), swapped(self.vit, choice or {}):
+            for i in range(min(count, len(self.scenes))):
                 self.vit(self.scenes.image(i))
 
     def maps(self, choice: Mapping[str, Form | None], scenes: Scenes | None = None) -> Tensor:
@@ -143,7 +145,7 @@ def run_search(probe: Probe, max_loss: float) -> dict[str, Any]:
     def maps(choice: Mapping[str, str | None], scenes: Scenes | None = None) -> Tensor:
         return probe.maps({layer: forms[name] for layer, name in choice.items() if name}, scenes)
 
-    choice: Choice = {}
+    choice: Choice = dict.fromkeys(layers)
     steps = []
     for step in search(moves, lambda each: probe.score(maps(each)), (1 - max_loss) * softmax):
         reporting.say(str(step))
@@ -153,7 +155,19 @@ def run_search(probe: Probe, max_loss: float) -> dict[str, Any]:
         name: probe.score(maps(each, probe.others), probe.others)
         for name, each in (("softmax", {}), ("chosen", choice))
     }
+    chosen = {layer: forms[name] for layer, name in choice.items() if name}
+    seconds = {
+        name: statistics.median(each)
+        for name, each in times(
+            {
+                "fused softmax": partial(probe.see, 1, dict.fromkeys(layers, fused_softmax)),
+                "chosen": partial(probe.see, 1, chosen),
+            },
+            repeats=7,
+        ).items()
+    }
     figures = {"softmax": softmax, "chosen": probe.score(maps(choice)), "other scenes": other}
+    figures |= {"seconds": seconds}
     reporting.say(f"{choice}\n{figures}")
     return {**figures, "choice": choice, "steps": steps}
 

@@ -33,6 +33,12 @@ def test_configs_are_listed_without_torch() -> None:
     assert run("configs", "no-such").returncode == 1
 
 
+def test_a_list_that_is_cut_short_by_a_pipe_is_no_error() -> None:
+    line = f"{sys.executable} -S -m agent_toolkit.commands configs --paths | head -1"
+    done = subprocess.run(line, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.count("\n") == 1 and done.stderr == ""
+
+
 def test_what_a_command_needs_is_named() -> None:
     done = run("train", "x")
     assert (done.returncode, done.stdout) == (1, "")

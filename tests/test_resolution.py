@@ -86,14 +86,28 @@ def test_a_run_is_trained_tested_and_kept(
 ) -> None:
     for name in set(resolution_agents.PLACES) - {"1x", "2x2"}:
         monkeypatch.delitem(resolution_agents.PLACES, name)
-    layout = demo_scenes.Layout((0.03, 0.12), (1, 1), 40)
-    make_demo_data.generate(tmp_path / "data/scenes-4-4-64-40", 4, 4, 64, layout=layout)
+    layout = demo_scenes.Layout((0.2, 0.5), (1, 1), 5)
+    make_demo_data.generate(tmp_path / "data/scenes-4-4-64-5", 4, 4, 64, layout=layout)
+    shapes = ("--extent", 0.2, 0.5, "--things", 5)
     sizes = ("--size", 64, "--train-images", 4, "--test-images", 4)
-    flags = ("--out", tmp_path, "--budget", 2, "--batch", 1, "--seeds", 0, "--bfloat16", *sizes)
+    flags = (
+        "--out",
+        tmp_path,
+        "--budget",
+        2,
+        "--batch",
+        1,
+        "--seeds",
+        0,
+        "--bfloat16",
+        *sizes,
+        *shapes,
+    )
     run(resolution, monkeypatch, *flags, "--only", "scenes-base-seed0")
     (path,) = tmp_path.glob("*.json")
     result = json.loads(path.read_text())
     assert path.stem == "scenes-base-seed0-2x1at64-bfloat16" and result["agents"] == "base"
+    assert result["extent"] == [0.2, 0.5]
     scores = result["scores"]
     assert [scores[name]["sizes"] for name in ("1x", "2x2")] == [[[64, 64, 4]], [[128, 128, 1]]]
     for each in scores.values():

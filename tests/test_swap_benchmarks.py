@@ -12,6 +12,7 @@ import swap_camvid
 import swap_model
 import swap_speed
 import swap_tables
+import swap_vit
 import torch
 from torch import Tensor
 
@@ -75,7 +76,9 @@ def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
         swap_model.read_graph(tmp_path / "none.whl")
 
 
-def test_a_head_learns_what_colours_tell(tmp_path: Path) -> None:
+@pytest.fixture
+def scenes(tmp_path: Path) -> Path:
+    """CamVid's folder, of patches in one of three colours, each of its own class."""
     for part in ("train", "val"):
         (tmp_path / part).mkdir()
         (tmp_path / f"{part}annot").mkdir()
@@ -86,8 +89,12 @@ def test_a_head_learns_what_colours_tell(tmp_path: Path) -> None:
             label[:, :14] = swap_camvid.IGNORED
             cv2.imwrite(str(tmp_path / part / f"{number}.png"), pixels)
             cv2.imwrite(str(tmp_path / f"{part}annot" / f"{number}.png"), label)
-    train, val = (swap_camvid.Scenes(tmp_path, part, 2, (56, 84)) for part in ("train", "val"))
-    others = swap_camvid.Scenes(tmp_path, "val", 2, (56, 84), others=True)
+    return tmp_path
+
+
+def test_a_head_learns_what_colours_tell(scenes: Path) -> None:
+    train, val = (swap_camvid.Scenes(scenes, part, 2, (56, 84)) for part in ("train", "val"))
+    others = swap_camvid.Scenes(scenes, "val", 2, (56, 84), others=True)
     assert [each.name for each in val.files] == ["0.png", "2.png"]
     assert [each.name for each in others.files] == ["1.png", "3.png"]
 
@@ -102,7 +109,26 @@ def test_a_head_learns_what_colours_tell(tmp_path: Path) -> None:
     assert swap_camvid.score_head(head, maps.roll(1, 3), val)[0] < score - 0.2
     assert swap_camvid.errors(maps, maps) == (0.0, pytest.approx(1.0))
     with pytest.raises(ValueError, match="no images"):
-        swap_camvid.Scenes(tmp_path, "test", 1, (56, 84))
+        swap_camvid.Scenes(scenes, "test", 1, (56, 84))
+
+
+def test_all_blocks_are_swapped_and_searched(
+    scenes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(swap_vit, "MAPS", {24: (4, 6)})
+    monkeypatch.setattr(swap_vit, "GRIDS", {24: ((2, 2), (4, 6))})
+    probe = swap_vit.Probe(swap_model.PlainViT(24, 2, 2).eval(), scenes, 24, seeds=1)
+    rows = swap_vit.make_table(probe)["rows"]
+    assert len(rows) == 1 + 2 * len(swap_vit.FORMS)
+    for form in ("nystrom", "pooled keys"):  # softmax, where the grid is the map
+        assert rows[f"{form}, 24"]["error of tokens"] < 1e-3 < rows["agent, 4"]["error of tokens"]
+        assert rows[f"{form}, 24"]["mIoU"] == pytest.approx(rows["softmax"]["mIoU"])
+    found = swap_vit.run_search(probe, max_loss=0.9)
+    assert found["chosen"] >= 0.1 * found["softmax"] and set(found["other scenes"]) == {
+        *("softmax", "chosen"),
+    }
+    assert min(found["seconds"].values()) > 0
+    assert "| 0 |" in swap_tables.search_table(found)
 
 
 def test_forms_are_timed_beside_fused_softmax(

@@ -21,7 +21,9 @@ class GridRule:
     """The agent grid of a map: cells keep the size that they have at pre-training.
 
     The side p of the base grid is multiplied by sqrt(H*W) over the map's side at pre-training,
-    rounded up to a power of two, at most ``cap``.
+    rounded up to a power of two, at most ``cap``. A rule is for choosing a grid before a training:
+    trained models were not better with the larger grids that it gives at larger sizes than with
+    the grids of their training (docs/high_resolution.md).
 
     Args:
         cap: the largest factor; without one, cost grows with N*N.

@@ -5,6 +5,7 @@ agent-attention configs coco swin              # those that have both words in t
 agent-attention configs demo --paths           # to look into, or to inherit from
 """
 
+import signal
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 
@@ -25,4 +26,5 @@ def main() -> None:
     if not found:
         print(f"error: no config has {' and '.join(args.words)} in its path", file=sys.stderr)
         sys.exit(1)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` may have read enough
     print(*found, sep="\n")

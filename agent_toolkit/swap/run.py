@@ -55,7 +55,7 @@ def run(args: Namespace, candidates: Mapping[str, dict[str, Any]]) -> None:
     folder = Path(cfg.work_dir)
     facts = {"config": args.config, "checkpoint": args.checkpoint, "metric": key}
     facts |= {"images": len(runner.test_loop.dataloader.dataset)}
-    state = State(folder / "swap.json", _fingerprint(plain, args), facts)
+    state = State(folder / "swap.json", _fingerprint(plain, args, candidates), facts)
     trial = Trial(runner, key, args.batches)
     measure(trial, state, forms, args.rounds)
     if state["rows"][SOFTMAX]["score"] <= 0:
@@ -192,9 +192,9 @@ def write_config(
     print(f"config: {path}")
 
 
-def _fingerprint(cfg: Config, args: Namespace) -> str:
+def _fingerprint(cfg: Config, args: Namespace, candidates: Mapping[str, Any]) -> str:
     """Of what scores depend on."""
     weights = Path(args.checkpoint).stat()
     text = json.dumps(cfg.to_dict(), default=str)
-    facts = [text, args.images, args.batches, weights.st_size, weights.st_mtime_ns]
+    facts = [text, *candidates, args.images, args.batches, weights.st_size, weights.st_mtime_ns]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

@@ -30,6 +30,10 @@ def run_tool(main: Callable[[], None]) -> NoReturn:
     """Run a tool; a user's mistake becomes one message on stderr and exit code 1 (usage: 2)."""
     try:
         main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt:
         print("stopped by Ctrl-C", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)

@@ -17,7 +17,7 @@ from mmengine.dist import (
     is_main_process,
 )
 
-from mmengine_agent.config_walk import walk
+from mmengine_agent.config_walk import type_name, walk
 from mmengine_agent.errors import ReportedByRank0, UserError
 
 Value = TypeVar("Value")
@@ -62,7 +62,11 @@ def fit_to_cpu(cfg: Config) -> None:
     norms = [node for _, node in walk(cfg.model) if node.get("type") == "SyncBN"]
     for node in norms:
         node["type"] = "BN"
-    if norms and is_main_process():
+    # RTMDet makes them of all its norms, whatever they are
+    makers = [node for _, node in walk(cfg.model) if type_name(node) == "RTMDet"]
+    for node in makers:
+        node["use_syncbn"] = False
+    if (norms or makers) and is_main_process():
         print("SyncBN needs GPUs: on the CPU each process normalises its own part (BN)")
 
 
