@@ -109,6 +109,7 @@ def measure(trial: Trial, state: State, forms: Mapping[str, Form], rounds: int) 
                 "forms": {name: found._asdict() for name, found in each.figures().items()},
             }
             for layer, each in compared.items()
+            if each.figures()  # it was called
         }
     fused: dict[str, Form | None] = dict.fromkeys(layers, fused_softmax)
     choices: dict[str, dict[str, Form | None]] = {SOFTMAX: {}, FUSED: fused}
