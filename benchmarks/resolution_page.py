@@ -48,9 +48,13 @@ def main() -> None:
     records = unique([*read_lines(kept), *(read_folder(args.study) if args.study else [])])
     write_file(kept, "".join(json.dumps(record) + "\n" for record in records))
     keep_costs(args.study, args.kept)
-    parts = {"study": "\n\n".join(map(group_text, groups(records))) or "No run has ended yet."}
+    texts = [group_text(own) for own in groups(records)]
+    texts += [f"![Change of mIoU by the agents of the test]({PICTURES['scores']})"] * bool(texts)
+    parts = {"study": "\n\n".join(texts) or "No run has ended yet."}
     costs = [json.loads(path.read_text()) for path in sorted(args.kept.glob("resolution_costs_*"))]
-    parts["costs"] = "\n\n".join(map(costs_text, costs)) or "Not measured yet."
+    texts = [costs_text(report) for report in costs]
+    texts += [f"![Time and memory over the side of the image]({PICTURES['costs']})"] * bool(texts)
+    parts["costs"] = "\n\n".join(texts) or "Not measured yet."
     write_page(args.page, parts)
     if records:
         draw_scores(args.page.parent / PICTURES["scores"], groups(records))
@@ -213,6 +217,7 @@ def draw_scores(path: Path, found: list[list[Record]]) -> None:
     """For each group and training: what other agents in the test change, at each place."""
     figure, axes = reporting.subplots(len(found), max(len(by_training(own)) for own in found))
     for row, records in zip(axes, found, strict=True):
+        label = f"{records[0]['data']} at {records[0]['size']}"
         for axis in row:
             axis.set_visible(False)
         for axis, (name, own) in zip(row, by_training(records).items(), strict=False):
@@ -226,7 +231,7 @@ def draw_scores(path: Path, found: list[list[Record]]) -> None:
                 axis.errorbar(xs, means, spread, fmt="o", ms=4, capsize=2, label=agents)
             axis.axhline(0, color="0.7", lw=0.8, zorder=0)
             axis.set_xticks(range(len(places)), places, rotation=45, ha="right")
-            axis.set(title=f"{records[0]['data']}, trained with {name}", ylabel="points of mIoU")
+            axis.set(title=f"{label}, trained with {name}", ylabel="points of mIoU")
         row[0].legend(title="tested with", fontsize="x-small", title_fontsize="small")
     figure.savefig(path, dpi=80)
 

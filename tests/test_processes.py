@@ -24,7 +24,7 @@ from mmengine_agent.checkpoints import load_local
 from mmengine_agent.errors import UserError
 from mmengine_agent.resume.newest import POINTER
 from mmengine_agent.run.lock import lock_work_dir
-from mmengine_agent.run.processes import export_slurm_rank
+from mmengine_agent.run.processes import export_slurm_rank, fit_to_cpu
 from mmengine_agent.run.setup import build_runner
 from mmengine_agent.run.train import prepare
 
@@ -305,3 +305,11 @@ def test_another_runner_is_refused_and_not_ignored(setting: dict[str, Any]) -> N
 def test_a_bad_number_of_restarts_is_refused() -> None:
     done = bash("dist_train.sh", "config.py", 2, MAX_RESTARTS="often")
     assert done.code == 2 and "MAX_RESTARTS must be a number, got 'often'" in done.err
+
+
+def test_norms_of_several_cpu_processes_need_no_gpu() -> None:
+    neck = {"type": "Mine", "norm_cfg": {"type": "SyncBN", "eps": 1e-3}}
+    cfg = Config({"model": {"type": "mmdet.RTMDet", "neck": neck}})
+    fit_to_cpu(cfg)
+    assert cfg.model.neck.norm_cfg == {"type": "BN", "eps": 1e-3}
+    assert cfg.model.use_syncbn is False  # its own default makes SyncBN of any norm

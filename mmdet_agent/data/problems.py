@@ -4,6 +4,7 @@ Can mmdet load it, and is it what the classes say?
 """
 
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from mmdet_agent.data.coco import entry_faults, file_faults
 from mmdet_agent.data.panoptic import is_panoptic
 from mmdet_agent.data.read import annotation_path, forget_files, read_coco
 from mmdet_agent.data.segments import segment_problems
-from mmengine_agent.config_walk import walk
+from mmengine_agent.config_walk import type_name, walk
 from mmengine_agent.data.faults import KINDS, STOPS, Fault
 from mmengine_agent.data.user_data import class_names, datasets, type_of
 from mmengine_agent.errors import Problem
 
+_PACKAGES = {"CityScapesMetric": "cityscapesscripts", "LVISMetric": "lvis"}  # of scores
 _LOOKED = 100  # images whose files are looked for
 _SHOWN = 3  # faults of a file
 _CHECK = "   `python tools/prepare_data.py check` lists all; with --fix it writes a cleaned copy"
@@ -34,7 +36,9 @@ def data_problems(cfg: Config, splits: Sequence[str]) -> Iterator[Problem]:
     forget_files()
     for split in splits:
         for place, evaluator in walk(cfg.get(f"{split}_evaluator"), f"{split}_evaluator"):
-            path = evaluator.get("ann_file")
+            path, needed = evaluator.get("ann_file"), _PACKAGES.get(type_name(evaluator), "os")
+            if find_spec(needed) is None:
+                yield Problem(f"{place}: {evaluator.type} needs {needed}: pip install {needed}")
             if path and not Path(path).exists():
                 yield Problem(f"{place}.ann_file: there is no {path} (from {Path.cwd()})")
 

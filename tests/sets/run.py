@@ -4,8 +4,9 @@
     python tests/sets/run.py LVIS Cityscapes     # some rows
 
 Stock configs with Agent-PVT-T on tiny sets in the published forms (``made.py``), run as a user
-would run them. Exit code 1 if a row is no score. Scores are those of a few iterations: nothing is
-learnt.
+would run them. LVIS and Cityscapes need the packages lvis and cityscapesscripts, and say so where
+they are missing. Exit code 1 if a row is neither that nor a score. Scores are those of a few
+iterations: nothing is learnt.
 """
 
 import json
@@ -148,7 +149,7 @@ def main() -> None:
             started, folder = time.time(), Path(place, name.replace(" ", "_"))
             folder.mkdir()
             said = try_row(row, folder)
-            faults += not said.startswith(row.score)
+            faults += not said.startswith(row.score) and "pip install" not in said
             print(f"{name:20} {time.time() - started:5.0f} s  {said}", flush=True)
     sys.exit(bool(faults))
 
