@@ -22,7 +22,7 @@ from agent_attention.compute.tiles import aggregate, broadcast, broadcast_into
 
 Bias = Tensor | AgentBias | None
 WAYS = ("plain", "fused", "tiled", None)
-_FEW = 1 << 17  # scores of a sample, below which a CPU is quickest with the definition
+_FEW = 1 << 18  # scores of a sample, below which a CPU is quickest with the definition
 _ALIGN = 8  # channels of a head that fused kernels want in multiples
 
 

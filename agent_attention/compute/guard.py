@@ -25,7 +25,7 @@ class Settings(NamedTuple):
     """How executors work; ``using`` changes it for a while."""
 
     way: str | None = None  # 'plain': definitions alone; 'fused', 'tiled': see ``attend``
-    chunk: int = 1 << 20  # numbers of a chunk's largest tensor: 4 MiB of float32
+    chunk: int = 1 << 21  # numbers of a chunk's largest tensor: 8 MiB of float32
     kept: int = 1 << 23  # numbers of a hidden layer that is kept for the backward pass
 
 
