@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import made
 import make_demo_data
 import pytest
 import torch
@@ -71,11 +72,13 @@ OWN = [c for c in COMMANDS if c.words[1] == "tools/train.py" and "--data-root" i
 
 @pytest.fixture(scope="module")
 def own(place: Path) -> Path:
-    """Folders fruit and streets as the pages describe them."""
-    for name, data, files in (("fruit", "coco", FRUIT), ("streets", "ade", STREETS)):
+    """Folders fruit, streets and rooms as the pages describe them."""
+    made.panoptic(place / "sets/panoptic")
+    sources = ("data/demo/coco", FRUIT), ("data/demo/ade", STREETS), ("sets/panoptic", ROOMS)
+    for name, (source, files) in zip(("fruit", "streets", "rooms"), sources, strict=True):
         (place / name).mkdir()
         for theirs, ours in files.items():
-            (place / name / theirs).symlink_to(place / "data/demo" / data / ours)
+            (place / name / theirs).symlink_to(place / source / ours)
     (place / "classes.txt").symlink_to("streets/classes.txt")
     return place
 
@@ -92,6 +95,14 @@ STREETS = {
     "val_labels": "annotations/validation",
     "classes.txt": "classes.txt",
 }
+ROOMS = {
+    "photos": "train2017",
+    "panoptic_train.json": "annotations/panoptic_train2017.json",
+    "panoptic_train": "annotations/panoptic_train2017",
+    "panoptic_val.json": "annotations/panoptic_train2017.json",
+    "panoptic_val": "annotations/panoptic_train2017",
+}
+NAMES = {"streets": CLASSES, "/ade": CLASSES, "rooms": (*THINGS, "ground")}  # else THINGS
 
 
 @pytest.mark.parametrize("command", OWN, ids=lambda command: command.where)
@@ -109,7 +120,7 @@ def test_training_on_own_data_begins(
         for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
             dataset = DATASETS.build(loader.dataset)
             assert len(dataset) and dataset[0]["inputs"].ndim == 3
-            names = CLASSES if "streets" in " ".join(words) else THINGS
+            names = next((NAMES[part] for part in NAMES if part in " ".join(words)), THINGS)
             assert tuple(dataset.metainfo["classes"]) == tuple(names)
 
 
