@@ -1,4 +1,4 @@
-"""This package's own softmax mixers, which are told the size of the map with each call."""
+"""This package's own softmax mixers, which get the size of the map with each call."""
 
 from collections.abc import Sequence
 from typing import Any

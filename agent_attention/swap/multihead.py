@@ -129,7 +129,7 @@ class MmcvAttention(TorchAttention):
 class ReducedAttention(TorchAttention):
     """Spatial reduction in mmdet's PVT and mmseg's MixVisionTransformer.
 
-    The wrapper reduces the map, adds the residual, and is told the size of the map.
+    The wrapper reduces the map, adds the residual, and gets the size of the map.
     """
 
     is_self = True
