@@ -106,7 +106,7 @@ def main() -> None:
             folders = prepare_data(args)
         for trial in [] if args.prepare else wanted:
             path = result_path(args, trial)
-            if study.is_open(path):
+            if study.claim_run(path):
                 reporting.say(f"{trial.name} ...")
                 found = carry_out(trial, plan_of(args, trial), folders, path)
                 reporting.write_json(path, found | {"extent": args.extent})

@@ -90,15 +90,15 @@ def study(args: argparse.Namespace) -> None:
         folders = prepare_data(args)
     for run in runs(args, list(folders)):
         path = result_path(args.study, run, plan)
-        if is_open(path):
+        if claim_run(path):
             reporting.say(f"{path.stem} ...")
             reporting.write_json(path, carry_out(run, plan, folders[run.data], path))
             write_summary(args.study)
     print(write_summary(args.study))
 
 
-def is_open(path: Path) -> bool:
-    """Whether a run has no result yet and no other process does it; from now on this one does."""
+def claim_run(path: Path) -> bool:
+    """Take a run for this process; False if it has a result, or another process does it."""
     if path.exists():
         return False
     try:

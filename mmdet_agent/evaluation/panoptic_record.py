@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 
 from mmdet_agent.evaluation.panoptic import (
@@ -13,13 +12,11 @@ from mmdet_agent.evaluation.panoptic import (
     panoptic_quality,
     segments_of,
 )
-from mmengine_agent.draw import Array, class_colours, paint_labels
-from mmengine_agent.report.record import SIDE, Candidate, Record
-
-_CLEAR = 65535  # in the maps kept for pictures: pixels of no class, and outlines
+from mmengine_agent.report.label_record import NO_LABEL, LabelMapRecord, pack_labels
+from mmengine_agent.report.record import SIDE, Candidate
 
 
-class PanopticRecord(Record):
+class PanopticRecord(LabelMapRecord):
     """Counts the segments of each image, as its panoptic metric does."""
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
@@ -37,7 +34,6 @@ class PanopticRecord(Record):
         np.add.at(counts, tuple(np.concatenate([pairs for _, pairs, _ in self.gathered]).T), 1)
         objects = (rows[:, 1] + rows[:, 3]).astype(int)
         scores = panoptic_quality(rows).round(6).tolist()
-        colours = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in self._colours()]
         return {
             "task": "panoptic segmentation",
             "classes": names,
@@ -52,18 +48,8 @@ class PanopticRecord(Record):
             },
             "confusion": {"labels": [*names, "no segment"], "counts": counts.tolist()},
             "pictures": self.pictures(shown for *_, shown in self.gathered if shown),
-            "legend": [*zip(names, colours, strict=True)],
+            "legend": self.legend(),
         }
-
-    def paint(self, picture: Array, scale: np.ndarray, content: Any, side: str) -> None:
-        """Lay the classes' colours over the segments; their outlines are left clear."""
-        labels = cv2.imdecode(np.frombuffer(content[side], np.uint8), cv2.IMREAD_UNCHANGED)
-        assert labels is not None  # it is our own
-        fitting = cv2.resize(labels, picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-        paint_labels(picture, fitting, self._colours())
-
-    def _colours(self) -> Any:
-        return class_colours(len(self.dataset_meta["classes"]), [self.dataset_meta.get("palette")])
 
     def _pairs(self, truth: Segments, guess: Segments) -> np.ndarray:
         """True and predicted label (p, 2) of what matches, whatever its class, and of the rest."""
@@ -93,7 +79,7 @@ def _packed(segments: Segments) -> bytes:
     """The labels of the pixels, thinned out to at most ``SIDE`` pixels, as 16-bit PNG."""
     step = -(-max(segments.places.shape) // SIDE)
     places = segments.places[::step, ::step]
-    labels = np.array([_CLEAR, *segments.labels], np.uint16)[places]
-    labels[:, 1:][places[:, 1:] != places[:, :-1]] = _CLEAR
-    labels[1:][places[1:] != places[:-1]] = _CLEAR
-    return cv2.imencode(".png", labels)[1].tobytes()
+    labels = np.array([NO_LABEL, *segments.labels], np.uint16)[places]
+    labels[:, 1:][places[:, 1:] != places[:, :-1]] = NO_LABEL
+    labels[1:][places[1:] != places[:-1]] = NO_LABEL
+    return pack_labels(labels)

@@ -6,18 +6,15 @@ K is the number of classes.
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from mmengine_agent.draw import Array, class_colours, paint_labels
-from mmengine_agent.report.record import SIDE, Candidate, Record
-
-_NO_CLASS = 65535  # in the maps kept for pictures
+from mmengine_agent.report.label_record import NO_LABEL, LabelMapRecord, pack_labels
+from mmengine_agent.report.record import SIDE, Candidate
 
 
-class SegmentationRecord(Record):
+class SegmentationRecord(LabelMapRecord):
     """Counts pixels of each true and predicted class.
 
     The last row and column hold labels that are no class, which mmseg's IoU counts as well: against
@@ -46,7 +43,6 @@ class SegmentationRecord(Record):
             flat[cells] += pixels
         total = flat.reshape(len(names) + 1, -1)
         other = total[-1].any() or total[:, -1].any()
-        colours = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in self._colours()]
         return {
             "task": "segmentation",
             "classes": names,
@@ -57,18 +53,8 @@ class SegmentationRecord(Record):
                 "counts": (total if other else total[:-1, :-1]).tolist(),
             },
             "pictures": self.pictures(shown for *_, shown in self.gathered if shown),
-            "legend": [*zip(names, colours, strict=True)],
+            "legend": self.legend(),
         }
-
-    def paint(self, picture: Array, scale: np.ndarray, content: Any, side: str) -> None:
-        """Draw a label map; labels beyond the classes are left clear."""
-        labels = cv2.imdecode(np.frombuffer(content[side], np.uint8), cv2.IMREAD_UNCHANGED)
-        assert labels is not None  # it is our own
-        fitting = cv2.resize(labels, picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-        paint_labels(picture, fitting, self._colours())
-
-    def _colours(self) -> Any:
-        return class_colours(len(self.dataset_meta["classes"]), [self.dataset_meta.get("palette")])
 
 
 def _candidate(path: str, maps: dict[str, bytes], counts: np.ndarray) -> Candidate | None:
@@ -105,5 +91,5 @@ def _packed(labels: Tensor, ignored: int) -> bytes:
     """A label map (height, width), thinned out to at most ``SIDE`` pixels, as 16-bit PNG."""
     step = -(-max(labels.shape) // SIDE)
     small = labels[::step, ::step].cpu().numpy().astype(np.int64)
-    small[small == ignored] = _NO_CLASS
-    return cv2.imencode(".png", small.astype(np.uint16))[1].tobytes()
+    small[small == ignored] = NO_LABEL
+    return pack_labels(small)
