@@ -17,7 +17,7 @@ from agent_attention.backbones import BACKBONES as FAMILIES
 from mmengine_agent.backbone_flags import BackboneFlags, choices
 from mmengine_agent.config_changes import write_inheriting
 from mmengine_agent.errors import UserError
-from mmengine_agent.no_decay import NoDecayConstructor
+from mmengine_agent.optimizer_constructors import NoDecayConstructor
 from mmengine_agent.published import IMAGENET_FILES
 from mmengine_agent.run.setup import read_config
 

@@ -84,10 +84,7 @@ def _coco_problems(dataset: Any, split: str) -> Iterator[Problem]:
         every = list(file_faults(content))
         faults = stopping_faults(every, masks and split == "train", split != "train")
     if content is None or faults:
-        hint = (
-            "   `python tools/prepare_data.py check` lists all; with --fix it writes a cleaned copy"
-        )
-        yield Problem("\n".join([*_described(path, faults), hint]))
+        yield Problem("\n".join([*_described(path, faults), _CHECK]))
         return
     yield from _name_problems(path, content, class_names(dataset, "mmdet"))
     yield from _file_problems(path, content, dataset)

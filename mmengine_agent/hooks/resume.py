@@ -16,7 +16,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from agent_attention.weights.fit import unwrap
 from agent_attention.weights.read import CheckpointError
 from mmengine_agent.checkpoints import without_functions
-from mmengine_agent.errors import UserError
+from mmengine_agent.errors import UserError, one_line
 from mmengine_agent.resume.data_order import LaterBatches, placed, rebuilt
 from mmengine_agent.resume.random_state import random_state, set_random_state
 
@@ -189,10 +189,9 @@ def checkpoint_errors(runner: Any) -> Iterator[None]:
         raise
     except Exception as error:
         path = runner.cfg.get("load_from") or f"the newest checkpoint of {runner.work_dir}"
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(
-            f"--resume: {path} is not of a run of this config ({reason}); to start from its "
-            f"weights alone: --cfg-options load_from={path}"
+            f"--resume: {path} is not of a run of this config ({one_line(error)}); to start from "
+            f"its weights alone: --cfg-options load_from={path}"
         ) from error
 
 
