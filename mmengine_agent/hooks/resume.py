@@ -216,19 +216,11 @@ def order_data(runner: Any, seed: int, state: dict[str, Any] | None) -> None:
     if isinstance(loop, IterBasedTrainLoop):
         loop.dataloader_iterator = LaterBatches(loop.dataloader, loop.iter)
     elif by_epoch:
-        batches.skip = loop.first_index = 0 if state is None else _index_in_epoch(loop, state)
+        batches.skip = loop.first_index = 0 if state is None else index(state["place"])
         if state is not None and state["batches"] != len(batches):
             text = f"the data made {state['batches']} batches and makes {len(batches)}"
             _warn(runner, f"{text}: epoch {loop.epoch + 1} begins anew")
             batches.skip = loop.first_index = 0
-
-
-def _index_in_epoch(loop: Any, state: dict[str, Any]) -> int:
-    """How many batches of its epoch a resumed run has behind it."""
-    if isinstance(state["place"], list):  # older files: the pass over the data, and batches of it
-        passes, done = state["place"]
-        return index(done) if passes == loop.epoch else len(loop.dataloader)
-    return index(state["place"])
 
 
 def _is_validation_due(runner: Any, validated: int) -> bool:
