@@ -58,7 +58,7 @@ MAP_SETS = {
 }
 
 
-def write_ade(source: Source, folder: Path, background: str | None) -> list[str]:
+def write_set(source: Source, folder: Path, background: str | None) -> list[str]:
     """Paint the objects of a set into label maps, later ones above; a line on each split.
 
     Args:
@@ -112,7 +112,7 @@ def convert_maps(form: str, root: Path, folder: Path) -> list[str]:
     return _summary(folder) or _nothing(form, root)
 
 
-def split_ade(
+def split_set(
     images: Path, labels: Path, folder: Path, share: float, seed: int, group_by: str | None
 ) -> list[str]:
     """Link the pairs of two folders as training and validation; a line on each.
