@@ -1,8 +1,10 @@
 """What is installed: the wheel is complete, asks for torch alone, and versions agree everywhere."""
 
 import ast
+import re
 import subprocess
 import sys
+from email.message import Message
 from email.parser import HeaderParser
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -35,11 +37,16 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> ZipFile:
 
 
 @pytest.fixture(scope="module")
-def required(wheel: ZipFile) -> list[Requirement]:
-    """What pip reads in the wheel's METADATA."""
+def metadata(wheel: ZipFile) -> Message:
+    """The wheel's METADATA."""
     (name,) = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
-    fields = HeaderParser().parsestr(wheel.read(name).decode()).get_all("Requires-Dist", [])
-    return [Requirement(field) for field in fields]
+    return HeaderParser().parsestr(wheel.read(name).decode())
+
+
+@pytest.fixture(scope="module")
+def required(metadata: Message) -> list[Requirement]:
+    """What pip reads in the wheel's METADATA."""
+    return [Requirement(field) for field in metadata.get_all("Requires-Dist", [])]
 
 
 def of_extra(required: list[Requirement], extra: str) -> Pins:
@@ -81,6 +88,14 @@ def sources(*folders: str) -> set[str]:
 
 
 # ---- the wheel ----
+
+
+def test_a_package_index_is_told_addresses_and_shows_no_dead_link(metadata: Message) -> None:
+    assert "Paper, https://arxiv.org/abs/2312.08874" in metadata.get_all("Project-URL", [])
+    page = str(metadata.get_payload())
+    assert page.startswith("# ") and "model zoo" in page
+    links = re.findall(r"\]\(([^)]*)\)", page)
+    assert links and all(link.startswith("https://") for link in links)
 
 
 def test_the_wheel_has_every_module(wheel: ZipFile) -> None:
