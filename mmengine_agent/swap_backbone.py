@@ -55,7 +55,7 @@ def swap_backbone(cfg: Config, flags: BackboneFlags) -> None:
         raise UserError("--backbone: the config has no model.backbone to be replaced")
     if flags.name is not None:
         put_in_place(cfg, holder, flags)
-    elif flags.starts_anew:  # the config's own with other weights
+    elif flags.from_scratch or flags.pretrained:  # the config's own with other weights
         holder.backbone.init_cfg = flags.init_cfg("")
     if flags.agents is not None:
         set_agents(holder.backbone, flags.agents)

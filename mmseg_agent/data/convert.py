@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,10 +41,6 @@ class MapSet(NamedTuple):
     maps: Callable[[Path], Iterator[tuple[str, Path, Path]]]
 
 
-def _cityscapes_maps(root: Path) -> Iterator[tuple[str, Path, Path]]:
-    return label_pairs(root, "labelIds")
-
-
 def _voc_maps(root: Path) -> Iterator[tuple[str, Path, Path]]:
     for split, names in read_lists(root / "ImageSets/Segmentation").items():
         for name in names:
@@ -53,7 +50,7 @@ def _voc_maps(root: Path) -> Iterator[tuple[str, Path, Path]]:
 
 # by format: what has label maps of its own
 MAP_SETS = {
-    "cityscapes": MapSet(CityscapesDataset.METAINFO["classes"], _CITYSCAPES, _cityscapes_maps),
+    "cityscapes": MapSet(CityscapesDataset.METAINFO["classes"], _CITYSCAPES, partial(label_pairs, ending="labelIds")),
     "voc": MapSet(PascalVOCDataset.METAINFO["classes"], range(21), _voc_maps),
 }
 
@@ -109,7 +106,9 @@ def convert_maps(form: str, root: Path, folder: Path) -> list[str]:
             raise UserError(f"{label}: {values.shape} {values.dtype}, its image is {size}")
         _add(folder, split, label.stem, image, table[values], image.suffix)
     _write_names(folder, names)
-    return _summary(folder) or _nothing(form, root)
+    if not (lines := _summary(folder)):
+        raise UserError(f"{root}: no label maps of {form} were found")
+    return lines
 
 
 def split_set(
@@ -156,7 +155,3 @@ def _write_names(folder: Path, names: Sequence[str]) -> None:
 def _summary(folder: Path) -> list[str]:
     parts = sorted((folder / "annotations").glob("*")) if folder.is_dir() else []
     return [f"{part.name}: {len([*part.rglob('*.png')])} label maps" for part in parts]
-
-
-def _nothing(form: str, root: Path) -> list[str]:
-    raise UserError(f"{root}: no label maps of {form} were found")
