@@ -41,6 +41,9 @@ class MapSet(NamedTuple):
     maps: Callable[[Path], Iterator[tuple[str, Path, Path]]]
 
 
+_cityscapes_maps = partial(label_pairs, ending="labelIds")
+
+
 def _voc_maps(root: Path) -> Iterator[tuple[str, Path, Path]]:
     for split, names in read_lists(root / "ImageSets/Segmentation").items():
         for name in names:
@@ -50,7 +53,7 @@ def _voc_maps(root: Path) -> Iterator[tuple[str, Path, Path]]:
 
 # by format: what has label maps of its own
 MAP_SETS = {
-    "cityscapes": MapSet(CityscapesDataset.METAINFO["classes"], _CITYSCAPES, partial(label_pairs, ending="labelIds")),
+    "cityscapes": MapSet(CityscapesDataset.METAINFO["classes"], _CITYSCAPES, _cityscapes_maps),
     "voc": MapSet(PascalVOCDataset.METAINFO["classes"], range(21), _voc_maps),
 }
 
