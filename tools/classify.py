@@ -1,6 +1,7 @@
 """Classify with a published ImageNet file; ``agent-attention classify`` is the same."""
 
-from agent_toolkit.commands import run
+from agent_toolkit.commands.classify import main
+from mmengine_agent.run.exit import run_tool
 
 if __name__ == "__main__":
-    run("classify")
+    run_tool(main)

@@ -1,6 +1,7 @@
 """Swap softmax attention; ``agent-attention swap`` is the same."""
 
-from agent_toolkit.commands import run
+from agent_toolkit.commands.swap import main
+from mmengine_agent.run.exit import run_tool
 
 if __name__ == "__main__":
-    run("swap")
+    run_tool(main)
