@@ -25,6 +25,17 @@ def is_symbolic(size: Sequence[int]) -> bool:
     return False
 
 
+def fix(count: int) -> int:
+    """A number that follows from sizes, as a constant of the graph that is being recorded.
+
+    The graph is then refused, and another one recorded, where sizes give another number.
+    """
+    if not is_symbolic((count,)):
+        return count
+    fixed: int = torch.fx.experimental.symbolic_shapes.guard_scalar(count)
+    return fixed
+
+
 def resize(x: Tensor, size: Pair, mode: str = "bilinear") -> Tensor:
     """Resize of (B, C, H, W) to ``size``, half-pixel centres, no antialias.
 
