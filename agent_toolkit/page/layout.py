@@ -5,6 +5,7 @@ import binascii
 import json
 import time
 from collections.abc import Callable, Iterator
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ class Page:
         self.service = service
         self.session = gr.State(Session)
         self.first = gr.State(0)  # thumbnail
-        names = " · ".join(dict.fromkeys(model.title for model in service.models))
+        names = escape(" | ".join(model.title for model in service.models))
         gr.HTML(f'<div class="page-head"><h1>Agent Attention</h1><small>{names}</small></div>')
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
