@@ -46,7 +46,8 @@ def service() -> Service:
     """A detector and a segmentor of random weights, which cut up what is longer than 200."""
     torch.manual_seed(0)
     models = [
-        PageModel(str(CONFIGS / config), "none", "cpu", tile=100) for config in (COCO_DEMO, ADE_DEMO)
+        PageModel(str(CONFIGS / config), "none", "cpu", tile=100)
+        for config in (COCO_DEMO, ADE_DEMO)
     ]
     return Service(models, Gallery(None), MOST)
 
@@ -64,7 +65,9 @@ def session(service: Service) -> Session:
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "TIFF", "PPM"])
 def test_a_picture_is_read_as_training_reads_it(kind: str) -> None:
-    found = read_picture(file_of(SHADES, kind, **({"lossless": True} if kind == "WEBP" else {})), MOST)
+    found = read_picture(
+        file_of(SHADES, kind, **({"lossless": True} if kind == "WEBP" else {})), MOST
+    )
     assert np.array_equal(found, SHADES[..., ::-1])
 
 
@@ -72,7 +75,11 @@ def test_other_pixels_become_eight_bits_of_three_channels() -> None:
     grey = SHADES[..., 0]
     rgba = np.dstack([SHADES, grey])
     deep = Image.fromarray(grey.astype(np.uint16) * 257)
-    for picture, wanted in ((grey, grey[..., None]), (rgba, SHADES[..., ::-1]), (deep, grey[..., None])):
+    for picture, wanted in (
+        (grey, grey[..., None]),
+        (rgba, SHADES[..., ::-1]),
+        (deep, grey[..., None]),
+    ):
         found = read_picture(file_of(picture), MOST)
         assert found.shape == SHADES.shape and found.dtype == np.uint8
         assert np.array_equal(found, np.broadcast_to(wanted, found.shape))
@@ -128,7 +135,9 @@ def test_a_gallery_has_numbers_and_no_paths(tmp_path: Path) -> None:
 
 
 def test_a_higher_threshold_shows_fewer_boxes(service: Service, session: Session) -> None:
-    counts = [service.show(session, threshold, ["boxes"]).count("box") for threshold in (0.05, 0.2, 1)]
+    counts = [
+        service.show(session, threshold, ["boxes"]).count("box") for threshold in (0.05, 0.2, 1)
+    ]
     assert counts[0] > counts[1] >= counts[2] == 0
 
 

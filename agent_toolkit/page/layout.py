@@ -73,7 +73,10 @@ class Page:
                 padding=True,
             )
             with gr.Row(visible=len(service.gallery) > service.gallery.page):
-                self.before, self.after = gr.Button("Earlier", size="sm"), gr.Button("Later", size="sm")
+                self.before, self.after = (
+                    gr.Button("Earlier", size="sm"),
+                    gr.Button("Later", size="sm"),
+                )
         self.threshold = gr.Slider(
             0.05, 0.95, 0.3, step=0.05, label="Least score", visible=service.has_objects
         )
@@ -129,7 +132,11 @@ class Page:
                 show_progress="hidden",
             )
         saved = [self.message, self.saver]
-        for button, kind in ((self.save_json, "json"), (self.save_png, "png"), (self.save_map, "map")):
+        for button, kind in (
+            (self.save_json, "json"),
+            (self.save_png, "png"),
+            (self.save_map, "map"),
+        ):
             button.click(self.save(kind), [self.session, self.which, *view], saved)
         turned = [self.first, self.gallery]
         self.before.click(lambda first: self.turn(first, -1), self.first, turned)
@@ -200,7 +207,11 @@ class Page:
         try:
             work(lambda share, text: progress(share, desc=text))
             pictures = self.service.show(session, threshold, layers)
-            found = {self.message: "", self.pictures: pictures, self.agents: gr.Column(visible=False)}
+            found = {
+                self.message: "",
+                self.pictures: pictures,
+                self.agents: gr.Column(visible=False),
+            }
         except Exception as error:
             found = {self.message: markup.alert(describe(error))}
         yield {**found, self.session: session, self.stop: gr.Button(visible=False)}

@@ -140,4 +140,3 @@ class Gallery:
                 continue
             found.append((number, data_url(fit(turned[..., ::-1], THUMBNAIL, THUMBNAIL))))
         return found
-

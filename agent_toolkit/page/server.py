@@ -16,7 +16,7 @@ from mmengine_agent.errors import UserError
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported, too
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
-from agent_toolkit.page import layout  # noqa: E402
+from agent_toolkit.page import layout
 
 _SESSIONS = 20  # users whose pictures are kept in memory; of more, the oldest is forgotten
 

@@ -48,7 +48,8 @@ def make_files(folder: Path, data: Path) -> Path:
     first.save(folder / "scene.jpg", quality=95)
     Image.open(scenes[5]).convert("RGB").save(folder / "other.png")
     first.convert("L").save(folder / "grey.png")
-    Image.fromarray(np.asarray(first.convert("L")).astype(np.uint16) * 257).save(folder / "deep.png")
+    deep = np.asarray(first.convert("L")).astype(np.uint16) * 257
+    Image.fromarray(deep).save(folder / "deep.png")
     first.convert("RGBA").save(folder / "alpha.png")
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -1,4 +1,4 @@
-"""The page in a real browser, headless: a table of what was tried, and the pictures of docs/page.md.
+"""The page in a real browser, headless: a table of what was tried, and docs/page.md's pictures.
 
     make page                                     # the demo's models, in .venv-page
     python tests/page/run.py --demo DIR --data DIR --no-pictures
@@ -6,7 +6,6 @@
 Chromium is Debian's; as root it is installed if there is none. Exit code 1 if something failed.
 """
 
-import argparse
 import os
 import shutil
 import signal
@@ -24,6 +23,8 @@ from typing import Any
 from cases import CASES, COMPARED, Place, make_files
 from playwright.sync_api import Browser, sync_playwright
 
+from mmengine_agent.run.setup import make_parser
+
 ROOT = Path(__file__).parents[2]
 PORT = 7911
 MODELS = {
@@ -33,7 +34,7 @@ MODELS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--demo", type=Path, default=ROOT / "work_dirs/demo", help="trained models")
     parser.add_argument("--data", type=Path, default=ROOT / "data/demo", help="and their data")
     parser.add_argument("--no-pictures", action="store_true", help="leave docs/images as it is")
@@ -99,9 +100,17 @@ def served(words: list[str], files: Path) -> Iterator[Path]:
     """The page's server; the record of what it sends and calls."""
     record, log = files / "record", files / "server.log"
     record.write_bytes(b"")
-    command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("serve.py")), str(record)]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        str(Path(__file__).with_name("serve.py")),
+        str(record),
+    ]
     with log.open("w") as out:
-        server = subprocess.Popen([*command, *words], stdout=out, stderr=subprocess.STDOUT, cwd=files)
+        server = subprocess.Popen(
+            [*command, *words], stdout=out, stderr=subprocess.STDOUT, cwd=files
+        )
     try:
         wait_for(server, log)
         yield record

@@ -26,9 +26,9 @@ def watch(event: str, arguments: tuple[Any, ...]) -> None:
     """An audit hook: a name that is looked up, or an address that is called."""
     if event == "socket.getaddrinfo" and arguments[0] not in _LOCAL:
         note(f"CALLED {arguments[0]}".encode())
-    if event == "socket.connect" and isinstance(arguments[1], tuple):
-        if arguments[1][0] not in _LOCAL:
-            note(f"CALLED {arguments[1]}".encode())
+    address = arguments[1] if event == "socket.connect" else ()
+    if isinstance(address, tuple) and address and address[0] not in _LOCAL:
+        note(f"CALLED {address}".encode())
 
 
 def record(asked: Any) -> Any:
