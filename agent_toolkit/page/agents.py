@@ -137,4 +137,4 @@ def _outline(picture: np.ndarray, view: View, row: int, column: int) -> None:
     scale = picture.shape[1] / view.image.shape[1]
     (left, top), (right, bottom) = cell(view, row, column).get_bbox().get_points() * scale
     corners = [(round(left), round(top)), (round(right) - 1, round(bottom) - 1)]
-    cv2.rectangle(picture, *corners, _CELL, 1)
+    cv2.rectangle(picture, *corners, _CELL, 2)

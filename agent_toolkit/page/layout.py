@@ -5,7 +5,6 @@ import binascii
 import json
 import time
 from collections.abc import Callable, Iterator
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +45,12 @@ class Page:
         self.service = service
         self.session = gr.State(Session)
         self.first = gr.State(0)  # thumbnail
-        names = escape(" | ".join(model.title for model in service.models))
-        gr.HTML(f'<div class="page-head"><h1>Agent Attention</h1><small>{names}</small></div>')
+        gr.HTML(markup.HEAD)
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
                 self.add_controls()
             with gr.Column(scale=3, min_width=500):
-                self.message = gr.HTML()
+                self.message = gr.HTML(elem_id="message")
                 self.pictures = gr.HTML(
                     service.show(Session(), 0, ()), js_on_load=f"{_SCRIPT}parts.pictures();"
                 )
@@ -66,34 +64,27 @@ class Page:
         service, several = self.service, len(self.service.models) > 1
         zone = markup.drop_zone(service.most)
         self.zone = gr.HTML(zone, js_on_load=f"{_SCRIPT}parts.drop();")
-        with gr.Group(visible=len(service.gallery) > 0):
-            self.gallery = gr.HTML(
-                markup.thumbnails(service.gallery.thumbnails(0)),
-                js_on_load=f"{_SCRIPT}parts.gallery();",
-                padding=True,
-            )
+        with gr.Column(visible=len(service.gallery) > 0, elem_id="gallery"):
+            pictures = markup.thumbnails(service.gallery.thumbnails(0))
+            self.gallery = gr.HTML(pictures, js_on_load=f"{_SCRIPT}parts.gallery();")
             with gr.Row(visible=len(service.gallery) > service.gallery.page):
-                self.before, self.after = (
-                    gr.Button("Earlier", size="sm"),
-                    gr.Button("Later", size="sm"),
-                )
+                self.before, self.after = (_button(name) for name in ("Earlier", "Later"))
         self.threshold = gr.Slider(
             0.05, 0.95, 0.3, step=0.05, label="Least score", visible=service.has_objects
         )
         wanted = [("masks", service.has_objects), ("boxes", service.has_objects)]
         wanted += [("names", service.has_objects), ("labels", service.has_labels)]
         layers = [name for name, there in wanted if there]
-        self.layers = gr.CheckboxGroup(layers, value=layers, label="Drawn over the picture")
+        self.layers = gr.CheckboxGroup(layers, value=layers, label="Shown", elem_id="layers")
         assert set(layers) <= set(LAYERS)
-        info = f"large ones in tiles of {service.models[0].tile} pixels"
-        self.way = gr.Radio(WAYS, value=WAYS[0], label="Picture", info=info)
+        label = f"Predicted (tiles have {service.models[0].tile} pixels)"
+        self.way = gr.Radio(WAYS, value=WAYS[0], label=label, elem_id="way")
         self.stop = gr.Button("Stop", variant="stop", size="sm", visible=False)
         titles = [(model.title, number) for number, model in enumerate(service.models)]
-        self.which = gr.Dropdown(titles, value=0, label="Save the results of", visible=several)
+        self.which = gr.Dropdown(titles, value=0, label="Save results of", visible=several)
         with gr.Row():
-            self.save_json = gr.Button("JSON", size="sm")
-            self.save_png = gr.Button("PNG", size="sm")
-            self.save_map = gr.Button("Label map", size="sm", visible=service.has_labels)
+            self.save_json, self.save_png = _button("Save JSON"), _button("Save PNG")
+            self.save_map = _button("Save labels", visible=service.has_labels)
         self.saver = gr.HTML(html_template="", js_on_load=f"{_SCRIPT}parts.saver();")
 
     def add_agents(self) -> None:
@@ -279,6 +270,11 @@ class Page:
         last = (len(gallery) - 1) // gallery.page
         first = min(max(first // gallery.page + by, 0), last) * gallery.page
         return {self.first: first, self.gallery: markup.thumbnails(gallery.thumbnails(first))}
+
+
+def _button(name: str, visible: bool = True) -> Any:
+    """A small button, of which several stand in a row."""
+    return gr.Button(name, size="sm", min_width=60, visible=visible)
 
 
 def _options(choice: Choice, name: str) -> Any:

@@ -8,6 +8,11 @@ from agent_toolkit.page.pictures import data_url
 from agent_toolkit.page.results import Box, Drawn, Entry
 from mmengine_agent.draw import Colour
 
+HEAD = (
+    '<div class="page-head"><h1>Agent Attention</h1>'
+    "<small>Click a pixel of a picture to see which agents serve it.</small></div>"
+)
+
 
 def alert(text: str) -> str:
     """A message that screen readers read out."""
@@ -19,7 +24,7 @@ def drop_zone(most: int) -> str:
     return (
         f'<label class="drop" data-most="{most}"><input type="file" accept="image/*">'
         "<b>Drop a picture here</b>or click to choose one"
-        f"<small>JPEG, PNG, WebP, BMP or TIFF, up to {most / 1e6:.0f} MB</small></label>"
+        f"<small>JPEG, PNG, WebP, BMP, TIFF · {most / 1e6:.0f} MB at most</small></label>"
     )
 
 

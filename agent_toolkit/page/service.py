@@ -4,7 +4,6 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,22 +27,22 @@ class Found(NamedTuple):
     note: str
 
 
-@dataclass(eq=False)
 class Work:
     """An image, and all that was computed of it."""
 
-    image: np.ndarray  # (H, W, 3) uint8 BGR
-    found: list[Found] = field(default_factory=list)  # of each model
-    agents: dict[int, Agents] = field(default_factory=dict)  # by model, when a pixel is clicked
+    def __init__(self, image: np.ndarray) -> None:
+        self.image = image  # (H, W, 3) uint8 BGR
+        self.found: list[Found] = []  # of each model
+        self.agents: dict[int, Agents] = {}  # by model, when a pixel is clicked
 
 
-@dataclass(eq=False)
 class Session:
-    """What is kept for one user."""
+    """What is kept for one user; no dataclass, whose contents Gradio would copy."""
 
-    work: Work | None = None
-    look: tuple[int, float, float] = (0, 0.5, 0.5)  # the model and the pixel that were clicked
-    stop: bool = False  # asked for
+    def __init__(self) -> None:
+        self.work: Work | None = None
+        self.look = (0, 0.5, 0.5)  # the model and the pixel that were clicked
+        self.stop = False  # asked for
 
 
 class Choice(NamedTuple):

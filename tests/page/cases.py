@@ -174,13 +174,13 @@ def save_files(browser: Browser, place: Place) -> str:
         upload(page, place.files / "scene.jpg")
         shown(page)
         names = []
-        for button in ("JSON", "PNG"):
+        for button in ("Save JSON", "Save PNG"):
             with page.expect_download() as waited:
                 page.get_by_role("button", name=button, exact=True).click()
             path = place.files / "saved"
             waited.value.save_as(path)
             names.append(waited.value.suggested_filename)
-            if button == "JSON":
+            if button == "Save JSON":
                 found = json.loads(path.read_text())
                 assert found["annotations"] and "segmentation" in found["annotations"][0]
             else:
@@ -310,9 +310,9 @@ def compare_two_models(browser: Browser, place: Place) -> str:
         heading = page.locator(".panels-head b").inner_text()
         assert "semantic_fpn" in heading, heading
         with page.expect_download() as waited:
-            page.get_by_label("Save the results of").click()
+            page.get_by_label("Save results of").click()
             page.get_by_role("option").nth(1).click()
-            page.get_by_role("button", name="Label map").click()
+            page.get_by_role("button", name="Save labels").click()
         assert waited.value.suggested_filename == "labels.png"
         return f"{heading}; {image}"
 
