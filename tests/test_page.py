@@ -37,18 +37,24 @@ def file_of(picture: np.ndarray | Image.Image, kind: str = "PNG", **options: Any
     return out.getvalue()
 
 
+LONG = file_of(np.tile(SHADES, (1, 2, 1)))  # 90 x 240 pixels, three tiles of 100
+
+
 def ignore(share: float, text: str) -> None:
     """A report that nobody reads."""
 
 
 @pytest.fixture(scope="module")
-def service() -> Service:
+def service(tmp_path_factory: pytest.TempPathFactory) -> Service:
     """A detector and a segmentor of random weights, which cut up what is longer than 200."""
+    few = tmp_path_factory.mktemp("config") / "few_objects.py"
+    few.write_text(
+        f"_base_ = {str(CONFIGS / COCO_DEMO)!r}\n"
+        "model = dict(test_cfg=dict(rpn=dict(max_per_img=40), rcnn=dict(max_per_img=8)))\n"
+    )
     torch.manual_seed(0)
-    models = [
-        PageModel(str(CONFIGS / config), "none", "cpu", tile=100)
-        for config in (COCO_DEMO, ADE_DEMO)
-    ]
+    configs = str(few), str(CONFIGS / ADE_DEMO)
+    models = [PageModel(config, "none", "cpu", tile=100) for config in configs]
     return Service(models, Gallery(None), MOST)
 
 
@@ -150,23 +156,22 @@ def test_layers_are_left_out_if_they_are_not_wanted(service: Service, session: S
 
 def test_a_large_picture_goes_in_tiles_and_says_how_far_it_is(service: Service) -> None:
     session, told = Session(), []
-    data = file_of(np.tile(SHADES, (2, 3, 1)))  # 180 x 360 pixels
-    for way, of in (("automatic", 10), ("tiles", 10), ("whole", 1)):
+    for way, of in (("automatic", 3), ("whole", 1)):
         told.clear()
-        service.open(session, data, way, lambda share, text: told.append((share, text)))
+        service.open(session, LONG, way, lambda share, text: told.append((share, text)))
         assert [share for share, _ in told] == sorted(share for share, _ in told)
-        assert any("tile 2 of 10" in text for _, text in told) == (of == 10)
-        assert ("10 tiles" in service.show(session, 0.3, [])) == (of == 10)
+        assert any("tile 2 of 3" in text for _, text in told) == (of == 3)
+        assert ("3 tiles" in service.show(session, 0.3, [])) == (of == 3)
 
 
 def test_what_is_stopped_leaves_what_was_there(service: Service, session: Session) -> None:
     before = session.work
 
     def stop(share: float, text: str) -> None:
-        session.stop = session.stop or "tile 3" in text
+        session.stop = session.stop or "tile 2" in text
 
     with pytest.raises(UserError, match="Stopped"):
-        service.open(session, file_of(np.tile(SHADES, (2, 3, 1))), "tiles", stop)
+        service.open(session, LONG, "tiles", stop)
     assert session.work is before
 
 
@@ -175,7 +180,7 @@ def test_what_would_take_too_much_memory_is_refused(
 ) -> None:
     monkeypatch.setattr(service.models[0].predictor, "pixels", lambda height, width: 10**8)
     with pytest.raises(UserError, match="choose tiles"):
-        service.open(session, file_of(np.tile(SHADES, (2, 3, 1))), "whole", ignore)
+        service.open(session, LONG, "whole", ignore)
 
 
 def test_files_have_what_is_shown_and_no_paths(service: Service, session: Session) -> None:

@@ -108,7 +108,7 @@ class Page:
         self.zone.upload(self.open_file, start, shown, **run)
         self.gallery.select(self.open_number, start, shown, **run)
         self.way.input(self.repeat, start, shown, **run)
-        self.stop.click(self.ask_to_stop, self.session, None, queue=False)
+        self.stop.click(self.ask_to_stop, self.session, None, concurrency_limit=None)
         looked = [self.message, self.agents, self.panels, *chosen]
         look = {**_MODEL, "show_progress_on": self.panels}
         self.pictures.select(self.click, [self.session, *chosen], looked, **look)

@@ -2,6 +2,8 @@
 
 import ipaddress
 import os
+import signal
+import sys
 import threading
 from argparse import Namespace
 
@@ -62,8 +64,11 @@ def serve(flags: Namespace) -> None:
         print(f"warning: whoever reaches {flags.host} may use it: it asks for no password")
     try:
         threading.Event().wait()
-    finally:
-        page.close(verbose=False)
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr, flush=True)
+        os._exit(
+            128 + signal.SIGINT
+        )  # the interpreter's own end aborts what another thread predicts
 
 
 def _is_local(host: str) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-PATIENCE = 240_000  # milliseconds that a prediction may take on a busy machine
+PATIENCE = 120_000  # milliseconds that a prediction may take on a busy machine
 Case = Callable[[Browser, "Place"], str]
 CASES: list[Case] = []
 COMPARED: list[Case] = []  # with two models

@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--demo", type=Path, default=ROOT / "work_dirs/demo", help="trained models")
     parser.add_argument("--data", type=Path, default=ROOT / "data/demo", help="and their data")
     parser.add_argument("--no-pictures", action="store_true", help="leave docs/images as it is")
+    parser.add_argument("--only", default="", metavar="WORD", help="cases with it in their name")
     flags = parser.parse_args()
     pictures = None if flags.no_pictures else ROOT / "docs/images"
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as tools:
@@ -51,9 +52,10 @@ def main() -> None:
             (models, [], COMPARED),
         ):
             words = [word for model in pair for word in model]
-            with served([*words, *more, "--port", str(PORT), "--tile", "512"], files) as record:
+            with served([*words, *more, "--port", str(PORT), "--tile", "1024"], files) as record:
                 place = Place(f"http://127.0.0.1:{PORT}", files, record, pictures)
-                failed += try_all(cases, browser, place)
+                wanted = [case for case in cases if flags.only in case.__name__]
+                failed += try_all(wanted, browser, place)
         browser.close()
     sys.exit(bool(failed))
 
