@@ -113,7 +113,7 @@ class Model:
         if not isinstance(images, list | tuple):
             return self([images], score_threshold)[0]
         pixels = [read_image(each) for each in images]
-        inputs = [self._prepare(each) for each in pixels]
+        inputs = [self.prepare(each) for each in pixels]
         order = sorted(range(len(inputs)), key=lambda place: inputs[place].shape)
         results: dict[int, Result] = {}
         while order:
@@ -126,8 +126,8 @@ class Model:
                 results[place] = self._result(of_one, pixels[place], shape, score_threshold)
         return [results[place] for place in range(len(pixels))]
 
-    def _prepare(self, image: Array) -> Array:
-        """What the model takes of an image: (3, H', W') float32, or the pixels as they are."""
+    def prepare(self, image: Array) -> Array:
+        """What the model takes of an image (H, W, 3): (3, H', W') float32, or with resizing it."""
         image = image[..., ::-1] if self._bgr else image
         if self._resizes:
             return image
