@@ -83,7 +83,7 @@ class Model:
         except Exception as error:  # engines have their own kinds
             raise RuntimeUserError(f"{path}: {engine} cannot load it: {error}") from error
         given = self.facts.get("input", "")
-        if "task" not in self.facts or not {"labels", "logits", "probabilities"} & {*outputs}:
+        if not self.facts.get("task") or not {"labels", "logits", "probabilities"} & {*outputs}:
             raise RuntimeUserError(f"{path}: no whole model of this version's tools/export.py")
         if given.startswith("normalised"):
             raise RuntimeUserError(f"{path}: takes {given}: export with --input rgb")
