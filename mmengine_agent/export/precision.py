@@ -1,57 +1,59 @@
-"""Exported ONNX files in half precision, or with weights and activations of 8 bits."""
+"""``--precision`` of an exported ONNX file: what it asks for, and what it costs."""
 
+import copy
 import tempfile
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 from mmengine.config import Config
 
-from agent_attention.runtime.images import read_image
+from agent_attention.runtime import Result
 from mmengine_agent.data.images import IMAGES
+from mmengine_agent.data.user_data import DataFlags, point_at, require_data
 from mmengine_agent.errors import UserError
-from mmengine_agent.export.scores import load_exported
+from mmengine_agent.export.low_precision import write_half, write_int8
+from mmengine_agent.export.scores import load_exported, score
+from mmengine_agent.task import task_of
 
-_FLOAT = 1  # TensorProto.FLOAT
+HALF_AGREES = 0.99  # least share of pixels or objects that fp16 must leave as they are
 PRECISIONS = ("fp32", "fp16", "int8")
-_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-_NORMS = ("BatchNormalization", "GroupNormalization", "LayerNormalization")
-# inputs that are places in an image, or decide what is found: by type of node, from which on
-_EXACT = {"NonMaxSuppression": 0, "TopK": 0, "RoiAlign": 1, "GridSample": 1}
 
 
 def add_precision_flags(parser: ArgumentParser) -> None:
-    """Add ``--precision`` and what it asks for."""
-    add = parser.add_argument
-    add("--precision", choices=PRECISIONS, default="fp32", help="of an ONNX file (%(default)s)")
-    text = "of int8: a folder of images like those that the model will see"
+    """Add ``--precision`` and what goes with it, as a group of their own."""
+    add = parser.add_argument_group("precision", "of ONNX files").add_argument
+    add("--precision", choices=PRECISIONS, default="fp32", help="of its numbers (%(default)s)")
+    text = "a folder of images like those that the model will see; int8 takes its ranges from them"
     add("--calibration", type=Path, metavar="DIR", help=text)
     text = "how many of them to take (%(default)s)"
     add("--calibration-images", type=int, default=100, metavar="N", help=text)
-    text = "of int8: test data of the config, to say what it loses"
+    text = "test data of the config: what the precision costs there is printed"
     add("--data-root", metavar="DIR", help=text)
 
 
-def require_precision(args: Namespace) -> None:
-    """Raise UserError for flags of precision that make no sense."""
+def require_precision(cfg: Config, args: Namespace) -> None:
+    """Raise UserError for flags that make no sense, before anything is exported."""
     if args.precision == "fp32":
         return
     if args.out.suffix != ".onnx":
-        raise UserError(f"--precision {args.precision} is for .onnx files; got {args.out}")
-    if args.precision == "int8":
-        calibration_files(args.calibration, args.calibration_images)
+        raise UserError(f"--precision {args.precision} is of .onnx files; got {args.out}")
+    if args.precision == "int8" and args.calibration is None:
+        raise UserError("--precision int8 needs --calibration DIR, a folder of typical images")
+    calibration_images(args)
+    scored_config(cfg, args.data_root)
 
 
-def calibration_files(folder: Path | None, count: int) -> list[Path]:
-    """Images of a folder, evenly taken from all of them.
+def calibration_images(args: Namespace) -> list[Path]:
+    """Files of ``--calibration``, taken evenly from all that are there; none without a folder.
 
     Raises:
-        UserError: if there are none.
+        UserError: if there are none in it.
     """
+    folder, count = args.calibration, args.calibration_images
     if folder is None:
-        raise UserError("--precision int8 needs --calibration DIR, a folder of typical images")
+        return []
     if count < 1:
         raise UserError(f"--calibration-images must be at least 1, got {count}")
     inside = folder.rglob("*") if folder.is_dir() else ()
@@ -61,139 +63,85 @@ def calibration_files(folder: Path | None, count: int) -> list[Path]:
     return files[:: -(-len(files) // count)]
 
 
-def change_precision(path: Path, cfg: Config, args: Namespace) -> None:
-    """Write an ONNX file anew in the precision of the flags, and print what that costs.
+def scored_config(cfg: Config, root: str | None) -> Config | None:
+    """A config that tests on data in a folder; None without one.
 
     Raises:
-        UserError: if it then differs from before by more than its precision explains.
+        UserError: if they are not there.
+    """
+    if root is None:
+        return None
+    cfg = copy.deepcopy(cfg)
+    point_at(cfg, DataFlags(root=root))
+    require_data(cfg, "test")
+    return cfg
+
+
+def change_precision(path: Path, cfg: Config, args: Namespace) -> None:
+    """Write an ONNX file anew in the precision of the flags, and print what that changes.
+
+    Raises:
+        UserError: if it cannot be written, or if fp16 changes more than rounding explains.
     """
     if args.precision == "fp32":
         return
+    import onnx
+
+    images = calibration_images(args)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".precision.") as folder:
         made = Path(folder, "made.onnx")
         if args.precision == "fp16":
             write_half(path, made)
         else:
-            write_int8(path, made, calibration_files(args.calibration, args.calibration_images))
+            write_int8(path, made, images)
+        model = onnx.load(made)
+        facts = {each.key: each.value for each in model.metadata_props}
+        onnx.helper.set_model_props(model, {**facts, "precision": args.precision})
+        onnx.save(model, made)
+        share = agreement(path, made, images)
+        print(f"{args.precision}: {share:.2%} of pixels or objects as before, on the same images")
+        if args.precision == "fp16" and share < HALF_AGREES:
+            raise UserError(
+                f"--precision fp16: {share:.2%} of pixels or objects are as before, less than "
+                f"{HALF_AGREES:.0%}: nothing is written"
+            )
+        if scored := scored_config(cfg, args.data_root):
+            print_scores(scored, path, made, args.precision)
         made.replace(path)
 
 
-# ---- what stays exact
+# ---- what it costs
 
 
-class Parts(NamedTuple):
-    """Names of nodes of a graph."""
+def agreement(before: Path, after: Path, images: Sequence[Path]) -> float:
+    """The share of pixels with the same label, or of objects that both files find.
 
-    exact: set[str]  # before the first and after the last weights: pixels, places, what is found
-    last: set[str]  # weights whose results need no others: those of the heads
-    weighted: set[str]  # all convolutions and products with constant weights
-
-
-def parts_of(graph: Any) -> Parts:
-    """Find the nodes of an ONNX graph that lower precision treats apart; nodes get names."""
-    constants = {each.name for each in graph.initializer}
-    for number, node in enumerate(graph.node):
-        node.name = node.name or f"node_{number}"
-    makers = {name: node for node in graph.node for name in node.output}
-    weighted = {
-        node.name
-        for node in graph.node
-        if node.op_type in _WEIGHTED and node.input[1] in constants
-    }
-    waiting = [each.name for each in graph.output]
-    for node in graph.node:
-        if node.op_type in _EXACT:
-            waiting += node.input[_EXACT[node.op_type] :]
-    exact, last = set[str](), set[str]()
-    while waiting:
-        node = makers.get(waiting.pop())
-        if node is None or node.name in exact | last or node.op_type == "Shape":
-            continue
-        if node.name in weighted or node.op_type in _NORMS:
-            last.add(node.name)
-        else:
-            exact.add(node.name)
-            waiting += node.input
-    return Parts(exact | _before_weights(graph, weighted), last & weighted, weighted)
-
-
-def _before_weights(graph: Any, weighted: set[str]) -> set[str]:
-    """The nodes from the image to the first weights."""
-    reached, found = {each.name for each in graph.input}, set[str]()
-    for node in graph.node:  # which are in the order of running
-        if reached.intersection(node.input) and node.name not in weighted:
-            found.add(node.name)
-            reached.update(node.output)
-    return found
-
-
-# ---- fp16
-
-
-def write_half(path: Path, out: Path) -> None:
-    """Write an ONNX file with weights and arithmetic of 16 bits; what it takes and gives stays."""
-    import onnx
-    from onnxruntime.transformers import float16
-
-    model = onnx.load(path)
-    keep = [*parts_of(model.graph).exact]
-    model = float16.convert_float_to_float16(model, keep_io_types=True, node_block_list=keep)
-    join_exact(model.graph)
-    onnx.save(model, out)
-
-
-def join_exact(graph: Any) -> None:
-    """Hand values of 32 bits from one exact node to the next as they are, in place.
-
-    The converter puts a cast to 16 bits after each exact node, and one back before the next.
+    Objects are the same with one label, boxes of IoU 0.9 or more and scores within 0.05. Without
+    images a picture of noise is taken.
     """
-    makers = {name: node for node in graph.node for name in node.output}
-    for node in graph.node:
-        maker = makers.get(node.input[0]) if node.input else None
-        casts = node.op_type == "Cast" and node.attribute[0].i == _FLOAT
-        if casts and maker is not None and maker.name.endswith("_cast_to_fp16_node"):
-            node.op_type, node.input[0] = "Identity", maker.input[0]
-            del node.attribute[:]
+    noise = np.random.default_rng(0).integers(0, 256, (150, 230, 3), dtype=np.uint8)
+    models = load_exported(before), load_exported(after)
+    shares = [_agree(*(model(each) for model in models)) for each in images or [noise]]
+    return float(np.mean(shares))
 
 
-# ---- int8
+def _agree(one: Result, other: Result) -> float:
+    if one.boxes is None or other.boxes is None:
+        return float(np.mean(one.label_map == other.label_map))
+    if not len(one.boxes) or not len(other.boxes):
+        return float(len(one.boxes) == len(other.boxes))
+    low = np.maximum(one.boxes[:, None, :2], other.boxes[:, :2])
+    high = np.minimum(one.boxes[:, None, 2:], other.boxes[:, 2:])
+    shared = (high - low).clip(0).prod(-1)
+    areas, others = ((each.boxes[:, 2:] - each.boxes[:, :2]).prod(-1) for each in (one, other))
+    same = shared >= 0.9 * (areas[:, None] + others - shared)
+    same &= one.labels[:, None] == other.labels
+    same &= abs(one.scores[:, None] - other.scores) <= 0.05
+    return float(min(same.any(0).sum(), same.any(1).sum()) / max(same.shape))
 
 
-def write_int8(path: Path, out: Path, images: Sequence[Path]) -> None:
-    """Write an ONNX file whose layers have weights and inputs of 8 bits, by ONNX Runtime.
-
-    Args:
-        path: the file.
-        out: the new file.
-        images: files of which the ranges of activations are taken.
-    """
-    import onnx
-    from onnxruntime import quantization
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    model = load_exported(path)
-    feeds = ({"image": model.prepare(read_image(each))[None]} for each in images)
-    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
-        plain = Path(folder, "plain.onnx")
-        quant_pre_process(path, plain, skip_symbolic_shape=True)  # which would need sympy
-        content = onnx.load(plain)
-        parts = parts_of(content.graph)
-        quantization.quantize_static(
-            content,
-            out,
-            _Feeds(feeds),
-            per_channel=True,
-            activation_type=quantization.QuantType.QUInt8,  # with int8 weights: fast on x86
-            nodes_to_quantize=[*(parts.weighted - parts.last - parts.exact)],
-        )
-
-
-class _Feeds:
-    """What ONNX Runtime calls a calibration data reader."""
-
-    def __init__(self, feeds: Iterator[dict[str, np.ndarray]]) -> None:
-        self._feeds = feeds
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        """The inputs of the next run."""
-        return next(self._feeds, None)
+def print_scores(cfg: Config, before: Path, after: Path, precision: str) -> None:
+    """Print the main score of both files on the test data of a config."""
+    main = task_of(cfg).main_score(cfg)
+    was, is_ = (100 * score(cfg, file)[main.key] / main.perfect for file in (before, after))
+    print(f"{main.key}: fp32 {was:.1f}, {precision} {is_:.1f}: {was - is_:.1f} points lost")
