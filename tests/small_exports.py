@@ -1,6 +1,7 @@
 """ONNX files of a few nodes with the metadata of exported models, and images for them."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,11 @@ def write_segmentor(path: Path, **facts: str) -> Path:
     return _write(path, nodes, [out], {}, {"task": "semantic segmentation", **facts})
 
 
-def write_detector(path: Path, **facts: str) -> Path:
+def write_detector(path: Path, scores: Sequence[float] = SCORES, **facts: str) -> Path:
     """A detector that finds BOXES in each image, the first with a mask of the upper half."""
     constants: dict[str, Any] = {
         "one_boxes": np.float32([BOXES]),
-        "one_scores": np.float32([SCORES]),
+        "one_scores": np.float32([scores]),
         "one_labels": np.int64([LABELS]),
         "upper": np.float32([1, 0]).reshape(1, 1, 2, 1),
         "three": np.int64([3]),
@@ -75,3 +76,33 @@ def _write(
     onnx.checker.check_model(model)
     onnx.save(model, path)
     return path
+
+
+def write_network(path: Path, **facts: str) -> Path:
+    """A segmentor of two convolutions, which also gives its image as it was, a little moved."""
+    random = np.random.default_rng(0)
+    constants = {
+        "std": np.float32([60]),
+        "first": random.normal(0, 0.3, (16, 3, 3, 3)).astype(np.float32),
+        "middle": random.normal(0, 0.1, (16, 16, 3, 3)).astype(np.float32),
+        "last": random.normal(0, 0.1, (3, 16, 1, 1)).astype(np.float32),
+        "offset": np.float32([2048.3]),
+        "factor": np.float32([1.01]),
+    }
+    same = {"pads": [1, 1, 1, 1]}
+    nodes = [
+        helper.make_node("Div", ["image", "std"], ["x"], "normalise"),
+        helper.make_node("Conv", ["x", "first"], ["a"], "first_layer", **same),
+        helper.make_node("Relu", ["a"], ["b"], "relu"),
+        helper.make_node("Conv", ["b", "middle"], ["c"], "middle_layer", **same),
+        helper.make_node("Sigmoid", ["c"], ["d"], "sigmoid"),
+        helper.make_node("Conv", ["d", "last"], ["logits"], "last_layer"),
+        helper.make_node("Add", ["image", "offset"], ["e"], "add"),
+        helper.make_node("Mul", ["e", "factor"], ["places"], "multiply"),
+    ]
+    shapes = {"logits": ["batch", 3, "height", "width"], "places": ["batch", 3, "height", "width"]}
+    outputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in shapes.items()
+    ]
+    return _write(path, nodes, outputs, constants, {"task": "semantic segmentation", **facts})
