@@ -38,7 +38,8 @@ def load_openvino(path: str, threads: int) -> Engine:
 
     model = openvino.Core().read_model(path)
     compiled = openvino.compile_model(model, "CPU", {"INFERENCE_NUM_THREADS": threads})
-    facts = {name: str(value.astype(str)) for name, value in model.get_rt_info("framework")}
+    kept = dict(model.rt_info.items()).get("framework")  # ONNX's metadata
+    facts = {name: str(each.value) for name, each in kept.items()} if kept is not None else {}
     names = tuple(output.any_name for output in compiled.outputs)
 
     def run(image: Array) -> dict[str, Array]:
