@@ -26,6 +26,9 @@ class Segmentor(Exported):
                 how = {name: getattr(each, name) for name in _UPSAMPLE}
                 each.forward = partial(functional.interpolate, **how)
 
+    def facts(self) -> dict[str, str]:
+        return {**super().facts(), "task": "semantic segmentation"}
+
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) to ``outputs``.
 

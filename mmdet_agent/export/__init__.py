@@ -5,6 +5,7 @@ from typing import Any
 
 from mmdet_agent.export.dense import DenseDetector
 from mmdet_agent.export.detector import Detector, object_head
+from mmdet_agent.export.dynamic_masks import DynamicMaskDetector
 from mmdet_agent.export.raw import RawDetector
 from mmdet_agent.export.two_stage import TwoStageDetector
 from mmengine_agent.errors import UserError
@@ -18,6 +19,8 @@ HEADS: Mapping[str, type[Detector]] = {
     "GFLHead": DenseDetector,
     "RTMDetHead": DenseDetector,
     "RTMDetSepBNHead": DenseDetector,
+    "RTMDetInsHead": DynamicMaskDetector,
+    "RTMDetInsSepBNHead": DynamicMaskDetector,
     "StandardRoIHead": TwoStageDetector,
     "CascadeRoIHead": TwoStageDetector,
 }
