@@ -103,14 +103,14 @@ def test_fp16_that_changes_results_is_refused(
 
 def test_agreement_is_the_share_of_pixels_or_objects(tmp_path: Path, photos: Path) -> None:
     images = sorted(photos.iterdir())
-    rgb = write_segmentor(tmp_path / "rgb.onnx")
-    bgr = write_segmentor(tmp_path / "bgr.onnx", input="BGR, 0 to 255")
+    rgb = Model(write_segmentor(tmp_path / "rgb.onnx"))
+    bgr = Model(write_segmentor(tmp_path / "bgr.onnx", input="BGR, 0 to 255"))
     green = np.mean([np.asarray(Image.open(each)).argmax(-1) == 1 for each in images])
     assert agreement(rgb, rgb, images) == 1
     assert agreement(rgb, bgr, images) == pytest.approx(green, abs=0.01)
-    two = write_detector(tmp_path / "two.onnx", scores=[0.9, 0.8, 0.0])
-    one = write_detector(tmp_path / "one.onnx")
-    unsure = write_detector(tmp_path / "unsure.onnx", scores=[0.9, 0.7, 0.0])
+    one = Model(write_detector(tmp_path / "one.onnx"))
+    two = Model(write_detector(tmp_path / "two.onnx", scores=[0.9, 0.8, 0.0]))
+    unsure = Model(write_detector(tmp_path / "unsure.onnx", scores=[0.9, 0.7, 0.0]))
     assert agreement(one, one, images) == agreement(two, two, []) == 1
     assert agreement(one, two, images) == agreement(two, unsure, images) == 0.5
 
