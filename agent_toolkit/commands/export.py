@@ -47,6 +47,12 @@ INPUTS = {
     "normalised": "normalised as the config's data_preprocessor does it",
 }
 
+OUTPUTS = {
+    "labels": "of segmentors: labels, not logits",
+    "probabilities": "of segmentors: probabilities, not logits",
+    "raw": "of detectors: the outputs that boxes are made of, not objects",
+}
+
 
 def main() -> None:
     parser = make_parser(__doc__)
@@ -55,7 +61,10 @@ def main() -> None:
     add("checkpoint", nargs="?", help="checkpoint file; without it random weights")
     add("--out", required=True, type=Path, metavar="FILE", help="FILE.onnx or FILE.pt2")
     add("--input", choices=INPUTS, default="rgb", help="what the images will be (%(default)s)")
-    add("--labels", action="store_true", help="of segmentors: labels, not logits")
+    outputs = parser.add_mutually_exclusive_group()
+    for name, text in OUTPUTS.items():
+        how = {"dest": "outputs", "action": "store_const", "const": name, "default": "usual"}
+        outputs.add_argument(f"--{name}", **how, help=text)
     add("--shape", type=int, nargs=2, metavar=("H", "W"), help="of images; only agents ask for it")
     add("--opset", type=int, metavar="N", help="of ONNX; default: torch's own")
     add("--no-verify", action="store_true", help="do not run what was exported")
@@ -118,7 +127,7 @@ def prepare(cfg: Config, args: argparse.Namespace) -> tuple[Exported, Facts]:
             file=sys.stderr,
         )
     settings = cfg.model.get("data_preprocessor") or {}
-    made = task_of(cfg).exported(model, Prepare(settings, args.input), args.labels)
+    made = task_of(cfg).exported(model, Prepare(settings, args.input), args.outputs)
     return made, {**facts, "classes": json.dumps([str(name) for name in classes])}
 
 
