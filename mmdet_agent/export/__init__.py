@@ -4,11 +4,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmdet_agent.export.detector import Detector
+from mmdet_agent.export.masks import MaskDetector
+from mmdet_agent.export.queries import DeformableDetector, QueryDetector
 from mmdet_agent.export.raw import RawDetector
 from mmengine_agent.errors import UserError
 
 # by the class of the head that finds the objects, not of its subclasses, which may decode otherwise
-HEADS: Mapping[str, type[Detector]] = {}
+HEADS: Mapping[str, type[Detector]] = {
+    "DETRHead": QueryDetector,
+    "ConditionalDETRHead": QueryDetector,
+    "DABDETRHead": QueryDetector,
+    "DeformableDETRHead": DeformableDetector,
+    "DINOHead": DeformableDetector,
+    "MaskFormerHead": MaskDetector,
+    "Mask2FormerHead": MaskDetector,
+}
 
 _PARTS = ("roi_head", "panoptic_head", "bbox_head")  # the first that a model has finds the objects
 
