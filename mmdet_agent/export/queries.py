@@ -79,7 +79,7 @@ def coarsest_tokens(
 
     No cell of it begins in the padding, which is narrower than a cell.
     """
-    place = to_tokens(model.positional_encoding(None, input=maps[-1][:1]))
+    place = to_tokens(model.positional_encoding(None, input=maps[-1]))
     tokens = to_tokens(maps[-1])
     encoder = {"feat": tokens, "feat_mask": None, "feat_pos": place}
     return encoder, {"memory_mask": None, "memory_pos": place}
