@@ -103,7 +103,7 @@ def export(args: argparse.Namespace) -> None:
     model, facts = prepare(read_config(args.config, args.cfg_options, BackboneFlags.of(args)), args)
     with atomic_write(args.out) as part:
         print("recording the model, which takes about a minute", file=sys.stderr)
-        form.write(record(model), part, facts, args.opset)
+        form.write(record(model, form.plain), part, facts, args.opset)
         if not args.no_verify:
             verify(model, form, part, args.tolerance)
     print(f"wrote {args.out} ({args.out.stat().st_size / 2**20:.0f} MiB)")

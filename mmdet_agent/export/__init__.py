@@ -3,14 +3,25 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mmdet_agent.export.detector import Detector
+from mmdet_agent.export.dense import DenseDetector
+from mmdet_agent.export.detector import Detector, object_head
 from mmdet_agent.export.masks import MaskDetector
 from mmdet_agent.export.queries import DeformableDetector, QueryDetector
 from mmdet_agent.export.raw import RawDetector
+from mmdet_agent.export.two_stage import TwoStageDetector
 from mmengine_agent.errors import UserError
 
 # by the class of the head that finds the objects, not of its subclasses, which may decode otherwise
 HEADS: Mapping[str, type[Detector]] = {
+    "RetinaHead": DenseDetector,
+    "RetinaSepBNHead": DenseDetector,
+    "ATSSHead": DenseDetector,
+    "FCOSHead": DenseDetector,
+    "GFLHead": DenseDetector,
+    "RTMDetHead": DenseDetector,
+    "RTMDetSepBNHead": DenseDetector,
+    "StandardRoIHead": TwoStageDetector,
+    "CascadeRoIHead": TwoStageDetector,
     "DETRHead": QueryDetector,
     "ConditionalDETRHead": QueryDetector,
     "DABDETRHead": QueryDetector,
@@ -20,8 +31,6 @@ HEADS: Mapping[str, type[Detector]] = {
     "Mask2FormerHead": MaskDetector,
 }
 
-_PARTS = ("roi_head", "panoptic_head", "bbox_head")  # the first that a model has finds the objects
-
 
 def whole(model: Any, prepare: Any) -> Detector:
     """A detector from images to objects.
@@ -29,8 +38,7 @@ def whole(model: Any, prepare: Any) -> Detector:
     Raises:
         UserError: if ``HEADS`` has no entry for its head.
     """
-    heads = (getattr(model, part, None) for part in _PARTS)
-    head = next((each for each in heads if each is not None), model)
+    head = object_head(model)
     kind = HEADS.get(type(head).__name__)
     if kind is None:
         raise UserError(

@@ -1,13 +1,17 @@
 """A whole detector as it is exported: an image in, objects out."""
 
 from abc import abstractmethod
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from agent_attention.arguments import Pair
 from mmengine_agent.export.modules import Exported
+
+
+# of a model, the first that it has finds the objects
+_PARTS = ("roi_head", "panoptic_head", "bbox_head")
 
 
 class Sizes(NamedTuple):
@@ -33,6 +37,12 @@ class Detector(Exported):
     """
 
     batch: ClassVar[str] = "any"  # or "1", of a head that takes no more
+    score_threshold: Tensor  # a tensor of the file, so that a reader can choose another one
+
+    def __init__(self, model: Any, prepare: nn.Module) -> None:
+        super().__init__(model, prepare)
+        least = float((object_head(model).test_cfg or {}).get("score_thr", 0))
+        self.register_buffer("score_threshold", torch.tensor(least))
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Images (B, 3, H, W) to objects, as ``detect`` gives them."""
@@ -56,3 +66,9 @@ class Detector(Exported):
             N is the number in the image that has most; the others are filled up with boxes,
             scores and masks of 0, and labels of -1.
         """
+
+
+def object_head(model: Any) -> Any:
+    """The part of a detector that finds its objects."""
+    heads = (getattr(model, part, None) for part in _PARTS)
+    return next((each for each in heads if each is not None), model)

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from agent_attention.compute.symbolic import crop
 from mmdet_agent.export.detector import Detector, Sizes
+from mmdet_agent.export.select import Candidates, leave_out_none, take_best
 from mmengine_agent.errors import UserError
 from mmengine_agent.export.mask_heads import make_recordable
 
@@ -35,22 +36,14 @@ class MaskDetector(Detector):
         scores = all_scores[-1].softmax(-1)[..., :-1]  # the last class is none
         best, index = scores.flatten(1).topk(fusion.test_cfg.get("max_per_image", 100))
         labels, query = index % fusion.num_classes, index // fusion.num_classes
-        logits = full_size(pick(all_masks[-1], query), (x.shape[2], x.shape[3]), sizes)
+        logits = full_size(pick_masks(all_masks[-1], query), (x.shape[2], x.shape[3]), sizes)
         masks = logits > 0
         sure = (logits.sigmoid() * masks).sum((2, 3)) / (masks.sum((2, 3)) + 1e-6)
-        is_thing = labels < fusion.num_things_classes
-        scores, order = torch.where(is_thing, best * sure, -1).sort(1, descending=True)
-        if fusion.num_stuff_classes:  # no image has more things
-            most = is_thing.sum(1).max()
-            order = order[:, (torch.arange(order.shape[1]) < most).nonzero().squeeze(1)]
-        masks, is_thing = pick(masks, order), is_thing.gather(1, order)
-        masks = masks & is_thing[:, :, None, None]
-        return {
-            "boxes": mask_boxes(masks),
-            "scores": scores[:, : order.shape[1]].clamp(min=0),
-            "labels": torch.where(is_thing, labels.gather(1, order), -1),
-            "masks": masks,
-        }
+        scores = torch.where(labels < fusion.num_things_classes, best * sure, 0.0)
+        found, order = take_best(Candidates(mask_boxes(masks), scores, labels), best.shape[1])
+        found, order = leave_out_none(found, order)
+        masks = pick_masks(masks, order) & (found.labels >= 0)[:, :, None, None]
+        return {**found._asdict(), "masks": masks}
 
 
 def full_size(logits: Tensor, padded: Any, sizes: Sizes) -> Tensor:
@@ -63,7 +56,7 @@ def full_size(logits: Tensor, padded: Any, sizes: Sizes) -> Tensor:
     return logits if sizes.picture is sizes.image else resize(logits, sizes.picture)
 
 
-def pick(values: Tensor, index: Tensor) -> Tensor:
+def pick_masks(values: Tensor, index: Tensor) -> Tensor:
     """Of (B, N, ...) those of an index (B, K): (B, K, ...)."""
     first = torch.arange(index.shape[0]).unsqueeze(1) * values.shape[1]
     picked = values.flatten(0, 1).index_select(0, (first + index).flatten())

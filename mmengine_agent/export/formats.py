@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from torch.export import Dim, ExportedProgram
 
 from mmengine_agent.errors import UserError
 from mmengine_agent.export.modules import STRIDE, Exported
+from mmengine_agent.export.operators import ONNX, in_plain_torch
 
 # any shape that is padded in both directions, and whose maps differ in all sizes at every level
 _EXAMPLE = (2, 3, 9 * STRIDE - 5, 13 * STRIDE - 7)
@@ -22,8 +24,12 @@ Run = Callable[[Tensor], dict[str, Tensor]]
 Facts = dict[str, str]
 
 
-def record(model: Exported) -> ExportedProgram:
+def record(model: Exported, plain: bool = False) -> ExportedProgram:
     """The model as a graph for any batch and any height and width from ``model.least`` on.
+
+    Args:
+        model: the model.
+        plain: whether the graph has torch's own operators alone.
 
     Raises:
         UserError: if the model cannot be recorded.
@@ -31,7 +37,7 @@ def record(model: Exported) -> ExportedProgram:
     least = {0: 1, 2: model.least, 3: model.least}
     shapes = {"image": {axis: Dim(name, min=least[axis]) for axis, name in AXES.items()}}
     try:
-        with torch.no_grad():
+        with torch.no_grad(), in_plain_torch() if plain else nullcontext():
             return torch.export.export(
                 model,
                 (torch.zeros(_EXAMPLE),),
@@ -87,6 +93,7 @@ def write_onnx(program: ExportedProgram, path: Path, facts: Facts, opset: int | 
             output_names=list(names),
             dynamic_shapes={"image": AXES},  # names alone: the graph itself knows the sizes
             opset_version=opset,
+            custom_translation_table=dict(ONNX),
             dynamo=True,
             external_data=False,
             verbose=False,
@@ -135,6 +142,7 @@ class Format(NamedTuple):
     write: Callable[[ExportedProgram, Path, Facts, int | None], None]
     load: Callable[[Path], Run]
     packages: tuple[str, ...] = ()
+    plain: bool = False  # whether a graph for it is recorded in torch's own operators alone
 
     def require(self, run: bool) -> None:
         """Raise UserError if packages are missing, for writing and for running if it is wanted."""
@@ -148,5 +156,5 @@ class Format(NamedTuple):
 
 FORMATS = {
     ".onnx": Format(write_onnx, load_onnx, ("onnx", "onnxscript", "onnxruntime")),
-    ".pt2": Format(write_pt2, load_pt2),
+    ".pt2": Format(write_pt2, load_pt2, plain=True),
 }
