@@ -31,6 +31,9 @@ class Segmentor(Exported):
             make_recordable(model)
             model.decode_head.predict = partial(classify_pixels, model.decode_head)
 
+    def facts(self) -> dict[str, str]:
+        return {**super().facts(), "task": "semantic segmentation"}
+
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) to ``outputs``.
 

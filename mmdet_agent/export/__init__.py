@@ -5,6 +5,7 @@ from typing import Any
 
 from mmdet_agent.export.dense import DenseDetector
 from mmdet_agent.export.detector import Detector, object_head
+from mmdet_agent.export.dynamic_masks import DynamicMaskDetector
 from mmdet_agent.export.masks import MaskDetector
 from mmdet_agent.export.queries import DeformableDetector, QueryDetector
 from mmdet_agent.export.raw import RawDetector
@@ -20,6 +21,8 @@ HEADS: Mapping[str, type[Detector]] = {
     "GFLHead": DenseDetector,
     "RTMDetHead": DenseDetector,
     "RTMDetSepBNHead": DenseDetector,
+    "RTMDetInsHead": DynamicMaskDetector,
+    "RTMDetInsSepBNHead": DynamicMaskDetector,
     "StandardRoIHead": TwoStageDetector,
     "CascadeRoIHead": TwoStageDetector,
     "DETRHead": QueryDetector,

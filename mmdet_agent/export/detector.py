@@ -1,14 +1,15 @@
 """A whole detector as it is exported: an image in, objects out."""
 
 from abc import abstractmethod
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from agent_attention.arguments import Pair
+from mmdet_agent.export.compare import compare, predict
+from mmengine_agent.export.check import Load
 from mmengine_agent.export.modules import Exported
-
 
 # of a model, the first that it has finds the objects
 _PARTS = ("roi_head", "panoptic_head", "bbox_head")
@@ -36,18 +37,50 @@ class Detector(Exported):
     ``detect``, in operators that ``torch.export`` records for open sizes.
     """
 
-    batch: ClassVar[str] = "any"  # or "1", of a head that takes no more
     score_threshold: Tensor  # a tensor of the file, so that a reader can choose another one
 
     def __init__(self, model: Any, prepare: nn.Module) -> None:
         super().__init__(model, prepare)
-        least = float((object_head(model).test_cfg or {}).get("score_thr", 0))
-        self.register_buffer("score_threshold", torch.tensor(least))
+        settings = object_head(model).test_cfg or {}
+        self.has_threshold = "score_thr" in settings
+        self.register_buffer("score_threshold", torch.tensor(settings.get("score_thr", 0.0)))
+
+    def facts(self) -> dict[str, str]:
+        # mmdet's own word for a detector that makes masks
+        masks = self.model.with_mask or hasattr(self.model, "panoptic_head")
+        masks = masks or hasattr(self.model.bbox_head, "mask_head")
+        return {**super().facts(), "task": "instance segmentation" if masks else "detection"}
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Images (B, 3, H, W) to objects, as ``detect`` gives them."""
         size = (image.shape[2], image.shape[3])
         return self.detect(self.prepare(image), Sizes(size, size))
+
+    def check(self, reference: Any, load: Load, image: Tensor, tolerance: float) -> str:
+        with torch.no_grad():
+            least = self.usable_threshold(image)
+        settings = object_head(reference).test_cfg
+        before = dict(settings or {})
+        if self.has_threshold:
+            settings.score_thr = least
+        size = (image.shape[2], image.shape[3])
+        try:
+            wanted = predict(reference, self.prepare(image), size)
+        finally:
+            if self.has_threshold:
+                settings.score_thr = before["score_thr"]
+        run = load({"score_threshold": least} if self.has_threshold else {})
+        return str(compare(wanted, run(image), least, tolerance))
+
+    def usable_threshold(self, image: Tensor) -> float:
+        """The threshold of scores, or one above which there are objects to compare."""
+        usual = float(self.score_threshold)
+        if not self.has_threshold or (self(image)["scores"] > 0).any():
+            return usual
+        self.score_threshold.zero_()
+        scores = self(image)["scores"]
+        self.score_threshold.fill_(usual)
+        return float(scores[scores > 0].median()) if (scores > 0).any() else 0.0
 
     @abstractmethod
     def detect(self, x: Tensor, sizes: Sizes) -> dict[str, Tensor]:

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch._higher_order_ops.while_loop import while_loop
 from torch.nn import functional as F
 
-
 _plain = ContextVar("plain", default=False)
 
 
