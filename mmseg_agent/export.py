@@ -27,7 +27,8 @@ class Segmentor(Exported):
             if isinstance(each, Upsample):  # which makes a number of an open size
                 how = {name: getattr(each, name) for name in _UPSAMPLE}
                 each.forward = partial(functional.interpolate, **how)
-        if hasattr(model.decode_head, "mask_embed"):  # queries that each make a mask
+        self.sums_masks = hasattr(model.decode_head, "mask_embed")  # of queries
+        if self.sums_masks:
             make_recordable(model)
             model.decode_head.predict = partial(classify_pixels, model.decode_head)
 
@@ -45,12 +46,18 @@ class Segmentor(Exported):
         logits = crop(logits, (image.shape[2], image.shape[3]))
         one = logits.shape[1] == 1
         if self.outputs == "probabilities":
-            return {"probabilities": logits.sigmoid() if one else logits.softmax(1)}
+            return {"probabilities": self.shares(logits)}
         if self.outputs != "labels":
             return {"logits": logits}
         if one:
             return {"labels": (logits[:, 0].sigmoid() > self.model.decode_head.threshold).long()}
         return {"labels": logits.argmax(1)}
+
+    def shares(self, logits: Tensor) -> Tensor:
+        """Probabilities of the classes, of logits (B, classes, H, W)."""
+        if self.sums_masks:
+            return logits / logits.sum(1, keepdim=True).clamp(min=1e-6)
+        return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
 
 
 def classify_pixels(head: Any, maps: Any, metas: Any, test_cfg: Any) -> Tensor:

@@ -21,6 +21,7 @@ class QueryDetector(Detector):
 
     def __init__(self, model: Any, prepare: nn.Module) -> None:
         super().__init__(model, prepare)
+        make_recordable(model)
         model.pre_transformer = partial(coarsest_tokens, model)
 
     def detect(self, x: Tensor, sizes: Sizes) -> dict[str, Tensor]:
@@ -46,7 +47,6 @@ class DeformableDetector(QueryDetector):
 
     def __init__(self, model: Any, prepare: nn.Module) -> None:
         super().__init__(model, prepare)
-        make_recordable(model)
         model.pre_transformer = partial(level_tokens, model)
         model.encoder.get_encoder_reference_points = cell_centres
         model.gen_encoder_output_proposals = partial(propose_cells, model)

@@ -15,12 +15,13 @@ from mmengine_agent.export.deformable import attend, cell_centres
 
 
 def make_recordable(model: nn.Module) -> None:
-    """Give deformable attention, and what makes masks of queries, forms for open sizes, in place.
+    """Give attention of queries, and what makes masks of them, forms for open sizes, in place.
 
     They give the same numbers; ``spatial_shapes`` of an attention is then a list of pairs.
     """
     for each in model.modules():
-        if form := _FORMS.get(type(each).__name__):
+        form = _FORMS.get(type(each).__name__)
+        if form and getattr(each, "batch_first", True):
             each.forward = partial(form, each)  # type: ignore[method-assign]
 
 
@@ -102,6 +103,43 @@ def decode_masks(head: Any, maps: Sequence[Tensor], unused: Any = None) -> tuple
     return head.cls_embed(states), masks
 
 
+def attend_densely(
+    module: Any,
+    query: Tensor,
+    key: Tensor | None = None,
+    value: Tensor | None = None,
+    identity: Tensor | None = None,
+    query_pos: Tensor | None = None,
+    key_pos: Tensor | None = None,
+    attn_mask: Tensor | None = None,
+    **unused: Any,
+) -> Tensor:
+    """What mmcv's ``MultiheadAttention`` gives for queries (B, Q, C): (B, Q, C).
+
+    torch's own puts the tokens before the images, and its graph would be for one image or for
+    several.
+
+    Args:
+        attn_mask: bool (B * heads, Q, S), where a query does not look.
+        (the others as mmcv has them)
+    """
+    inner, heads = module.attn, module.attn.num_heads
+    key = query if key is None else key
+    value = key if value is None else value
+    identity = query if identity is None else identity
+    query = query if query_pos is None else query + query_pos
+    key = key if key_pos is None else key + key_pos
+    projections = zip(inner.in_proj_weight.chunk(3), inner.in_proj_bias.chunk(3), strict=True)
+    q, k, v = (
+        F.linear(x, weight, bias).unflatten(2, (heads, -1)).transpose(1, 2)
+        for x, (weight, bias) in zip((query, key, value), projections, strict=True)
+    )  # (B, h, N, d)
+    scores = q @ k.transpose(2, 3) * inner.head_dim**-0.5
+    if attn_mask is not None:
+        scores = scores.masked_fill(attn_mask.unflatten(0, (-1, heads)), -torch.inf)
+    return identity + inner.out_proj((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+
 def to_tokens(x: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, H*W, C)."""
     return x.flatten(2).transpose(1, 2)
@@ -109,6 +147,7 @@ def to_tokens(x: Tensor) -> Tensor:
 
 _FORMS = {  # by the name of the class: mmdet need not be there
     "MultiScaleDeformableAttention": attend,
+    "MultiheadAttention": attend_densely,
     "MSDeformAttnPixelDecoder": decode_levels,
     "TransformerEncoderPixelDecoder": decode_coarsest,
     "MaskFormerHead": decode_masks,
