@@ -23,7 +23,7 @@ from mmengine_agent.files import write_file
 from mmengine_agent.run.flags import guard_loading
 from mmengine_agent.run.plain_flags import apply_plain_flags
 from mmengine_agent.run.setup import build_runner, load_config, read_config
-from mmengine_agent.run.test import require_testable, require_weights
+from mmengine_agent.run.test import CompleteWeightsHook, require_testable
 from mmengine_agent.swap_backbone import import_adapter
 from mmengine_agent.swapped import build_form
 from mmengine_agent.task import task_of
@@ -80,7 +80,7 @@ def prepare(cfg: Config, args: Namespace) -> Runner:
     if args.images:
         cfg.test_dataloader.dataset.indices = args.images
     runner = build_runner(cfg, dumped=own)
-    require_weights(runner.model, args.checkpoint)
+    runner.register_hook(CompleteWeightsHook())
     runner.call_hook("before_run")
     runner.load_or_resume()
     dataset = runner.test_loop.dataloader.dataset
