@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from mmengine_agent.files import write_file
 
+
 def config_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """What a config that inherits from ``old`` must say to become ``new``; lists are said whole."""
     found: dict[str, Any] = {}

@@ -16,7 +16,7 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 NOTEBOOK = EXAMPLES / "demo.ipynb"
-SMALL = "scenes, side, iterations, place = 4, 64, 2, 'made'"
+SMALL = "scenes, tested, side, iterations, place = 4, 4, 64, 2, 'made'"
 LARGEST = 400_000  # bytes of the notebook, with its pictures
 
 
