@@ -25,7 +25,7 @@ MIRROR = "http://deb.debian.org/debian"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # Docker's own
 ALONE = "IMAGE_STEPS_ALONE"  # set in the process that has mounts of its own
 WORK = OUT / "work"  # what is mounted as /work
-SMALL = ("--image-size", "64", "64", "--workers", "0")
+SMALL = ("--workers", "0")
 CONFIG = "/work/run/agent_pvt_semantic_fpn_demo.py"
 TRIED = {  # by name: the arguments of `docker run IMAGE`
     "no argument": (),
