@@ -6,6 +6,7 @@
 # make faults  install, then kill, fill, break and fuzz for half an hour; prints a table
 # make recipes  install, then every recipe through every tool, small, for about two hours; prints a table
 # make clients  install, and peft, timm, transformers and others in .venv-clients; tries them, prints two tables
+# make engines  install, and OpenVINO in .venv-engines; exported models in both engines: prints a table
 # make heads   install, then our backbones in the heads of mmdet's and mmseg's configs: ten minutes, a table
 # make gpu_day  on a machine with a GPU: tests and checks of numbers, times, the demo; a report in work_dirs/gpu_day
 # make sets    install, then tiny copies of mmdet's data sets through the tools; prints a table
@@ -29,8 +30,8 @@ QUICK = tests/mixers tests/compute tests/backbones tests/swap/test_swap_forms.py
 # On a busy machine, threads that spin while they wait for each other cost most of the time.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: install demo test quick check faults recipes heads sets mistakes clients gpu_day notebook \
-	image_steps docs clean
+.PHONY: install demo test quick check faults recipes heads sets mistakes clients engines gpu_day \
+	notebook image_steps docs clean
 
 install:
 	@bash requirements/install.sh $(VENV) $(STACK)
@@ -74,6 +75,13 @@ clients: install
 	@PYTHONPATH=.:tests .venv-clients/bin/python -W ignore tests/clients/run.py
 	@PYTHONPATH=.:tests .venv-clients/bin/python -W ignore tests/clients/swap.py
 
+engines: install
+	@test -d .venv-engines || $(VENV)/bin/python -m venv .venv-engines
+	@$(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> "$$(.venv-engines/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth"
+	@.venv-engines/bin/pip install -q --no-deps 'openvino>=2025.0'
+	@PYTHONPATH=.:tests .venv-engines/bin/python -W ignore tests/engines/run.py
+
 # installs nothing: a GPU machine's own environment, by PYTHON=python
 gpu_day:
 	@PYTHON=$(PYTHON) bash benchmarks/gpu_day.sh
@@ -90,4 +98,4 @@ docs: install
 	@echo "built: site/index.html"
 
 clean:
-	rm -rf .venv .venv-upstream .venv-clients work_dirs data/demo site
+	rm -rf .venv .venv-upstream .venv-clients .venv-engines work_dirs data/demo site

@@ -93,8 +93,8 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Made:
     made = make("mask_rcnn", tmp_path_factory.mktemp("detector"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "record", once(export_formats.record))
-        call(made.config, made.checkpoint, "--out", made.file("model.onnx"))
-        call(made.config, made.checkpoint, "--out", made.file("model.pt2"), "--no-verify")
+        call(made.config, made.checkpoint, "--out", made.file("model.onnx"), "--raw")
+        call(made.config, made.checkpoint, "--out", made.file("model.pt2"), "--raw", "--no-verify")
     return made
 
 
@@ -159,7 +159,8 @@ def test_other_models_in_another_order_of_channels(name: str, tmp_path: Path) ->
     wanted = predict(made.model, image)
     cfg = Config.fromfile(made.config)
     settings = cfg.model.data_preprocessor
-    model = task_of(cfg).exported(made.model, Prepare(settings, "bgr"), labels=False)
+    outputs = "raw" if name == "retinanet" else "usual"
+    model = task_of(cfg).exported(made.model, Prepare(settings, "bgr"), outputs)
     close(model(image.flip(1)), wanted, **CLOSE)
 
 
@@ -172,7 +173,7 @@ def test_labels_are_those_that_mmseg_predicts(classes: int, tmp_path: Path) -> N
     image = photo(2, 64, 96)
     logits = model.encode_decode(image, [{"img_shape": (64, 96)}])
     wanted = [each.pred_sem_seg.data[0] for each in model.postprocess_result(logits)]
-    found = SEGMENTATION.exported(model, nn.Identity(), labels=True)(image)["labels"]
+    found = SEGMENTATION.exported(model, nn.Identity(), "labels")(image)["labels"]
     assert torch.equal(found, torch.stack(wanted)) and found.unique().numel() > 1
 
 

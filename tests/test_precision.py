@@ -1,5 +1,7 @@
 """Exported files in lower precision: what changes, and what must not."""
 
+import re
+import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -7,15 +9,19 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from mmengine.config import Config
+from narrow_models import write_config
 from onnx import TensorProto
 from PIL import Image
 from small_exports import write_detector, write_network, write_segmentor
+from torch import nn
 
 from agent_attention.runtime import Model
 from agent_attention.runtime.engines import ENGINES
+from agent_toolkit.commands import export
 from mmengine_agent.errors import UserError
-from mmengine_agent.export import precision
+from mmengine_agent.export import formats, precision
 from mmengine_agent.export.low_precision import parts_of
 from mmengine_agent.export.precision import agreement, change_precision, require_precision
 
@@ -97,16 +103,52 @@ def test_fp16_that_changes_results_is_refused(
 
 def test_agreement_is_the_share_of_pixels_or_objects(tmp_path: Path, photos: Path) -> None:
     images = sorted(photos.iterdir())
-    rgb = write_segmentor(tmp_path / "rgb.onnx")
-    bgr = write_segmentor(tmp_path / "bgr.onnx", input="BGR, 0 to 255")
+    rgb = Model(write_segmentor(tmp_path / "rgb.onnx"))
+    bgr = Model(write_segmentor(tmp_path / "bgr.onnx", input="BGR, 0 to 255"))
     green = np.mean([np.asarray(Image.open(each)).argmax(-1) == 1 for each in images])
     assert agreement(rgb, rgb, images) == 1
     assert agreement(rgb, bgr, images) == pytest.approx(green, abs=0.01)
-    two = write_detector(tmp_path / "two.onnx", scores=[0.9, 0.8, 0.0])
-    one = write_detector(tmp_path / "one.onnx")
-    unsure = write_detector(tmp_path / "unsure.onnx", scores=[0.9, 0.7, 0.0])
+    one = Model(write_detector(tmp_path / "one.onnx"))
+    two = Model(write_detector(tmp_path / "two.onnx", scores=[0.9, 0.8, 0.0]))
+    unsure = Model(write_detector(tmp_path / "unsure.onnx", scores=[0.9, 0.7, 0.0]))
     assert agreement(one, one, images) == agreement(two, two, []) == 1
     assert agreement(one, two, images) == agreement(two, unsure, images) == 0.5
+
+
+# --- the tool
+
+
+class Small(nn.Module):
+    """A segmentor of eight classes: in place of the real one, which takes a minute to record."""
+
+    least = 33
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 1), nn.Conv2d(16, 8, 1)
+        )
+
+    def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"logits": self.layers(image / 255)}
+
+
+def test_the_tool_writes_int8_and_says_what_it_costs(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(export, "record", lambda _, plain: formats.record(Small().eval(), plain))
+    config = write_config("semantic_fpn", tmp_path / "config.py")
+    images = ["--calibration", str(data / "ade/images/training"), "--calibration-images", "3"]
+    rest = ["--no-verify", "--precision", "int8", *images, "--data-root", str(data / "ade")]
+    arguments = ["export.py", str(config), "--out", str(tmp_path / "small.onnx"), *rest]
+    monkeypatch.setattr(sys, "argv", arguments)
+    export.main()
+    said = capsys.readouterr().out
+    found = re.search(r"mIoU: fp32 ([\d.]+), int8 ([\d.]+): (-?[\d.]+) points lost", said)
+    assert found and float(found[1]) > 0 and abs(float(found[3])) < 5
+    model = Model(tmp_path / "small.onnx")
+    assert model.facts["precision"] == "int8" and len(model.names) == 8
+    assert types(tmp_path / "small.onnx")[TensorProto.INT8] >= 2
 
 
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {

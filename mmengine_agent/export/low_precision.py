@@ -85,12 +85,20 @@ def join_exact(graph: Any) -> None:
     The converter puts a cast to 16 bits after each exact node, and one back before the next.
     """
     makers = {name: node for node in graph.node for name in node.output}
-    for node in graph.node:
+    outputs = {each.name for each in graph.output}
+    renamed: dict[str, str] = {}
+    for node in [*graph.node]:
         maker = makers.get(node.input[0]) if node.input else None
-        casts = node.op_type == "Cast" and node.attribute[0].i == _FLOAT
-        if casts and maker is not None and maker.name.endswith("_cast_to_fp16_node"):
-            node.op_type, node.input[0] = "Identity", maker.input[0]
-            del node.attribute[:]
+        back = node.op_type == "Cast" and node.attribute[0].i == _FLOAT
+        if back and maker is not None and maker.name.endswith("_cast_to_fp16_node"):
+            graph.node.remove(node)
+            exact, copy = maker.input[0], node.output[0]
+            renamed |= {exact: copy} if copy in outputs else {copy: exact}
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for place, name in enumerate(names):
+                name = renamed.get(name, name)
+                names[place] = renamed.get(name, name)  # an exact value that is given, too
 
 
 # ---- int8

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from agent_attention.arguments import Pair
 from agent_attention.compute.symbolic import pool
 from agent_attention.mixers.agent import AgentAttention
 from agent_attention.mixers.grids import GridRule
+from mmengine_agent.export.check import DifferenceError, Load, difference
 
 STRIDE = 32  # of the backbone's coarsest map; images are padded to multiples of it
 
@@ -87,6 +88,7 @@ class Exported(nn.Module):
     """
 
     least = 4 * STRIDE + 1  # the smallest side that a recording is for: no level of one place
+    batch: ClassVar[str] = "any"  # or "1", of a model that takes no more
     model: Any
 
     def __init__(self, model: Any, prepare: nn.Module) -> None:
@@ -98,3 +100,27 @@ class Exported(nn.Module):
                 pair = (grid, grid) if isinstance(grid, int) else grid
                 each.forward = partial(pool, grid=pair)  # type: ignore[method-assign]
         self.eval()
+
+    def facts(self) -> dict[str, str]:
+        """What a reader of the file has to know of the model."""
+        return {"batch": self.batch}
+
+    def check(self, reference: Any, load: Load, image: Tensor, tolerance: float) -> str:
+        """Compare a file with the model.
+
+        Args:
+            reference: the model, not made ready for recording.
+            load: the file.
+            image: (B, 3, H, W).
+            tolerance: largest difference that is none.
+
+        Returns:
+            the largest differences, in words.
+
+        Raises:
+            DifferenceError: if the file gives something else.
+        """
+        found = difference(self, load({}), image)
+        if not found <= tolerance:
+            raise DifferenceError(f"by {found:.1e}, more than --tolerance {tolerance:.1e}")
+        return f"{found:.1e}"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from mmengine.config import Config
 
-from agent_attention.runtime import Result
+from agent_attention.runtime import Model, Result
 from mmengine_agent.data.images import IMAGES
 from mmengine_agent.data.user_data import DataFlags, point_at, require_data
 from mmengine_agent.errors import UserError
@@ -98,7 +98,7 @@ def change_precision(path: Path, cfg: Config, args: Namespace) -> None:
         facts = {each.key: each.value for each in model.metadata_props}
         onnx.helper.set_model_props(model, {**facts, "precision": args.precision})
         onnx.save(model, made)
-        share = agreement(path, made, images)
+        share = agreement(load_exported(path), load_exported(made), images)
         print(f"{args.precision}: {share:.2%} of pixels or objects as before, on the same images")
         if args.precision == "fp16" and share < HALF_AGREES:
             raise UserError(
@@ -113,16 +113,14 @@ def change_precision(path: Path, cfg: Config, args: Namespace) -> None:
 # ---- what it costs
 
 
-def agreement(before: Path, after: Path, images: Sequence[Path]) -> float:
-    """The share of pixels with the same label, or of objects that both files find.
+def agreement(one: Model, other: Model, images: Sequence[Path]) -> float:
+    """The share of pixels with the same label, or of objects that both models find.
 
     Objects are the same with one label, boxes of IoU 0.9 or more and scores within 0.05. Without
     images a picture of noise is taken.
     """
     noise = np.random.default_rng(0).integers(0, 256, (150, 230, 3), dtype=np.uint8)
-    models = load_exported(before), load_exported(after)
-    shares = [_agree(*(model(each) for model in models)) for each in images or [noise]]
-    return float(np.mean(shares))
+    return float(np.mean([_agree(one(each), other(each)) for each in images or [noise]]))
 
 
 def _agree(one: Result, other: Result) -> float:

@@ -1,4 +1,4 @@
-"""What is exported of a detector: up to the raw outputs of its dense heads."""
+"""The raw outputs of a detector's dense heads, for those who decode boxes themselves."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,7 @@ from mmengine_agent.export.modules import Exported
 _KINDS = ("cls_score", "bbox_pred", "output2", "output3")  # of what a dense head returns
 
 
-class Detector(Exported):
+class RawDetector(Exported):
     """mmdet's detectors: a one-stage one up to its head, a two-stage one up to the proposals."""
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
