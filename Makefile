@@ -12,6 +12,8 @@
 # make gpu_day  on a machine with a GPU: tests and checks of numbers, times, the demo; a report in work_dirs/gpu_day
 # make sets    install, then tiny copies of mmdet's data sets through the tools; prints a table
 # make mistakes  install, and 200 wrong command lines; prints a table
+# make notebook  install, run examples/demo.ipynb and keep what it shows
+# make image_steps  the Dockerfile's lines in Debian trees: root, debootstrap and the network; prints a table
 # make docs   install, build the pages of docs/ into site/
 STACK ?= maintained
 VENV ?= $(if $(filter upstream,$(STACK)),.venv-upstream,.venv)
@@ -29,7 +31,8 @@ QUICK = tests/mixers tests/compute tests/backbones tests/swap/test_swap_forms.py
 # On a busy machine, threads that spin while they wait for each other cost most of the time.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: install demo test quick check faults recipes heads sets mistakes clients page engines gpu_day docs clean
+.PHONY: install demo test quick check faults recipes heads sets mistakes clients page engines gpu_day \
+	notebook image_steps docs clean
 
 install:
 	@bash requirements/install.sh $(VENV) $(STACK)
@@ -91,6 +94,12 @@ engines: install
 # installs nothing: a GPU machine's own environment, by PYTHON=python
 gpu_day:
 	@PYTHON=$(PYTHON) bash benchmarks/gpu_day.sh
+
+notebook: install
+	@cd examples && PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(CURDIR)/$(VENV)/bin/jupyter-execute --inplace demo.ipynb
+
+image_steps: install
+	@$(VENV)/bin/python tests/image/image_steps.py $(IMAGE_FLAGS)
 
 # everything is read again (-E), since a warning is printed only when its page is read
 docs: install
