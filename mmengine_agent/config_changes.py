@@ -14,7 +14,6 @@ from mmengine_agent.files import write_file
 from mmengine_agent.run.setup import read_config
 
 
-
 def config_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """What a config that inherits from ``old`` must say to become ``new``; lists are said whole."""
     found: dict[str, Any] = {}
