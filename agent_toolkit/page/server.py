@@ -66,9 +66,8 @@ def serve(flags: Namespace) -> None:
         threading.Event().wait()
     except KeyboardInterrupt:
         print("stopped by Ctrl-C", file=sys.stderr, flush=True)
-        os._exit(
-            128 + signal.SIGINT
-        )  # the interpreter's own end aborts what another thread predicts
+        # at once: while another thread predicts, the interpreter's own end is an abort
+        os._exit(128 + signal.SIGINT)
 
 
 def _is_local(host: str) -> bool:
