@@ -1,13 +1,11 @@
-"""Small models of mmdet's and mmseg's stock configs with queries, and what these packages predict."""
+"""Small models of mmdet's and mmseg's stock configs with queries."""
 
 from typing import Any
 
-import torch
 from helpers import seed_weights
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from narrow_models import PVT, PVT_WIDTHS
-from torch import Tensor
 
 from mmengine_agent.backbone_flags import BackboneFlags
 from mmengine_agent.config_walk import walk
@@ -20,7 +18,9 @@ DETECTORS = {
     "Conditional DETR": "conditional_detr/conditional-detr_r50_8xb2-50e_coco",
     "DAB-DETR": "dab_detr/dab-detr_r50_8xb2-50e_coco",
     "Deformable DETR": "deformable_detr/deformable-detr_r50_16xb2-50e_coco",
-    "Deformable DETR, two stages": "deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco",
+    "Deformable DETR, two stages": (
+        "deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco"
+    ),
     "DINO": "dino/dino-4scale_r50_8xb2-12e_coco",
     "Mask2Former": "mask2former/mask2former_r50_8xb2-lsj-50e_coco",
     "Mask2Former, panoptic": "mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic",
