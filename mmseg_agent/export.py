@@ -41,9 +41,12 @@ class Segmentor(Exported):
         The usual ones are logits (B, classes, H, W); labels are (B, H, W) of int64, probabilities
         (B, classes, H, W): of one class its own, by sigmoid.
         """
-        x = self.prepare(image)
+        x, sizes = self.enter(image)
         logits = self.model.encode_decode(x, [{"img_shape": x.shape[2:]}])
-        logits = crop(logits, (image.shape[2], image.shape[3]))
+        logits = crop(logits, sizes.image)
+        if sizes.picture is not sizes.image:
+            align = self.model.align_corners
+            logits = functional.interpolate(logits, sizes.picture, None, "bilinear", align)
         one = logits.shape[1] == 1
         if self.outputs == "probabilities":
             return {"probabilities": self.shares(logits)}
