@@ -36,7 +36,7 @@ def test_objects_are_those_of_mmdet(name: str) -> None:
     made = whole(deepcopy(model), Prepare(cfg.model.data_preprocessor, "rgb"))
     for shape in SIZES:
         image = photo(*shape)
-        wanted = predict(model, made.prepare(image), shape[1:])
+        wanted = predict(model, *made.enter(image))
         found = made(image)
         same = compare(wanted, found, 0.0, 1e-4)
         assert same.objects == sum((each.scores > 0).sum() for each in wanted) > 0
