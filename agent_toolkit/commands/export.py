@@ -40,6 +40,11 @@ from mmengine_agent.errors import UserError
 from mmengine_agent.export.check import DifferenceError
 from mmengine_agent.export.formats import FORMATS, Facts, Format, cause, record
 from mmengine_agent.export.modules import STRIDE, Exported, Prepare, fix_agent_grids
+from mmengine_agent.export.precision import (
+    add_precision_flags,
+    change_precision,
+    require_precision,
+)
 from mmengine_agent.export.resize import Resize
 from mmengine_agent.files import atomic_write
 from mmengine_agent.predict.classes import classes_of
@@ -81,6 +86,7 @@ def main() -> None:
     add("--tolerance", type=float, default=1e-4, metavar="X", help=tolerance)
     add("--cfg-options", nargs="+", action=KeyValues, metavar="KEY=VALUE")
     BackboneFlags.add_to(parser)
+    add_precision_flags(parser)
     args = parser.parse_args()
     with without_warnings():
         export(args)
@@ -109,14 +115,15 @@ def export(args: argparse.Namespace) -> None:
         raise UserError(f"--out: name a file that ends in {' or '.join(FORMATS)}; got {args.out}")
     form = FORMATS[args.out.suffix]
     form.require(run=not args.no_verify)
-    model, reference, facts = prepare(
-        read_config(args.config, args.cfg_options, BackboneFlags.of(args)), args
-    )
+    cfg = read_config(args.config, args.cfg_options, BackboneFlags.of(args))
+    require_precision(cfg, args)
+    model, reference, facts = prepare(cfg, args)
     with atomic_write(args.out) as part:
         print("recording the model, which takes about a minute", file=sys.stderr)
         form.write(record(model, form.plain), part, facts, args.opset)
         if not args.no_verify:
             verify(model, reference, form, part, args.tolerance)
+        change_precision(part, cfg, args)
     print(f"wrote {args.out} ({args.out.stat().st_size / 2**20:.0f} MiB)")
 
 
