@@ -32,7 +32,7 @@ from mmengine_agent.run.setup import read_config
 __all__ = ["Prediction", "Predictor", "Trained", "UserError", "test", "train"]
 
 PathLike = str | Path
-_OFFSET = 1000  # mmdet's INSTANCE_OFFSET: a segment is label + _OFFSET * number
+SEGMENT_OFFSET = 1000  # mmdet's INSTANCE_OFFSET: a segment is label + so much * its number
 
 
 class Trained(NamedTuple):
@@ -213,10 +213,10 @@ class Predictor:
         return Prediction(self.names, boxes, scores, labels, masks)
 
     def _of_segments(self, ids: np.ndarray) -> Prediction:
-        label_map = (ids % _OFFSET).astype(np.int64)
+        label_map = (ids % SEGMENT_OFFSET).astype(np.int64)
         label_map[label_map >= len(self.names)] = -1
         found = np.unique(ids[label_map >= 0])
-        masks, labels = ids == found[:, None, None], (found % _OFFSET).astype(np.int64)
+        masks, labels = ids == found[:, None, None], (found % SEGMENT_OFFSET).astype(np.int64)
         return Prediction(self.names, _boxes_of(masks), None, labels, masks, label_map)
 
 

@@ -32,16 +32,6 @@ from mmengine_agent.predict.writer import Writer
 from mmengine_agent.report.record import Record
 from mmengine_agent.task import Score, Task
 
-# what a view of an image must say of itself
-_TTA_META = (
-    "img_id",
-    "img_path",
-    "ori_shape",
-    "img_shape",
-    "scale_factor",
-    "flip",
-    "flip_direction",
-)
 _PROPOSALS, _MASKS = 1000, 100  # of an image in the published counts
 
 
@@ -97,8 +87,9 @@ class Detection(Task):
         return {"type": "DetTTAModel", "tta_cfg": {"nms": nms, "max_per_img": most}}
 
     def tta_step(self, step: Any) -> Any:
-        # what packs the views must say how each was flipped
-        return {**step, "meta_keys": _TTA_META} if step["type"] == "PackDetInputs" else step
+        # mmdet's own keys say how each view was flipped, a config's for testing may not
+        own = ("meta_keys",) if step["type"] == "PackDetInputs" else ()
+        return {key: value for key, value in step.items() if key not in own}
 
     def before_tta(self, cfg: Config) -> None:
         # no mask head and no mask AP: mmdet's wrapper refuses predictions with masks

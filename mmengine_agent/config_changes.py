@@ -9,7 +9,10 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmengine_agent.config_names import locate_config
 from mmengine_agent.files import write_file
+from mmengine_agent.run.setup import read_config
+
 
 def config_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """What a config that inherits from ``old`` must say to become ``new``; lists are said whole."""
@@ -28,23 +31,23 @@ def config_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, 
     return found
 
 
-def write_inheriting(out: Path, base: str, old: Config, new: Config, head: str) -> None:
-    """Write a config that inherits from the one called ``base``, and is ``new``.
+def write_inheriting(out: Path, config: str, new: Config, head: str) -> None:
+    """Write a config that inherits from another, and is ``new``.
 
     Args:
         out: its file.
-        base: a path, or such as 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py'.
-        old: what is there.
+        config: the other, by path, name, or such as 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py'.
         new: what it is to be.
         head: a comment, without '#'.
     """
+    base = config if "::" in config else str(locate_config(config).resolve())
     package, colons, inside = base.partition("::")
     if package == "mmseg":
         # mmengine looks 'mmseg::' up in one of the two distributions that install mmseg
         where = f'(\n    __import__("mmseg").__path__[0]\n    + "/.mim/configs/{inside}"\n)'
     else:
-        where = repr(base if colons else os.path.relpath(base, out.parent))
-    changes = config_changes(old.to_dict(), new.to_dict())
+        where = repr(base if colons else os.path.relpath(base, out.resolve().parent))
+    changes = config_changes(read_config(config).to_dict(), new.to_dict())
     spell = partial(pformat, width=100, sort_dicts=False)
     lines = [f"{key} = {spell(value)}\n" for key, value in changes.items()]
     comment = "".join(f"# {line}\n" for line in head.splitlines())

@@ -24,7 +24,7 @@ SITE = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks/README.md", *SITE]
 MARKDOWN = MarkdownIt("commonmark").enable("table").use(anchors_plugin, max_level=6)
 PROGRAMS = ("python", "bash", "make", "pip", "mim", "source", "export", "git")
-PROGRAMS += ("curl", "unzip", "mkdir", "cd", NAME)
+PROGRAMS += ("curl", "docker", "unzip", "mkdir", "cd", NAME)
 
 
 class Block(NamedTuple):

@@ -25,6 +25,7 @@ from agent_attention.weights.read import CheckpointError
 from agent_toolkit.commands import export
 from mmengine_agent.errors import UserError
 from mmengine_agent.export import formats as export_formats
+from mmengine_agent.export.check import difference
 from mmengine_agent.export.modules import Prepare, fix_agent_grids
 from mmengine_agent.task import task_of
 from mmseg_agent.export import Segmentor
@@ -98,10 +99,10 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return made
 
 
-def once(record: Callable[[Any], ExportedProgram]) -> Callable[[Any], ExportedProgram]:
+def once(record: Callable[[Any], ExportedProgram]) -> Callable[..., ExportedProgram]:
     programs: list[ExportedProgram] = []
 
-    def recorded(model: Any) -> ExportedProgram:
+    def recorded(model: Any, plain: bool) -> ExportedProgram:
         if not programs:
             programs.append(record(model))
         return programs[0]
@@ -247,10 +248,10 @@ FAILURES: dict[str, tuple[type[nn.Module], str, list[str], list[str]]] = {
 }
 
 
-def record_as(kind: type[nn.Module]) -> Callable[[Any], ExportedProgram]:
+def record_as(kind: type[nn.Module]) -> Callable[..., ExportedProgram]:
     """Record another model in the place of the one that is given."""
 
-    def record(model: Any) -> ExportedProgram:
+    def record(model: Any, plain: bool) -> ExportedProgram:
         other: Any = kind()
         other.least = model.least
         return export_formats.record(other)
@@ -273,7 +274,7 @@ def test_what_cannot_be_exported_is_one_message_and_leaves_no_file(
 def test_a_file_that_does_not_run_is_one_message_and_is_not_left(
     segmentor: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load(path: Path) -> Any:
+    def load(path: Path, values: Any) -> Any:
         raise RuntimeError("opset 27 is newer than this runtime\nsecond line")
 
     monkeypatch.setattr(export, "record", record_as(Halves))
@@ -300,7 +301,7 @@ def test_no_difference_is_lost() -> None:
     x = {"a": torch.ones(2, 3), "b": torch.zeros(2, 3)}
 
     def compare(**other: Tensor) -> float:
-        return export_formats.difference(lambda _: x, lambda _: {**x, **other}, torch.zeros(1))
+        return difference(lambda _: x, lambda _: {**x, **other}, torch.zeros(1))
 
     assert compare() == 0
     assert compare(b=torch.full((2, 3), 0.5)) == 0.5

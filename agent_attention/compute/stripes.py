@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from agent_attention.arguments import Pair
-from agent_attention.compute.symbolic import divide, is_symbolic, missing
+from agent_attention.compute.symbolic import count_cells, divide, is_symbolic, missing
 
 
 def cut_stripes(x: Tensor, size: Pair, width: int, vertical: bool) -> Tensor:
@@ -34,7 +34,7 @@ def join_stripes(x: Tensor, size: Pair, width: int, vertical: bool, batch: int) 
         _, back = stripe_permutation(size, width, vertical, x.device)
         return x.flatten(0, 2).unflatten(0, (batch, -1)).index_select(1, back)
     side = size[1 if vertical else 0]
-    count, front = (side + width - 1) // width, missing(side, width) // 2
+    count, front = count_cells(side, width), missing(side, width) // 2
     x = x.unflatten(0, (batch, count))
     if vertical:
         x = x.transpose(1, 2).flatten(2, 3)  # (B, H, W', C)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from agent_attention.arguments import Pair
 from agent_attention.compute.size_cache import pure
-from agent_attention.compute.symbolic import divide, is_symbolic, pad_map
+from agent_attention.compute.symbolic import count_cells, divide, is_symbolic, pad_ends
 
 _APART = -100.0  # score between pixels that the shift brought into one window from afar
 
@@ -31,7 +31,7 @@ def cut_windows(x: Tensor, size: Pair, window: int, shift: int) -> Tensor:
         there, _, _ = window_permutation(size, window, shift, x.device)
         x = F.pad(x, (0, 0, 0, 1)).index_select(1, there)  # (B, G*M*M, C)
         return x.flatten(0, 1).unflatten(0, (-1, window**2))
-    x = pad_map(x.unflatten(1, tuple(size)), window)  # (B, H', W', C)
+    x = pad_ends(x.unflatten(1, tuple(size)), window, (1, 2))  # (B, H', W', C)
     if shift:
         x = x.roll((-shift, -shift), dims=(1, 2))
     x = x.unflatten(2, (-1, window)).unflatten(1, (-1, window))  # (B, H'/M, M, W'/M, M, C)
@@ -43,7 +43,7 @@ def join_windows(x: Tensor, size: Pair, window: int, shift: int, batch: int) -> 
     if is_symbolic(size):
         _, back, _ = window_permutation(size, window, shift, x.device)
         return x.flatten(0, 1).unflatten(0, (batch, -1)).index_select(1, back)
-    grid = tuple(-(-side // window) for side in size)
+    grid = tuple(count_cells(side, window) for side in size)
     x = x.unflatten(0, (batch, grid[0] * grid[1]))
     x = x.unflatten(2, (window, window)).unflatten(1, grid)  # (B, H'/M, W'/M, M, M, C)
     x = x.transpose(2, 3).flatten(3, 4).flatten(1, 2)  # (B, H', W', C)
@@ -53,16 +53,27 @@ def join_windows(x: Tensor, size: Pair, window: int, shift: int, batch: int) -> 
 
 
 def repeat_windows(x: Tensor, count: int) -> Tensor:
-    """(G, ...), the same for each image, as (B*G, ...) for ``count`` = B*G windows."""
+    """(G, ...), the same for each image, as (B*G, ...) for ``count`` = B*G windows.
+
+    Also (G*M*M), the pixels of windows, for their ``count``.
+    """
     if is_symbolic((count, x.shape[0])):
         return x.index_select(0, divide(torch.arange(count, device=x.device), x.shape[0])[1])
     return x.expand(count // len(x), *x.shape).flatten(0, 1)
 
 
 @pure
-def shift_mask(size: Pair, window: int, shift: int, device: torch.device) -> Tensor:
-    """What keeps apart the pixels that a shift brings together: (G, M*M, M*M), 0 or -100."""
-    regions = window_permutation(size, window, shift, device)[2].unflatten(0, (-1, window**2))
+def shift_mask(
+    size: Pair, window: int, shift: int, device: torch.device, count: int | None = None
+) -> Tensor:
+    """What keeps apart the pixels that a shift brings together: (G, M*M, M*M), 0 or -100.
+
+    With ``count`` = B*G of all windows of a batch, (B*G, M*M, M*M).
+    """
+    regions = window_permutation(size, window, shift, device)[2]
+    if count is not None:
+        regions = repeat_windows(regions, count * window**2)
+    regions = regions.unflatten(0, (-1, window**2))
     return (regions[:, :, None] != regions[:, None, :]).float() * _APART
 
 
@@ -70,10 +81,10 @@ def padding_mask(size: Pair, window: int, count: int, device: torch.device) -> T
     """What keeps padding out of ``count`` = B*G windows: (B*G, 1, 1, M*M), 0 or -inf."""
     if not is_symbolic(size) and not any(side % window for side in size):
         return None
-    there = window_permutation(size, window, 0, device)[0].unflatten(0, (-1, window**2))
-    padding = there == size[0] * size[1]  # (G, M*M)
+    there = window_permutation(size, window, 0, device)[0]
+    padding = repeat_windows(there == size[0] * size[1], count * window**2)  # (B*G*M*M)
     mask = torch.zeros_like(padding, dtype=torch.float32).masked_fill(padding, -torch.inf)
-    return repeat_windows(mask, count)[:, None, None]
+    return mask.unflatten(0, (-1, window**2))[:, None, None]
 
 
 def relative_position_index(window: int) -> Tensor:
@@ -100,8 +111,7 @@ def window_permutation(
         and a number (G*M*M) that differs for pixels that the shift has brought together.
     """
     (height, width), area = size, window**2
-    # windows; of positive numbers, since ONNX rounds quotients to zero
-    down, across = ((side + window - 1) // window for side in size)
+    down, across = (count_cells(side, window) for side in size)
     high, wide = down * window, across * window
     group, pixel = divide(torch.arange(down * across * area, device=device), area)
     (upper, left), (row, column) = divide(group, across), divide(pixel, window)

@@ -45,6 +45,7 @@ from mmengine_agent.export.precision import (
     change_precision,
     require_precision,
 )
+from mmengine_agent.export.resize import Resize
 from mmengine_agent.files import atomic_write
 from mmengine_agent.predict.classes import classes_of
 from mmengine_agent.predict.model import dataset_of, load_model
@@ -77,6 +78,7 @@ def main() -> None:
     for name, text in OUTPUTS.items():
         how = {"dest": "outputs", "action": "store_const", "const": name, "default": "usual"}
         outputs.add_argument(f"--{name}", **how, help=text)
+    add("--with-resize", action="store_true", help="resize inside, as the config does in testing")
     add("--shape", type=int, nargs=2, metavar=("H", "W"), help="of images; only agents ask for it")
     add("--opset", type=int, metavar="N", help="of ONNX; default: torch's own")
     add("--no-verify", action="store_true", help="do not run what was exported")
@@ -145,9 +147,28 @@ def prepare(cfg: Config, args: argparse.Namespace) -> tuple[Exported, Any, Facts
     settings = cfg.model.get("data_preprocessor") or {}
     reference = None if args.no_verify else deepcopy(model)
     made = task_of(cfg).exported(model, Prepare(settings, args.input), args.outputs)
-    if made.batch == "1":
+    if made.batch == "1" and not args.with_resize:
         print("the model takes one image at a time (batch 1)", file=sys.stderr)
-    return made, reference, facts | made.facts() | {"with_resize": "false"}
+    if args.with_resize:
+        made.resize = resize_of(json.loads(facts["test_size"]), args)
+    return made, reference, facts | made.facts()
+
+
+def resize_of(size: dict[str, Any], args: argparse.Namespace) -> Resize:
+    """The resizing of a config's test pipeline.
+
+    Raises:
+        UserError: if there is none of one size, or images come without their own pixels.
+    """
+    if args.input == "normalised":
+        raise UserError("--with-resize takes pictures of 0 to 255: leave out --input normalised")
+    scale = size["scale"]
+    if not (isinstance(scale, list) and [type(side) for side in scale] == [int, int]):
+        raise UserError(
+            f"--with-resize: the config's test pipeline has no Resize with a scale of two numbers "
+            f"({scale}): set it with --cfg-options, or leave out --with-resize"
+        )
+    return Resize((scale[0], scale[1]), size["keep_ratio"])
 
 
 def known(cfg: Config, meta: dict[str, Any]) -> Facts:
@@ -174,9 +195,11 @@ def verify(model: Exported, reference: Any, form: Format, path: Path, tolerance:
         UserError: if the file cannot be run, or differs by more than the tolerance.
     """
     for batch, *shape in VERIFIED:
-        batch = batch if model.batch == "any" else 1
+        batch = batch if model.facts()["batch"] == "any" else 1
         where = f"at batch {batch} and {shape[1]}x{shape[2]} pixels"
         image = 255 * torch.rand(batch, *shape)
+        if model.resize:
+            image = image.permute(0, 2, 3, 1).byte()
         try:
             found = model.check(reference, partial(form.load, path), image, tolerance)
         except DifferenceError as error:

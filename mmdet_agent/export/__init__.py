@@ -6,6 +6,8 @@ from typing import Any
 from mmdet_agent.export.dense import DenseDetector
 from mmdet_agent.export.detector import Detector, object_head
 from mmdet_agent.export.dynamic_masks import DynamicMaskDetector
+from mmdet_agent.export.masks import MaskDetector
+from mmdet_agent.export.queries import DeformableDetector, QueryDetector
 from mmdet_agent.export.raw import RawDetector
 from mmdet_agent.export.two_stage import TwoStageDetector
 from mmengine_agent.errors import UserError
@@ -23,6 +25,13 @@ HEADS: Mapping[str, type[Detector]] = {
     "RTMDetInsSepBNHead": DynamicMaskDetector,
     "StandardRoIHead": TwoStageDetector,
     "CascadeRoIHead": TwoStageDetector,
+    "DETRHead": QueryDetector,
+    "ConditionalDETRHead": QueryDetector,
+    "DABDETRHead": QueryDetector,
+    "DeformableDETRHead": DeformableDetector,
+    "DINOHead": DeformableDetector,
+    "MaskFormerHead": MaskDetector,
+    "Mask2FormerHead": MaskDetector,
 }
 
 

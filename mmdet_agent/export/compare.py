@@ -8,6 +8,7 @@ from mmdet.structures import DetDataSample
 from torch import Tensor
 
 from mmengine_agent.export.check import DifferenceError
+from mmengine_agent.export.modules import Sizes
 
 BOX, MASK = 0.01, 1e-3  # largest differences: of pixels, and of the share of a mask's pixels
 
@@ -30,18 +31,19 @@ class Differences(NamedTuple):
 
 
 @torch.no_grad()
-def predict(model: Any, x: Tensor, size: tuple[int, int]) -> list[Any]:
+def predict(model: Any, x: Tensor, sizes: Sizes) -> list[Any]:
     """The objects (``InstanceData``) of mmdet's own prediction.
 
     Args:
         model: mmdet's.
         x: images as the model takes them, normalised and padded: (B, 3, H', W').
-        size: (H, W) of the images in it.
+        sizes: of the images in it.
     """
     padded = tuple(x.shape[2:])
-    sizes = {"img_shape": size, "ori_shape": size, "pad_shape": padded, "batch_input_shape": padded}
-    metas = [{**sizes, "scale_factor": (1.0, 1.0)} for _ in x]
-    samples = [DetDataSample(metainfo=meta) for meta in metas]
+    (height, width), (rows, columns) = sizes
+    meta = {"img_shape": sizes.image, "ori_shape": sizes.picture, "pad_shape": padded}
+    meta |= {"batch_input_shape": padded, "scale_factor": (width / columns, height / rows)}
+    samples = [DetDataSample(metainfo=dict(meta)) for _ in x]
     return [sample.pred_instances for sample in model.predict(x, samples, rescale=True)]
 
 

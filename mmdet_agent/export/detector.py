@@ -1,33 +1,17 @@
 """A whole detector as it is exported: an image in, objects out."""
 
 from abc import abstractmethod
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from agent_attention.arguments import Pair
 from mmdet_agent.export.compare import compare, predict
 from mmengine_agent.export.check import Load
-from mmengine_agent.export.modules import Exported
+from mmengine_agent.export.modules import Exported, Sizes
 
 # of a model, the first that it has finds the objects
 _PARTS = ("roi_head", "panoptic_head", "bbox_head")
-
-
-class Sizes(NamedTuple):
-    """Sizes (H, W) of an image on its way; each may be symbolic while a graph is recorded."""
-
-    image: Pair  # that the model sees, without padding: boxes are clipped to it
-    picture: Pair  # as it was given: results are in its pixels
-
-    def to_picture(self, boxes: Tensor) -> Tensor:
-        """Boxes (..., 4) x1 y1 x2 y2 in pixels of the image to those of the picture."""
-        if self.image is self.picture:
-            return boxes
-        rows, columns = (old / new for new, old in zip(self.image, self.picture, strict=True))
-        scale = [torch.as_tensor(each, dtype=boxes.dtype) for each in (columns, rows) * 2]
-        return boxes * torch.stack(scale)
 
 
 class Detector(Exported):
@@ -43,29 +27,27 @@ class Detector(Exported):
         super().__init__(model, prepare)
         settings = object_head(model).test_cfg or {}
         self.has_threshold = "score_thr" in settings
-        self.register_buffer("score_threshold", torch.tensor(settings.get("score_thr", 0.0)))
+        self.register_buffer("score_threshold", torch.tensor(float(settings.get("score_thr", 0))))
 
     def facts(self) -> dict[str, str]:
         # mmdet's own word for a detector that makes masks
         masks = self.model.with_mask or hasattr(self.model, "panoptic_head")
-        masks = masks or hasattr(self.model.bbox_head, "mask_head")
+        masks = masks or hasattr(object_head(self.model), "num_dyconvs")  # RTMDet-Ins
         return {**super().facts(), "task": "instance segmentation" if masks else "detection"}
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Images (B, 3, H, W) to objects, as ``detect`` gives them."""
-        size = (image.shape[2], image.shape[3])
-        return self.detect(self.prepare(image), Sizes(size, size))
+        return self.detect(*self.enter(image))
 
+    @torch.no_grad()
     def check(self, reference: Any, load: Load, image: Tensor, tolerance: float) -> str:
-        with torch.no_grad():
-            least = self.usable_threshold(image)
+        least = self.usable_threshold(image)
         settings = object_head(reference).test_cfg
         before = dict(settings or {})
         if self.has_threshold:
             settings.score_thr = least
-        size = (image.shape[2], image.shape[3])
         try:
-            wanted = predict(reference, self.prepare(image), size)
+            wanted = predict(reference, *self.enter(image))
         finally:
             if self.has_threshold:
                 settings.score_thr = before["score_thr"]
@@ -105,3 +87,6 @@ def object_head(model: Any) -> Any:
     """The part of a detector that finds its objects."""
     heads = (getattr(model, part, None) for part in _PARTS)
     return next((each for each in heads if each is not None), model)
+
+
+__all__ = ["Detector", "Sizes", "object_head"]

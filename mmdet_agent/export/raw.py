@@ -17,7 +17,7 @@ class RawDetector(Exported):
 
         Of two stages to the neck's ``map_0``, ..., and ``rpn_cls_score_0``, ....
         """
-        maps = self.model.extract_feat(self.prepare(image))
+        maps = self.model.extract_feat(self.enter(image)[0])
         if not hasattr(self.model, "rpn_head"):
             return by_level(self.model.bbox_head(maps))
         features = {f"map_{level}": each for level, each in enumerate(maps)}

@@ -19,7 +19,9 @@ from mmengine_agent.export.operators import ONNX, in_plain_torch
 
 # any shape that is padded in both directions, and whose maps differ in all sizes at every level
 _EXAMPLE = (2, 3, 9 * STRIDE - 5, 13 * STRIDE - 7)
+_PICTURE = (1, 283, 409, 3)
 AXES = {0: "batch", 2: "height", 3: "width"}  # open ones of the image
+PICTURE_AXES = {1: "height", 2: "width"}  # of one that is resized inside
 _TORCH = "2.9"  # the first that leaves to a run what it cannot prove of open sizes
 
 Facts = dict[str, str]
@@ -35,13 +37,17 @@ def record(model: Exported, plain: bool = False) -> ExportedProgram:
     Raises:
         UserError: if the model cannot be recorded.
     """
-    least = {0: 1, 2: model.least, 3: model.least}
-    shapes = {"image": {axis: Dim(name, min=least[axis]) for axis, name in AXES.items()}}
+    least = {"batch": 1, "height": model.least, "width": model.least}
+    example, axes = torch.zeros(_EXAMPLE), AXES
+    if model.resize:
+        least |= {"height": 2, "width": 2}
+        example, axes = torch.zeros(_PICTURE, dtype=torch.uint8), PICTURE_AXES
+    shapes = {"image": {axis: Dim(name, min=least[name]) for axis, name in axes.items()}}
     try:
         with torch.no_grad(), in_plain_torch() if plain else nullcontext():
             return torch.export.export(
                 model,
-                (torch.zeros(_EXAMPLE),),
+                (example,),
                 dynamic_shapes=shapes,
                 # torch cannot prove of padded sizes what holds for all of them; a run checks it
                 prefer_deferred_runtime_asserts_over_guards=True,
@@ -67,12 +73,14 @@ def write_onnx(program: ExportedProgram, path: Path, facts: Facts, opset: int | 
     spec = program.call_spec.out_spec
     assert spec is not None
     names = spec.unflatten(range(spec.num_leaves))  # the graph itself knows the order alone
+    image = next(each for each in program.graph.nodes if each.name == "image")
+    axes = PICTURE_AXES if image.meta["val"].dtype == torch.uint8 else AXES
     try:
         made = torch.onnx.export(
             program,
             input_names=["image"],
             output_names=list(names),
-            dynamic_shapes={"image": AXES},  # names alone: the graph itself knows the sizes
+            dynamic_shapes={"image": axes},  # names alone: the graph itself knows the sizes
             opset_version=opset,
             custom_translation_table=dict(ONNX),
             dynamo=True,
