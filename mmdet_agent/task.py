@@ -19,13 +19,14 @@ from mmdet_agent.data.problems import data_problems
 from mmdet_agent.evaluation.panoptic import PanopticMetric
 from mmdet_agent.evaluation.panoptic_record import PanopticRecord
 from mmdet_agent.evaluation.record import DetectionRecord
-from mmdet_agent.export import Detector
+from mmdet_agent.export import raw, whole
 from mmdet_agent.no_detections import NoDetectionsHook
 from mmdet_agent.predict.masks import paste_one_by_one
 from mmdet_agent.predict.panoptic import PanopticWriter
 from mmdet_agent.predict.writer import DetectionWriter, category_ids
 from mmdet_agent.queries import guard_queries, query_problems
 from mmengine_agent.errors import Problem, UserError
+from mmengine_agent.export.modules import Exported
 from mmengine_agent.predict.classes import Classes
 from mmengine_agent.predict.writer import Writer
 from mmengine_agent.report.record import Record
@@ -117,13 +118,10 @@ class Detection(Task):
         if not hasattr(model, "panoptic_fusion_head"):  # which reads masks of the image's size
             paste_one_by_one(model)
 
-    def exported(self, model: nn.Module, prepare: nn.Module, labels: bool) -> Detector:
-        if labels:
-            raise UserError("--labels is for segmentors; the config is of a detector")
-        if not hasattr(model, "rpn_head") and getattr(model, "bbox_head", None) is None:
-            name = type(model).__name__
-            raise UserError(f"cannot export a {name}: it has no rpn_head or bbox_head")
-        return Detector(model, prepare)
+    def exported(self, model: nn.Module, prepare: nn.Module, outputs: str) -> Exported:
+        if outputs in ("labels", "probabilities"):
+            raise UserError(f"--{outputs} is for segmentors; the config is of a detector")
+        return raw(model, prepare) if outputs == "raw" else whole(model, prepare)
 
     def run_for_flops(self, model: Any, shape: tuple[int, int], device: str) -> None:
         image = torch.zeros(1, 3, *shape, device=device)

@@ -11,6 +11,7 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -212,7 +213,30 @@ def test_continuous_integration_runs_the_tests() -> None:
     assert "make test" in read(".ci/run").splitlines()
 
 
-@pytest.mark.parametrize("target", ["install", "demo", "test", "check", "docs", "clean"])
+WORKFLOWS = [*(ROOT / ".github/workflows").glob("*.yml")]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_workflows_pin_actions_and_run_what_the_shell_takes(path: Path) -> None:
+    content = yaml.safe_load(path.read_text())
+    assert content["name"] == path.stem and True in content  # YAML reads the key "on" so
+    for job in content["jobs"].values():
+        assert job["timeout-minutes"] <= 90
+        for step in job["steps"]:
+            assert ("uses" in step) != ("run" in step), step
+            assert re.fullmatch(r"actions/[\w-]+@v\d+", step.get("uses", "actions/x@v1")), step
+            done = subprocess.run(["bash", "-n"], input=step.get("run", ""), text=True)
+            assert done.returncode == 0, step
+
+
+def test_the_workflow_of_pages_builds_them_as_make_does() -> None:
+    (command,) = re.findall(r"-m sphinx .* site", read("Makefile"))
+    assert command in read(".github/workflows/docs.yml")
+
+
+@pytest.mark.parametrize(
+    "target", ["install", "demo", "test", "check", "docs", "clean", "notebook", "image_steps"]
+)
 def test_make_has_each_target(target: str) -> None:
     dry = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
     assert dry.returncode == 0, dry.stderr

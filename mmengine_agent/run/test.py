@@ -18,6 +18,7 @@ from agent_attention.weights.fit import unwrap
 from mmengine_agent.checkpoints import load_local
 from mmengine_agent.data.user_data import require_data
 from mmengine_agent.errors import UserError
+from mmengine_agent.export.scores import is_exported, require_exported, use_exported
 from mmengine_agent.files import write_file
 from mmengine_agent.predict.model import require_fit
 from mmengine_agent.preflight.checks import require_sound
@@ -51,6 +52,8 @@ def test(args: Namespace) -> dict[str, float]:
     # whoever takes the config of the work directory later finds the model, not what tests it
     own = copy.deepcopy({key: cfg.get(key) for key in _OWN})
     cfg.load_from, cfg.resume = args.checkpoint, False  # resuming takes training data, too
+    if is_exported(args.checkpoint):
+        use_exported(cfg, args.checkpoint)
     if args.show_dir:
         set_show_dir(cfg, args.show_dir)
     if args.tta:
@@ -79,6 +82,9 @@ def require_testable(cfg: Config, args: Namespace) -> None:
         raise UserError(f"--out: predictions are pickled, name a .pkl file; got {args.out}")
     require_data(cfg, "test")
     require_sound(cfg)
+    if is_exported(args.checkpoint):
+        require_exported(cfg, args)
+        return
     try:
         unwrap(load_local(args.checkpoint), backbone=False)
     except ValueError as error:
