@@ -63,10 +63,12 @@ class Segmentation(Task):
     def save_memory(self, model: Any) -> None:
         leave_out_scores(model)
 
-    def exported(self, model: nn.Module, prepare: nn.Module, labels: bool) -> Segmentor:
+    def exported(self, model: nn.Module, prepare: nn.Module, outputs: str) -> Segmentor:
+        if outputs == "raw":
+            raise UserError("--raw is for detectors; the config is of a segmentor")
         if not hasattr(model, "encode_decode"):
             raise UserError(f"cannot export a {type(model).__name__}: it has no encode_decode")
-        return Segmentor(model, prepare, labels)
+        return Segmentor(model, prepare, outputs)
 
     def run_for_flops(self, model: Any, shape: tuple[int, int], device: str) -> None:
         image, meta = torch.zeros(1, 3, *shape, device=device), {"img_shape": shape}

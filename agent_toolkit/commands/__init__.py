@@ -29,6 +29,11 @@ def main() -> NoReturn:
         print(f"error: {what}; {guess}`{NAME} --help` lists them", file=sys.stderr)
         sys.exit(2)
     sys.argv = [f"{NAME} {name}", *rest]
+    run(name)
+
+
+def run(name: str) -> NoReturn:
+    """Run a command on the arguments of this process; exits with its code."""
     try:
         command = import_module(f"{__name__}.{name}")
         if name == "configs":

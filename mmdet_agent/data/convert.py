@@ -13,12 +13,14 @@ from mmengine_agent.data.split import choose_val
 from mmengine_agent.errors import UserError
 
 
-def write_coco(source: Source, folder: Path) -> list[str]:
+def write_set(source: Source, folder: Path, background: str | None = None) -> list[str]:
     """Write a JSON file a split into a folder; a line on each.
 
     Raises:
-        UserError: if an image is not below the set's root.
+        UserError: if an image is not below the set's root, or a background is named.
     """
+    if background:
+        raise UserError("--background is for --to ade20k: COCO has no pixels of no object")
     numbers = {name: number for number, name in enumerate(source.names, 1)}
     categories = [{"id": number, "name": name} for name, number in numbers.items()]
     lines = []
@@ -37,9 +39,7 @@ def write_coco(source: Source, folder: Path) -> list[str]:
     return lines
 
 
-def split_coco(
-    path: Path, folder: Path, share: float, seed: int, group_by: str | None
-) -> list[str]:
+def split_set(path: Path, folder: Path, share: float, seed: int, group_by: str | None) -> list[str]:
     """Write ``train.json`` and ``val.json`` of a COCO file into a folder; a line on each.
 
     Raises:
