@@ -74,7 +74,9 @@ def compare(
     return total
 
 
-def match(wanted: Any, found: Mapping[str, Tensor], least: float, tolerance: float) -> Differences:
+def match(
+    wanted: Any, found: Mapping[str, Tensor], least: float, tolerance: float, most: int | None
+) -> Differences:
     """The differences between the objects of one image; see ``compare``."""
     boxes = (wanted.bboxes[:, None] - found["boxes"]).abs().amax(2)  # (wanted, found)
     scores = (wanted.scores[:, None] - found["scores"]).abs()
