@@ -79,17 +79,17 @@ def test_boxes_of_masks_are_those_of_mmdet() -> None:
 class Attention(nn.Module):
     """Deformable attention of two maps' cells to each other."""
 
-    least = 33
+    least, resize = 33, None
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, 8, 16, 16)
+        self.stem, self.halve = nn.Conv2d(3, 8, 16, 16), nn.Conv2d(8, 8, 3, 2, 1)
         settings = {"num_levels": 2, "num_points": 2, "batch_first": True}
         self.attend = MultiScaleDeformableAttention(8, 2, **settings)
 
     def maps(self, image: Tensor) -> list[Tensor]:
         fine = self.stem(image)
-        return [fine, nn.functional.max_pool2d(fine, 2, ceil_mode=True)]
+        return [fine, self.halve(fine)]
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         maps = self.maps(image)
