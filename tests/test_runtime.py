@@ -161,6 +161,7 @@ MISTAKES = {
     "an old file": (["old.onnx", "a.png"], "old.onnx: no whole model"),
     "normalised": (["normalised.onnx", "a.png"], "export with --input rgb"),
     "no image": (["good.onnx", "none.png"], "none.png: cannot be read as an image"),
+    "half an image": (["good.onnx", "half.png"], "half.png: cannot be read as an image"),
     "a folder": (["good.onnx", "."], ".: cannot be read as an image"),
     "no picture": (["good.onnx", "text.png"], "text.png: cannot be read as an image"),
     "over itself": (["good.onnx", "a.png", "--out", "."], "name another folder"),
@@ -180,6 +181,7 @@ def test_a_mistake_is_one_message(
     monkeypatch.setitem(sys.modules, "openvino", None)
     Image.fromarray(noise(8, 8)).save("a.png")
     Path("text.png").write_text("no picture")
+    Path("half.png").write_bytes(Path("a.png").read_bytes()[:-80])
     write_segmentor(Path("good.onnx"))
     write_segmentor(Path("normalised.onnx"), input="normalised as the config does it")
     write_segmentor(Path("old.onnx"), task="")

@@ -25,10 +25,10 @@ from agent_attention.runtime.images import Array, RuntimeUserError, read_image
 
 def main() -> None:
     kind = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=kind)
+    parser = argparse.ArgumentParser("agent-attention-run", None, __doc__, formatter_class=kind)
     add = parser.add_argument
     add("model", type=Path, help="a file of tools/export.py, .onnx")
-    add("images", nargs="+", type=Path, metavar="IMAGE")
+    add("images", nargs="+", type=Path, metavar="IMAGE", help="a file that Pillow reads")
     add("--out", type=Path, metavar="DIR", help="draw the predictions, into this folder")
     text = "least score of objects (%(default)s)"
     add("--score-thr", type=float, default=0.3, metavar="X", help=text)
