@@ -86,6 +86,7 @@ def match(
         for i, j in same.nonzero().tolist():
             masks[i, j] = (wanted.masks[i] != found["masks"][j]).float().mean()
         same &= masks <= MASK
+    apart = boxes / BOX + scores / tolerance + masks / MASK
     total, free = Differences(), torch.ones(len(found["labels"]), dtype=torch.bool)
     alone = []
     for i in range(len(wanted)):
@@ -93,7 +94,7 @@ def match(
         if not len(partners):
             alone.append(float(wanted.scores[i]))
             continue
-        j = int(partners[boxes[i, partners].argmin()])
+        j = int(partners[apart[i, partners].argmin()])
         free[j] = False
         pair = Differences(1, float(boxes[i, j]), float(scores[i, j]), float(masks[i, j]))
         total = total.join(pair)
