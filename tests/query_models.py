@@ -2,12 +2,10 @@
 
 from typing import Any
 
-import torch
 from helpers import seed_weights
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from narrow_models import PVT, PVT_WIDTHS
-from torch import Tensor
 
 from mmengine_agent.backbone_flags import BackboneFlags
 from mmengine_agent.config_walk import walk

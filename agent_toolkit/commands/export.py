@@ -5,18 +5,20 @@
 
 The input is `image`, float32 (B, 3, H, W), of any batch and size, RGB of 0 to 255 (see --input).
 The normalisation of the config is part of what is exported, and so is padding, right and bottom, to
-multiples of 32; resizing is yours. (A .pt2 file refuses sides below 33, of detectors below 129.)
-The outputs:
+multiples of 32; resizing is yours, or --with-resize: `image` then is uint8 (1, H, W, 3).
+(A .pt2 file refuses sides below 33, of detectors below 129.) The outputs, in pixels of `image`:
 
-    segmentors            logits (B, classes, H, W), or with --labels labels (B, H, W)
-    two-stage detectors   the neck's map_0, ..., and rpn_cls_score_0, ..., rpn_bbox_pred_0, ...
-    one-stage detectors   cls_score_0, ..., bbox_pred_0, ...: no boxes are made of them
+    detectors     boxes (B, N, 4), scores (B, N), labels (B, N), of instances masks (B, N, H, W)
+    segmentors    logits (B, classes, H, W); --labels: labels (B, H, W); --probabilities
+    --raw         of detectors the maps that boxes are made of: cls_score_0, ..., bbox_pred_0, ...;
+                  of two stages the neck's map_0, ..., and rpn_cls_score_0, ...
 
 Agents that the config leaves to a rule (agent_shapes="bounded") are fixed to those of --shape
 (default: the size of tools/get_flops.py), which is said.
 
-What was exported is run at another size and compared with the model before the file gets its name;
-exit code 1 if they differ. ONNX needs: pip install onnx onnxscript onnxruntime
+What was exported is run at two other sizes and compared with the model before the file gets its
+name, objects with those of mmdet's own prediction; exit code 1 if they differ.
+ONNX needs: pip install onnx onnxscript onnxruntime
 """
 
 import argparse
