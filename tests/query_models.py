@@ -1,4 +1,4 @@
-"""Small models of mmdet's and mmseg's stock configs with queries, and what these packages predict."""
+"""Small models of mmdet's and mmseg's stock configs with queries."""
 
 from typing import Any
 
@@ -18,7 +18,9 @@ DETECTORS = {
     "Conditional DETR": "conditional_detr/conditional-detr_r50_8xb2-50e_coco",
     "DAB-DETR": "dab_detr/dab-detr_r50_8xb2-50e_coco",
     "Deformable DETR": "deformable_detr/deformable-detr_r50_16xb2-50e_coco",
-    "Deformable DETR, two stages": "deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco",
+    "Deformable DETR, two stages": (
+        "deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco"
+    ),
     "DINO": "dino/dino-4scale_r50_8xb2-12e_coco",
     "Mask2Former": "mask2former/mask2former_r50_8xb2-lsj-50e_coco",
     "Mask2Former, panoptic": "mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic",

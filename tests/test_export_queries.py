@@ -1,4 +1,4 @@
-"""Heads with queries as they are exported: what mmcv, mmdet and mmseg make of an image themselves."""
+"""Heads with queries as they are exported: what mmcv, mmdet and mmseg make of images themselves."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -36,7 +36,7 @@ def test_objects_are_those_of_mmdet(name: str) -> None:
     made = whole(deepcopy(model), Prepare(cfg.model.data_preprocessor, "rgb"))
     for shape in SIZES:
         image = photo(*shape)
-        wanted = predict(model, made.prepare(image), shape[1:])
+        wanted = predict(model, *made.enter(image))
         found = made(image)
         same = compare(wanted, found, 0.0, 1e-4)
         assert same.objects == sum((each.scores > 0).sum() for each in wanted) > 0
@@ -55,10 +55,8 @@ def test_pixels_are_those_of_mmseg(name: str) -> None:
         samples = [BaseDataElement(metainfo={"ori_shape": shape[1:]}) for _ in image]
         data = model.data_preprocessor({"inputs": list(image.flip(1)), "data_samples": samples})
         x = data["inputs"]
-        # mmseg knows one image's sizes, and takes them for those of all
-        wanted = torch.cat(
-            [model.encode_decode(each, [{"img_shape": x.shape[2:]}]) for each in x.split(1)]
-        )
+        metas = [{"img_shape": x.shape[2:]}]  # of one image: mmseg's MaskFormer takes no more
+        wanted = torch.cat([model.encode_decode(each, metas) for each in x.split(1)])
         torch.testing.assert_close(made(image)["logits"], wanted[:, :, : shape[1], : shape[2]])
     shares = Segmentor(model, made.prepare, "probabilities")(image)["probabilities"]
     torch.testing.assert_close(shares.sum(1), torch.ones_like(shares[:, 0]))

@@ -90,10 +90,11 @@ def view_pixel(
     """
     maps = agents.maps[stage][block]
     chosen = slice(None) if head is None else slice(head, head + 1)
-    parts = (each[:, chosen].float() for each in (maps.aggregate, maps.broadcast))
+    aggregate, broadcast = (each[:, chosen].float() for each in (maps.aggregate, maps.broadcast))
     height, width = agents.image.shape[:2]
     pixel = (x * width, y * height)
-    return view_of(AttentionMaps(*parts, *maps[2:]), agents.image, pixel, agents.strides[stage])
+    chosen_maps = maps._replace(aggregate=aggregate, broadcast=broadcast)
+    return view_of(chosen_maps, agents.image, pixel, agents.strides[stage])
 
 
 def draw_panels(view: View) -> list[Panel]:
@@ -136,5 +137,5 @@ def _outline(picture: np.ndarray, view: View, row: int, column: int) -> None:
     """Draw the cell that an agent is pooled from."""
     scale = picture.shape[1] / view.image.shape[1]
     (left, top), (right, bottom) = cell(view, row, column).get_bbox().get_points() * scale
-    corners = [(round(left), round(top)), (round(right) - 1, round(bottom) - 1)]
-    cv2.rectangle(picture, *corners, _CELL, 2)
+    start, end = (round(left), round(top)), (round(right) - 1, round(bottom) - 1)
+    cv2.rectangle(picture, start, end, _CELL, 2)

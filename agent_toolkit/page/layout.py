@@ -51,6 +51,7 @@ class Page:
                 self.add_controls()
             with gr.Column(scale=3, min_width=500):
                 self.message = gr.HTML(elem_id="message")
+                self.stop = gr.Button("Stop", size="sm", visible=False, elem_id="stop")
                 self.pictures = gr.HTML(
                     service.show(Session(), 0, ()), js_on_load=f"{_SCRIPT}parts.pictures();"
                 )
@@ -79,9 +80,10 @@ class Page:
         assert set(layers) <= set(LAYERS)
         label = f"Predicted (tiles have {service.models[0].tile} pixels)"
         self.way = gr.Radio(WAYS, value=WAYS[0], label=label, elem_id="way")
-        self.stop = gr.Button("Stop", variant="stop", size="sm", visible=False)
         titles = [(model.title, number) for number, model in enumerate(service.models)]
-        self.which = gr.Dropdown(titles, value=0, label="Save results of", visible=several)
+        self.which = gr.Dropdown(
+            titles, value=0, label="Save results of", visible=several, elem_id="which"
+        )
         with gr.Row():
             self.save_json, self.save_png = _button("Save JSON"), _button("Save PNG")
             self.save_map = _button("Save labels", visible=service.has_labels)

@@ -143,7 +143,7 @@ def save_result(model: PageModel, image: np.ndarray, result: Any, threshold: flo
         found = next(Path(folder).rglob("*.png"), None)
         labels = found.read_bytes() if found else None
     columns = zip(classes.ids, classes.names, classes.colours, strict=True)
-    content = {
+    content: dict[str, Any] = {
         "model": model.title,
         "image": {"id": 1, "width": shape[1], "height": shape[0]},
         "categories": [{"id": i, "name": name, "color": colour} for i, name, colour in columns],

@@ -31,7 +31,7 @@ def serve(flags: Namespace) -> None:
     """
     pairs = [(flags.config, flags.checkpoint), *([tuple(flags.second)] if flags.second else [])]
     gallery = Gallery(flags.images)
-    models = [PageModel(*pair, flags.device, flags.tile) for pair in pairs]
+    models = [PageModel(config, weights, flags.device, flags.tile) for config, weights in pairs]
     page = layout.build(Service(models, gallery, flags.max_upload))
     guard = Middleware(Guard, most=flags.max_upload, local=_is_local(flags.host))
     try:
@@ -66,9 +66,8 @@ def serve(flags: Namespace) -> None:
         threading.Event().wait()
     except KeyboardInterrupt:
         print("stopped by Ctrl-C", file=sys.stderr, flush=True)
-        os._exit(
-            128 + signal.SIGINT
-        )  # the interpreter's own end aborts what another thread predicts
+        # at once: while another thread predicts, the interpreter's own end is an abort
+        os._exit(128 + signal.SIGINT)
 
 
 def _is_local(host: str) -> bool:

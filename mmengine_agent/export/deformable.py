@@ -1,8 +1,8 @@
 """Multi-scale deformable attention for open sizes, in operators that other runtimes have too.
 
-mmcv's layer keeps the sizes of maps in a tensor and loops over it, which no graph of open sizes can.
-Here they are pairs (height, width), in the order of the tokens. Shape letters: B images, S tokens
-of all maps, Q queries, h heads, d channels of a head, L levels, P points.
+mmcv's layer keeps the sizes of maps in a tensor and loops over it, which no graph of open sizes
+can. Here they are pairs (height, width), in the order of the tokens. Shape letters: B images, S
+tokens of all maps, Q queries, h heads, d channels of a head, L levels, P points.
 """
 
 from collections.abc import Sequence
