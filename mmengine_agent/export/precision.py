@@ -40,6 +40,11 @@ def require_precision(cfg: Config, args: Namespace) -> None:
         return
     if args.out.suffix != ".onnx":
         raise UserError(f"--precision {args.precision} is of .onnx files; got {args.out}")
+    if args.outputs == "raw" or args.input == "normalised":
+        raise UserError(
+            f"--precision {args.precision} is checked on images: leave out --raw and --input "
+            "normalised"
+        )
     if args.precision == "int8" and args.calibration is None:
         raise UserError("--precision int8 needs --calibration DIR, a folder of typical images")
     calibration_images(args)
