@@ -126,7 +126,7 @@ def untested(script: str, arguments: list[str]) -> set[str]:
 
 def driven(script: str) -> str:
     """What stands in the tests that run a script."""
-    return rf"(?m)^import {Path(script).stem}\b|[\"/]{re.escape(Path(script).name)}\b"
+    return rf"(?m)^import {Path(script).stem}\b| as {Path(script).stem}$|[\"/]{re.escape(Path(script).name)}\b"
 
 
 @cache

@@ -56,7 +56,9 @@ def test_pixels_are_those_of_mmseg(name: str) -> None:
         data = model.data_preprocessor({"inputs": list(image.flip(1)), "data_samples": samples})
         x = data["inputs"]
         # mmseg knows one image's sizes, and takes them for those of all
-        wanted = torch.cat([model.encode_decode(each, [{"img_shape": x.shape[2:]}]) for each in x.split(1)])
+        wanted = torch.cat(
+            [model.encode_decode(each, [{"img_shape": x.shape[2:]}]) for each in x.split(1)]
+        )
         torch.testing.assert_close(made(image)["logits"], wanted[:, :, : shape[1], : shape[2]])
     shares = Segmentor(model, made.prepare, "probabilities")(image)["probabilities"]
     torch.testing.assert_close(shares.sum(1), torch.ones_like(shares[:, 0]))

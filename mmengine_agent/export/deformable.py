@@ -73,9 +73,7 @@ def places(reference: Tensor, offsets: Tensor, sizes: Sizes) -> list[Tensor]:
     return found
 
 
-def gather_points(
-    value: Tensor, sizes: Sizes, where: Sequence[Tensor], weights: Tensor
-) -> Tensor:
+def gather_points(value: Tensor, sizes: Sizes, where: Sequence[Tensor], weights: Tensor) -> Tensor:
     """Weighted sums of values (B, S, h, d) at places of each map: (B, Q, h * d).
 
     Args:
