@@ -24,7 +24,8 @@ Part = tuple[nn.Module, type[nn.Module]]
 class Settings(NamedTuple):
     """How executors work; ``using`` changes it for a while."""
 
-    way: str | None = None  # 'plain': definitions alone; 'fused', 'tiled': see ``attend``
+    way: str | None = None  # 'plain': definitions alone; the others: see ``attend``
+    few: int = 1 << 18  # scores of a sample, below which a CPU keeps them for the backward pass
     chunk: int = 1 << 21  # numbers of a chunk's largest tensor: 8 MiB of float32
     kept: int = 1 << 23  # numbers of a hidden layer that is kept for the backward pass
 
