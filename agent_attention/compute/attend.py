@@ -80,6 +80,7 @@ def attend(
     found = _attend(q, k, v, bias, dropout, way, out)
     if out is not None or q.dtype == torch.float16 or is_finite(found):
         return found
+    way = "plain" if way == "kept" else way  # which rounds sums of equal numbers to equal scores
     return _attend(hold_back(q), hold_back(k), v, bias, dropout, way, None)
 
 
@@ -94,9 +95,9 @@ def _attend(
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
     if way == "plain":
         return attend_plain(q, k, v, bias.dense(), dropout)
-    factors = bias.factors().to(q.dtype)
     if way == "kept":
-        return attend_kept(q, k, v, factors.by_agent(), factors.by_token(), bias.tokens_first)
+        return attend_kept(q, k, v, bias)
+    factors = bias.factors().to(q.dtype)
     if way == "tiled":
         return _tiled(q, k, v, factors, bias.tokens_first, out)
     return _fused(q, k, v, factors, bias.tokens_first, dropout)

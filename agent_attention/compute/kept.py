@@ -5,7 +5,9 @@ compute scores again takes longer than to read them. Each step is one operation 
 the memory as it lies: the heads of a sample of (B, N, C) are a batch of strided matrices, which
 ``matmul`` would copy for more than one sample.
 
-Shapes: queries (B, h, Q, d), keys and values (B, h, K, d); the bias (h, Q, K) is M K̂ or (M K̂)ᵀ.
+Shapes: queries (B, h, Q, d), keys and values (B, h, K, d). M (n, P), without a gradient, and K̂
+(h, P, N) are the factors of the bias (h, Q, K), which is M K̂, or its transpose where the tokens
+are first, the queries.
 """
 
 from typing import Any
@@ -14,21 +16,18 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from agent_attention.compute.bias import AgentBias
+
 aten = torch.ops.aten
 
 
-def attend_kept(q: Tensor, k: Tensor, v: Tensor, m: Tensor, base: Tensor, first: bool) -> Tensor:
-    """softmax(q kᵀ / √d + B) v: (B, h, Q, d).
-
-    Args:
-        q: queries (B, h, Q, d).
-        k: keys (B, h, K, d).
-        v: values (B, h, K, d).
-        m: M (n, P), without gradient.
-        base: K̂ (h, P, N), the logits of the base agents.
-        first: queries are the tokens, B is (M K̂)ᵀ; else they are the agents, and B is M K̂.
-    """
-    out: Tensor = _Kept.apply(q, k, v, m, base, first)
+def attend_kept(q: Tensor, k: Tensor, v: Tensor, bias: AgentBias) -> Tensor:
+    """softmax(q kᵀ / √d + B) v: (B, h, Q, d)."""
+    leaves = (q, k, v, *bias[:3])
+    if not torch.is_grad_enabled() or not any(x.requires_grad for x in leaves):
+        return attend_with(q, k, v, bias.product().to(q.dtype))[0]
+    factors = bias.factors().to(q.dtype)
+    out: Tensor = _Kept.apply(q, k, v, factors.by_agent(), factors.by_token(), bias.tokens_first)
     return out
 
 

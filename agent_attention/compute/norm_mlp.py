@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from agent_attention.compute.chunks import row_chunks
 from agent_attention.compute.guard import define, is_exact, may_replace, settings
-from agent_attention.compute.products import linear, linear_gelu
+from agent_attention.compute.products import add_linear, linear, linear_gelu
 from agent_attention.layers import Mlp
 
 aten = torch.ops.aten
@@ -33,14 +33,18 @@ def norm_mlp(norm: nn.Module, mlp: nn.Module, x: Tensor) -> Tensor:
 
 
 def add_norm_mlp_(norm: nn.LayerNorm, mlp: Mlp, x: Tensor) -> Tensor:
-    """``x + mlp(norm(x))`` of tokens (B, N, C), written to their memory; without gradients."""
+    """``x + mlp(norm(x))`` of tokens (B, N, C), in their memory or new; without gradients."""
     if not can_chunk(norm, mlp, x):
         return x.add_(mlp(norm(x)))
     gamma, beta, w1, b1, w2, b2 = _weights(norm, mlp)
     flat = x.view(-1, x.shape[-1])
-    for part in row_chunks(len(flat), len(w1)):
+    parts = list(row_chunks(len(flat), len(w1)))
+    for part in parts:
         normed = F.layer_norm(flat[part], gamma.shape, gamma, beta, norm.eps)
-        flat[part].add_(linear(linear_gelu(normed, w1, b1), w2, b2))
+        hidden = linear_gelu(normed, w1, b1)
+        if len(parts) == 1:
+            return add_linear(hidden, w2, b2, to=flat).view(x.shape)
+        flat[part].add_(linear(hidden, w2, b2))
     return x
 
 

@@ -41,6 +41,14 @@ def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     return out
 
 
+def add_linear(x: Tensor, weight: Tensor, bias: Tensor | None, to: Tensor) -> Tensor:
+    """``to`` (T, D) plus ``linear``, in new memory."""
+    if not _is_for_kernel(x, weight):
+        return F.linear(x, weight, bias).add_(to)
+    out: Tensor = _KERNEL.binary(x, to, weight, bias, "add")
+    return out
+
+
 def _is_for_kernel(x: Tensor, weight: Tensor) -> bool:
     return (
         _KERNEL is not None

@@ -33,6 +33,7 @@ from agent_attention.mixers import MIXERS, Mixer, build_mixer
 Pair = tuple[int, int]
 WAYS: dict[str, dict[str, Any]] = {
     "fused": {"way": "fused"},
+    "kept": {"way": "kept"},
     "tiled": {"way": "tiled"},
     "tiled, four tokens a chunk": {"way": "tiled", "chunk": 4},
     "chosen": {},
