@@ -123,7 +123,7 @@ def _write_linear(out: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor) -
 
 def _weight_parts(attn: AgentAttention) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Weight and bias of the queries', the keys' and the values' projection."""
-    for linear in attn.projections():
-        count = linear.out_features // linear.in_features
-        biases = [None] * count if linear.bias is None else linear.bias.chunk(count)
-        yield from zip(linear.weight.chunk(count), biases, strict=True)
+    for layer in attn.projections():
+        count = layer.out_features // layer.in_features
+        biases = [None] * count if layer.bias is None else layer.bias.chunk(count)
+        yield from zip(layer.weight.chunk(count), biases, strict=True)

@@ -83,7 +83,7 @@ class AgentBias(NamedTuple):
         return y, resize(self.column, (1, width))
 
 
-products = SizeCache(4 * 2**20)
+products = SizeCache(8 * 2**20)  # a bias of few scores has at most 4 MiB
 
 
 def to_agents(places: Tensor, agent_shape: Pair) -> Tensor:
