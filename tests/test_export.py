@@ -5,6 +5,7 @@ import logging
 import math
 import sys
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -90,24 +91,11 @@ def call(*arguments: Any) -> None:
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """A detector with both of its files, of one recording, since that takes long."""
-    made = make("mask_rcnn", tmp_path_factory.mktemp("detector"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "record", once(export_formats.record))
-        call(made.config, made.checkpoint, "--out", made.file("model.onnx"), "--raw")
-        call(made.config, made.checkpoint, "--out", made.file("model.pt2"), "--raw", "--no-verify")
+    """A detector with its raw outputs as ONNX, and whole as torch's program."""
+    made = make("retinanet", tmp_path_factory.mktemp("detector"))
+    call(made.config, made.checkpoint, "--out", made.file("model.onnx"), "--raw")
+    call(made.config, made.checkpoint, "--out", made.file("model.pt2"))
     return made
-
-
-def once(record: Callable[[Any], ExportedProgram]) -> Callable[..., ExportedProgram]:
-    programs: list[ExportedProgram] = []
-
-    def recorded(model: Any, plain: bool) -> ExportedProgram:
-        if not programs:
-            programs.append(record(model))
-        return programs[0]
-
-    return recorded
 
 
 @pytest.fixture(scope="module")
@@ -139,15 +127,23 @@ def test_the_file_says_what_it_takes(detector: Made) -> None:
     assert image.name == "image" and sizes == ["batch", 3, "height", "width"]
     with ZipFile(detector.file("model.pt2")) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith("facts.json"))
-        assert json.loads(archive.read(name)) == facts
+        whole = json.loads(archive.read(name))
+    assert whole == {**facts, "task": "detection"}
+    assert whole["batch"] == "any" and whole["with_resize"] == "false"
+    assert len(json.loads(whole["classes"])) == len(json.loads(whole["palette"]))
+    assert json.loads(whole["test_size"]) == {"scale": [1333, 800], "keep_ratio": True}
 
 
 @torch.no_grad()
 def test_torch_runs_its_program_at_the_sizes_it_is_for_and_refuses_others(detector: Made) -> None:
     run = export_formats.load_pt2(detector.file("model.pt2"))
+    cfg = Config.fromfile(detector.config)
+    whole = task_of(cfg).exported(
+        deepcopy(detector.model), Prepare(cfg.model.data_preprocessor, "rgb"), "usual"
+    )
     for shape in [(3, 129, 150), (1, 224, 211)]:
-        image = photo(*shape)
-        close(run(image), predict(detector.model, image), **CLOSE)
+        said = whole.check(detector.model, lambda _: run, photo(*shape), 1e-4)
+        assert said.startswith(f"{100 * shape[0]} objects")
     with pytest.raises(AssertionError, match=">= 129"):
         run(photo(1, 128, 224))
 

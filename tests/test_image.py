@@ -20,7 +20,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 def test_the_wheel_can_be_built_of_what_docker_sees() -> None:
     wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
     wanted = {*wheel["packages"], *wheel["force-include"], "pyproject.toml", "hatch_build.py"}
-    assert {*wanted, PROJECT["project"]["readme"], "LICENSE", "requirements"} == {*sent()}
+    assert {*wanted, "README.md", "LICENSE", "requirements"} == {*sent()}
     assert all((ROOT / name).exists() for name in sent())
 
 

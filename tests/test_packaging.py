@@ -91,7 +91,7 @@ def sources(*folders: str) -> set[str]:
 # ---- the wheel ----
 
 
-def test_a_package_index_is_told_addresses_and_shows_no_dead_link(metadata: Message) -> None:
+def test_a_package_index_gets_addresses_and_no_dead_link(metadata: Message) -> None:
     assert "Paper, https://arxiv.org/abs/2312.08874" in metadata.get_all("Project-URL", [])
     page = str(metadata.get_payload())
     assert page.startswith("# ") and "model zoo" in page

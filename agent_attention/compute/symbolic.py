@@ -83,7 +83,7 @@ def assume_multiple_of(stride: int, x: Tensor) -> Tensor:
 
 
 def crop(x: Tensor, size: Pair, axes: Pair = (-2, -1)) -> Tensor:
-    """The first rows and columns of (..., H, W), or of a map with other axes, of symbolic sizes too.
+    """The first rows and columns of (..., H, W), or of other axes; of symbolic sizes too.
 
     By index: a slice would be compared with the whole, which a graph could not do without.
     """
@@ -138,10 +138,11 @@ def _at_ends(x: Tensor, axes: Pair, counts: Sequence[int]) -> list[int]:
 def join_heads(x: Tensor) -> Tensor:
     """(B, h, N, d) as (B, N, C).
 
-    With symbolic sizes by a copy: a view would be recorded for the memory order of torch's kernel.
+    In an export of symbolic sizes by a copy: a view would be recorded for the memory order of
+    torch's kernel.
     """
-    symbolic = is_symbolic(x.shape)
-    return torch.cat(x.unbind(1), -1) if symbolic else x.transpose(1, 2).flatten(2)
+    by_copy = is_symbolic(x.shape) and not is_dynamo_compiling()
+    return torch.cat(x.unbind(1), -1) if by_copy else x.transpose(1, 2).flatten(2)
 
 
 def resize_tokens(

@@ -25,20 +25,25 @@ def read_image(image: Picture) -> Array:
     try:
         if isinstance(image, str | Path):
             with Image.open(image) as opened:
-                return read_image(opened)
+                return _pixels(opened)
         if isinstance(image, Image.Image):
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I"):  # 16 bits, of which Pillow would cut the upper ones off
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            image = np.asarray(image.convert("RGB"))
+            return _pixels(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise RuntimeUserError(f"{image}: cannot be read as an image: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise RuntimeUserError(f"{image}: cannot be read as an image: {reason}") from error
     if getattr(image, "dtype", None) != np.uint8 or image.shape[2:] != (3,) or not image.size:
         raise RuntimeUserError(
             "an image is a file, a PIL image or an array (H, W, 3) of uint8 in RGB; got "
             f"{getattr(image, 'dtype', type(image).__name__)} {getattr(image, 'shape', '')}"
         )
     return image
+
+
+def _pixels(image: Image.Image) -> Array:
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16 bits, of which Pillow would cut the upper ones off
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return np.asarray(image.convert("RGB"))
 
 
 def resize(image: Array, width: int, height: int, rows: slice = slice(None)) -> Array:

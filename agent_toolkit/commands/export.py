@@ -5,18 +5,20 @@
 
 The input is `image`, float32 (B, 3, H, W), of any batch and size, RGB of 0 to 255 (see --input).
 The normalisation of the config is part of what is exported, and so is padding, right and bottom, to
-multiples of 32; resizing is yours. (A .pt2 file refuses sides below 33, of detectors below 129.)
-The outputs:
+multiples of 32; resizing is yours, or --with-resize: `image` then is uint8 (1, H, W, 3).
+(A .pt2 file refuses sides below 33, of detectors below 129.) The outputs, in pixels of `image`:
 
-    segmentors            logits (B, classes, H, W), or with --labels labels (B, H, W)
-    two-stage detectors   the neck's map_0, ..., and rpn_cls_score_0, ..., rpn_bbox_pred_0, ...
-    one-stage detectors   cls_score_0, ..., bbox_pred_0, ...: no boxes are made of them
+    detectors     boxes (B, N, 4), scores (B, N), labels (B, N), of instances masks (B, N, H, W)
+    segmentors    logits (B, classes, H, W); --labels: labels (B, H, W); --probabilities
+    --raw         of detectors the maps that boxes are made of: cls_score_0, ..., bbox_pred_0, ...;
+                  of two stages the neck's map_0, ..., and rpn_cls_score_0, ...
 
 Agents that the config leaves to a rule (agent_shapes="bounded") are fixed to those of --shape
 (default: the size of tools/get_flops.py), which is said.
 
-What was exported is run at another size and compared with the model before the file gets its name;
-exit code 1 if they differ. ONNX needs: pip install onnx onnxscript onnxruntime
+What was exported is run at two other sizes and compared with the model before the file gets its
+name, objects with those of mmdet's own prediction; exit code 1 if they differ.
+ONNX needs: pip install onnx onnxscript onnxruntime
 """
 
 import argparse
@@ -54,6 +56,8 @@ from mmengine_agent.task import task_of
 
 # of images: other shapes than the recorded one, and padded too
 VERIFIED = ((1, 3, 150, 230), (2, 3, 203, 161))
+# of pictures: near squares, which no config's resizing makes narrower than models can be
+PICTURES = ((1, 150, 170, 3), (1, 203, 190, 3))
 INPUTS = {
     "rgb": "RGB, 0 to 255",
     "bgr": "BGR, 0 to 255",
@@ -194,12 +198,14 @@ def verify(model: Exported, reference: Any, form: Format, path: Path, tolerance:
     Raises:
         UserError: if the file cannot be run, or differs by more than the tolerance.
     """
-    for batch, *shape in VERIFIED:
-        batch = batch if model.facts()["batch"] == "any" else 1
-        where = f"at batch {batch} and {shape[1]}x{shape[2]} pixels"
-        image = 255 * torch.rand(batch, *shape)
+    for shape in PICTURES if model.resize else VERIFIED:
+        image = 255 * torch.rand(shape)
         if model.resize:
-            image = image.permute(0, 2, 3, 1).byte()
+            image = image.byte()
+        elif model.batch == "1":
+            image = image[:1]
+        sides = shape[1:3] if model.resize else shape[2:]
+        where = f"at batch {len(image)} and {sides[0]}x{sides[1]} pixels"
         try:
             found = model.check(reference, partial(form.load, path), image, tolerance)
         except DifferenceError as error:

@@ -103,9 +103,7 @@ def level_tokens(
         tokens.append(to_tokens(x))
         places.append(place + model.level_embed[level])
         height, width = sizes[level]
-        shares.append(
-            torch.cat([(~mask[:, 0]).sum(1) / width, (~mask[:, :, 0]).sum(1) / height])
-        )
+        shares.append(torch.cat([(~mask[:, 0]).sum(1) / width, (~mask[:, :, 0]).sum(1) / height]))
     mask = torch.cat([each.flatten(1) for each in masks], 1)
     shared = {
         "spatial_shapes": sizes,

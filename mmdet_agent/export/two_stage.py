@@ -51,15 +51,16 @@ class TwoStageDetector(Detector):
         if not self.with_masks:  # mmdet then scales boxes before it drops doubles
             found = found._replace(boxes=sizes.to_picture(found.boxes))
         most = self.model.roi_head.test_cfg.max_per_img
-        best, order = take_best(suppress(found, self.iou_threshold, most), most)
-        best, _ = leave_out_none(best, order)
+        best, _ = take_best(suppress(found, self.iou_threshold, most), most)
         if not self.with_masks:
-            return best._asdict()
+            return leave_out_none(best._asdict())
+        best = Candidates(**leave_out_none(best._asdict(), 1))
         shapes = self.mask_shapes(maps, best)
         best = best._replace(boxes=sizes.to_picture(best.boxes))
         least = self.model.roi_head.test_cfg.mask_thr_binary
         masks = paste(shapes, best.boxes, sizes.picture, least)
-        return {**best._asdict(), "masks": masks & (best.scores > 0)[..., None, None]}
+        masks = masks & (best.scores > 0)[..., None, None]
+        return leave_out_none({**best._asdict(), "masks": masks})
 
     def propose(self, maps: Sequence[Tensor], image: Pair) -> Candidates:
         """The proposals of an image: (B, K)."""

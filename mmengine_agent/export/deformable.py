@@ -1,8 +1,8 @@
 """Multi-scale deformable attention for open sizes, in operators that other runtimes have too.
 
-mmcv's layer keeps the sizes of maps in a tensor and loops over it, which no graph of open sizes can.
-Here they are pairs (height, width), in the order of the tokens. Shape letters: B images, S tokens
-of all maps, Q queries, h heads, d channels of a head, L levels, P points.
+mmcv's layer keeps the sizes of maps in a tensor and loops over it, which no graph of open sizes
+can. Here they are pairs (height, width), in the order of the tokens. Shape letters: B images, S
+tokens of all maps, Q queries, h heads, d channels of a head, L levels, P points.
 """
 
 from collections.abc import Sequence
@@ -73,9 +73,7 @@ def places(reference: Tensor, offsets: Tensor, sizes: Sizes) -> list[Tensor]:
     return found
 
 
-def gather_points(
-    value: Tensor, sizes: Sizes, where: Sequence[Tensor], weights: Tensor
-) -> Tensor:
+def gather_points(value: Tensor, sizes: Sizes, where: Sequence[Tensor], weights: Tensor) -> Tensor:
     """Weighted sums of values (B, S, h, d) at places of each map: (B, Q, h * d).
 
     Args:

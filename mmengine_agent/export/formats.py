@@ -39,7 +39,7 @@ def record(model: Exported, plain: bool = False) -> ExportedProgram:
     """
     least = {"batch": 1, "height": model.least, "width": model.least}
     example, axes = torch.zeros(_EXAMPLE), AXES
-    if model.resize:
+    if getattr(model, "resize", None):
         least |= {"height": 2, "width": 2}
         example, axes = torch.zeros(_PICTURE, dtype=torch.uint8), PICTURE_AXES
     shapes = {"image": {axis: Dim(name, min=least[name]) for axis, name in axes.items()}}

@@ -14,7 +14,7 @@ from agent_attention.compute.symbolic import is_symbolic, pool
 from agent_attention.mixers.agent import AgentAttention
 from agent_attention.mixers.grids import GridRule
 from mmengine_agent.export.check import DifferenceError, Load, difference
-from mmengine_agent.export.resize import Resize
+from mmengine_agent.export.resize import Resize, double
 
 STRIDE = 32  # of the backbone's coarsest map; images are padded to multiples of it
 
@@ -90,7 +90,7 @@ class Sizes(NamedTuple):
         if self.image is self.picture:
             return boxes
         rows, columns = (
-            torch.as_tensor(given).double() / torch.as_tensor(seen).double()
+            double(given) / double(seen)
             for seen, given in zip(self.image, self.picture, strict=True)
         )
         return boxes * torch.stack([columns, rows] * 2).to(boxes.dtype)

@@ -30,7 +30,7 @@ class Resize(nn.Module):
         """The size (h, w) of the result for an image (H, W)."""
         if not self.keep_ratio:
             return self.scale[1], self.scale[0]
-        sides = torch.stack([torch.as_tensor(each) for each in (height, width)]).double()
+        sides = torch.stack([double(height), double(width)])
         factor = torch.minimum(max(self.scale) / sides.max(), min(self.scale) / sides.min())
         new = (sides * factor + 0.5).long()  # in double precision, as mmcv rounds
         made = []
@@ -63,9 +63,14 @@ class Resize(nn.Module):
 
 def neighbours(old: Any, new: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Of ``new`` places along a side of ``old`` pixels both neighbours, and the second's weight."""
-    ratio = torch.as_tensor(old).double() / torch.as_tensor(new).double()
+    ratio = double(old) / double(new)
     place = ((torch.arange(new).double() + 0.5) * ratio - 0.5).float()
     first = place.floor()
     weight = ((place - first) * _ONE).round().int()
     last = old - 1
     return first.long().clamp(0, last), (first.long() + 1).clamp(0, last), weight
+
+
+def double(side: Any) -> Tensor:
+    """A size, which may be symbolic, as a tensor of double precision."""
+    return torch.scalar_tensor(side, dtype=torch.float64)
