@@ -10,12 +10,17 @@ from mmdet_agent.export.masks import MaskDetector
 from mmdet_agent.export.queries import DeformableDetector, QueryDetector
 from mmdet_agent.export.raw import RawDetector
 from mmdet_agent.export.two_stage import TwoStageDetector
+from mmdet_agent.export.yolox import YoloxDetector
 from mmengine_agent.errors import UserError
 
 # by the class of the head that finds the objects, not of its subclasses, which may decode otherwise
 HEADS: Mapping[str, type[Detector]] = {
     "RetinaHead": DenseDetector,
     "RetinaSepBNHead": DenseDetector,
+    "FreeAnchorRetinaHead": DenseDetector,
+    "PISARetinaHead": DenseDetector,
+    "FSAFHead": DenseDetector,
+    "YOLOFHead": DenseDetector,
     "ATSSHead": DenseDetector,
     "FCOSHead": DenseDetector,
     "GFLHead": DenseDetector,
@@ -23,6 +28,7 @@ HEADS: Mapping[str, type[Detector]] = {
     "RTMDetSepBNHead": DenseDetector,
     "RTMDetInsHead": DynamicMaskDetector,
     "RTMDetInsSepBNHead": DynamicMaskDetector,
+    "YOLOXHead": YoloxDetector,
     "StandardRoIHead": TwoStageDetector,
     "CascadeRoIHead": TwoStageDetector,
     "DETRHead": QueryDetector,
