@@ -72,10 +72,12 @@ def raw(model: Any, prepare: Any) -> RawDetector:
     """
     if not has_raw_outputs(model):
         name = type(model).__name__
-        raise UserError(f"cannot export a {name} --raw: it has no rpn_head or bbox_head")
+        raise UserError(f"cannot export a {name} --raw: it has no head that makes maps of scores and boxes")
     return RawDetector(model, prepare)
 
 
 def has_raw_outputs(model: Any) -> bool:
-    """Whether a detector has a head that makes maps of scores and boxes."""
-    return hasattr(model, "rpn_head") or getattr(model, "bbox_head", None) is not None
+    """Whether a detector has a head that makes maps of scores and boxes; queries make none."""
+    head = getattr(model, "rpn_head", None) or getattr(model, "bbox_head", None)
+    queries = hasattr(model, "num_queries") or hasattr(head, "init_proposal_bboxes")
+    return head is not None and not queries
