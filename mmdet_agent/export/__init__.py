@@ -71,8 +71,10 @@ def raw(model: Any, prepare: Any) -> RawDetector:
         UserError: if it has none.
     """
     if not has_raw_outputs(model):
-        name = type(model).__name__
-        raise UserError(f"cannot export a {name} --raw: it has no head that makes maps of scores and boxes")
+        raise UserError(
+            f"cannot export a {type(model).__name__} --raw: it has no head that makes maps of "
+            "scores and boxes"
+        )
     return RawDetector(model, prepare)
 
 
