@@ -9,6 +9,7 @@
 # make page    the demo, then its models on a page in a headless Chromium, in .venv-page; prints a table
 # make engines  install, and OpenVINO in .venv-engines; exported models in both engines: prints a table
 # make heads   install, then our backbones in the heads of mmdet's and mmseg's configs: ten minutes, a table
+# make compiled  install, then every backbone under torch.compile, in full size: about an hour, a table
 # make exports install, then whole models exported and compared with mmdet's and mmseg's own predictions; a table
 # make gpu_day  on a machine with a GPU: tests and checks of numbers, times, the demo; a report in work_dirs/gpu_day
 # make sets    install, then tiny copies of mmdet's data sets through the tools; prints a table
@@ -32,7 +33,7 @@ QUICK = tests/mixers tests/compute tests/backbones tests/swap/test_swap_forms.py
 # On a busy machine, threads that spin while they wait for each other cost most of the time.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: install demo test quick check faults recipes heads exports sets mistakes clients page engines gpu_day \
+.PHONY: install demo test quick check faults recipes heads compiled exports sets mistakes clients page engines gpu_day \
 	notebook image_steps docs clean
 
 install:
@@ -57,6 +58,9 @@ faults: install
 
 recipes: install
 	@$(VENV)/bin/python tests/recipes/run.py
+
+compiled: install
+	@PYTHONPATH=.:tests $(VENV)/bin/python -W ignore tests/compiled/run.py
 
 exports: install
 	@$(VENV)/bin/python -W ignore tests/exports/run.py

@@ -14,9 +14,7 @@ from agent_attention.arguments import Pair
 from agent_attention.compute.symbolic import count_cells, divide, is_symbolic, missing
 
 
-def cut_stripes(
-    tensors: Sequence[Tensor], size: Pair, width: int, vertical: bool
-) -> list[Tensor]:
+def cut_stripes(tensors: Sequence[Tensor], size: Pair, width: int, vertical: bool) -> list[Tensor]:
     """Tokens (B, N, C) of a map (H, W) -> stripes (B*G, H, M, C), or (B*G, M, W, C), of each."""
     if not is_symbolic(size):
         return [_cut(x, size, width, vertical) for x in tensors]

@@ -83,7 +83,7 @@ def assume_multiple_of(stride: int, x: Tensor) -> Tensor:
 
 
 def crop(x: Tensor, size: Pair, axes: Pair = (-2, -1)) -> Tensor:
-    """The first rows and columns of (..., H, W), or of a map with other axes, of symbolic sizes too.
+    """The first rows and columns of (..., H, W), or of other axes; of symbolic sizes too.
 
     By index: a slice would be compared with the whole, which a graph could not do without.
     """

@@ -61,7 +61,8 @@ def serve(flags: Namespace) -> None:
         ) from error
     print(f"open http://{flags.host}:{flags.port} in a browser; Ctrl-C ends it", flush=True)
     if not _is_local(flags.host):
-        print(f"warning: whoever reaches {flags.host} may use it: it asks for no password")
+        warning = f"warning: whoever reaches {flags.host} may use the page: it asks for no password"
+        print(warning, file=sys.stderr, flush=True)
     try:
         threading.Event().wait()
     except KeyboardInterrupt:

@@ -33,20 +33,27 @@ HEADS: Mapping[str, type[Detector]] = {
     "MaskFormerHead": MaskDetector,
     "Mask2FormerHead": MaskDetector,
 }
+_RAW = ". --raw gives the outputs that boxes are made of"
 
 
 def whole(model: Any, prepare: Any) -> Detector:
     """A detector from images to objects.
 
     Raises:
-        UserError: if ``HEADS`` has no entry for its head.
+        UserError: if ``HEADS`` has no entry for its head, or it paints its objects over stuff.
     """
     head = object_head(model)
+    if hasattr(model, "panoptic_fusion_head") and not hasattr(model, "panoptic_head"):
+        raise UserError(
+            f"cannot export the panoptic segments of a {type(model).__name__}, which are painted "
+            "one over the other; a Faster or Mask R-CNN gives its instances"
+        )
     kind = HEADS.get(type(head).__name__)
     if kind is None:
+        part = "" if head is model else f" with a {type(head).__name__}"
         raise UserError(
-            f"cannot export a {type(model).__name__} with a {type(head).__name__} whole; those "
-            f"known are {', '.join(HEADS)}. --raw gives the outputs that boxes are made of"
+            f"cannot export a {type(model).__name__}{part} whole; heads that can be are "
+            f"{', '.join(HEADS)}{_RAW if has_raw_outputs(model) else ''}"
         )
     return kind(model, prepare)
 
@@ -57,7 +64,12 @@ def raw(model: Any, prepare: Any) -> RawDetector:
     Raises:
         UserError: if it has none.
     """
-    if not hasattr(model, "rpn_head") and getattr(model, "bbox_head", None) is None:
+    if not has_raw_outputs(model):
         name = type(model).__name__
         raise UserError(f"cannot export a {name} --raw: it has no rpn_head or bbox_head")
     return RawDetector(model, prepare)
+
+
+def has_raw_outputs(model: Any) -> bool:
+    """Whether a detector has a head that makes maps of scores and boxes."""
+    return hasattr(model, "rpn_head") or getattr(model, "bbox_head", None) is not None

@@ -113,7 +113,9 @@ def take(page: Page, place: Place, name: str) -> str:
     page.screenshot(path=path, full_page=True, clip=clip)
     picture = Image.open(path).convert("RGB")
     picture.thumbnail((1000, 1400), Image.Resampling.LANCZOS)
-    picture.quantize(256, kmeans=2, dither=Image.Dither.NONE).save(path, optimize=True)
+    picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+        path, optimize=True
+    )
     assert path.stat().st_size < 300_000, path
     return f"{path.name}, {path.stat().st_size // 1024} KB"
 
