@@ -126,7 +126,7 @@ class Builder:
             run("cp", "-a", f"{OUT}/{copy.stage}/tree{source}", str(target))
             return
         for path in files(copy):
-            inside = target / (path if copy.sources == (".",) else path.relative_to(*copy.sources))
+            inside = target / (path if copy.sources == (".",) else path.name)
             inside.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / path, inside)
 
