@@ -6,10 +6,16 @@
 # make faults  install, then kill, fill, break and fuzz for half an hour; prints a table
 # make recipes  install, then every recipe through every tool, small, for about two hours; prints a table
 # make clients  install, and peft, timm, transformers and others in .venv-clients; tries them, prints two tables
+# make page    the demo, then its models on a page in a headless Chromium, in .venv-page; prints a table
+# make engines  install, and OpenVINO in .venv-engines; exported models in both engines: prints a table
 # make heads   install, then our backbones in the heads of mmdet's and mmseg's configs: ten minutes, a table
+# make compiled  install, then every backbone under torch.compile, in full size: about an hour, a table
+# make exports install, then whole models exported and compared with mmdet's and mmseg's own predictions; a table
 # make gpu_day  on a machine with a GPU: tests and checks of numbers, times, the demo; a report in work_dirs/gpu_day
 # make sets    install, then tiny copies of mmdet's data sets through the tools; prints a table
 # make mistakes  install, and 200 wrong command lines; prints a table
+# make notebook  install, run examples/demo.ipynb and keep what it shows
+# make image_steps  the Dockerfile's lines in Debian trees: root, debootstrap and the network; prints a table
 # make docs   install, build the pages of docs/ into site/
 STACK ?= maintained
 VENV ?= $(if $(filter upstream,$(STACK)),.venv-upstream,.venv)
@@ -27,7 +33,8 @@ QUICK = tests/mixers tests/compute tests/backbones tests/swap/test_swap_forms.py
 # On a busy machine, threads that spin while they wait for each other cost most of the time.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: install demo test quick check faults recipes heads sets mistakes clients gpu_day docs clean
+.PHONY: install demo test quick check faults recipes heads compiled exports sets mistakes clients page engines gpu_day \
+	notebook image_steps docs clean
 
 install:
 	@bash requirements/install.sh $(VENV) $(STACK)
@@ -52,6 +59,12 @@ faults: install
 recipes: install
 	@$(VENV)/bin/python tests/recipes/run.py
 
+compiled: install
+	@PYTHONPATH=.:tests $(VENV)/bin/python -W ignore tests/compiled/run.py
+
+exports: install
+	@$(VENV)/bin/python -W ignore tests/exports/run.py
+
 heads: install
 	@$(VENV)/bin/python tests/heads/run.py
 
@@ -61,19 +74,40 @@ sets: install
 mistakes: install
 	@$(VENV)/bin/python tests/mistakes/run.py
 
-# an environment of its own, which sees what is in the other
-clients: install
-	@test -d .venv-clients || $(VENV)/bin/python -m venv .venv-clients
+# an environment of a target's own, which sees what is in the other: $(call make_environment,FOLDER)
+define make_environment
+	@test -d $(1) || $(VENV)/bin/python -m venv $(1)
 	@$(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
-		> "$$(.venv-clients/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth"
+		> "$$($(1)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth"
+endef
+
+clients: install
+	$(call make_environment,.venv-clients)
 	@.venv-clients/bin/pip install -q -r requirements/clients.txt
 	@.venv-clients/bin/pip install -q --no-deps -r requirements/clients_alone.txt
 	@PYTHONPATH=.:tests .venv-clients/bin/python -W ignore tests/clients/run.py
 	@PYTHONPATH=.:tests .venv-clients/bin/python -W ignore tests/clients/swap.py
 
+# the page needs a browser too: run.py has apt-get install Debian's, if there is none and it may
+page: demo
+	$(call make_environment,.venv-page)
+	@.venv-page/bin/pip install -q -r requirements/page.txt
+	@PYTHONPATH=.:tests .venv-page/bin/python -W ignore tests/page/run.py
+
+engines: install
+	$(call make_environment,.venv-engines)
+	@.venv-engines/bin/pip install -q --no-deps 'openvino>=2025.0'
+	@PYTHONPATH=.:tests .venv-engines/bin/python -W ignore tests/engines/run.py
+
 # installs nothing: a GPU machine's own environment, by PYTHON=python
 gpu_day:
 	@PYTHON=$(PYTHON) bash benchmarks/gpu_day.sh
+
+notebook: install
+	@cd examples && PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(CURDIR)/$(VENV)/bin/jupyter-execute --inplace demo.ipynb
+
+image_steps: install
+	@$(VENV)/bin/python tests/image/image_steps.py $(IMAGE_FLAGS)
 
 # everything is read again (-E), since a warning is printed only when its page is read
 docs: install
@@ -81,4 +115,4 @@ docs: install
 	@echo "built: site/index.html"
 
 clean:
-	rm -rf .venv .venv-upstream .venv-clients work_dirs data/demo site
+	rm -rf .venv .venv-* work_dirs data/demo site

@@ -12,12 +12,12 @@ A mistake raises ``UserError``, whose message names flags as the command line ha
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
+from agent_attention.runtime import Result
 from agent_toolkit.commands import test as test_command
 from agent_toolkit.commands import train as train_command
 from mmengine_agent.errors import UsageError, UserError
@@ -32,7 +32,7 @@ from mmengine_agent.run.setup import read_config
 __all__ = ["Prediction", "Predictor", "Trained", "UserError", "test", "train"]
 
 PathLike = str | Path
-_OFFSET = 1000  # mmdet's INSTANCE_OFFSET: a segment is label + _OFFSET * number
+SEGMENT_OFFSET = 1000  # mmdet's INSTANCE_OFFSET: a segment is label + so much * its number
 
 
 class Trained(NamedTuple):
@@ -116,25 +116,12 @@ def test(
         return test_run.test(_parse(test_command.add_flags, ["config", "checkpoint"], given))
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """What a model says of an image of H x W pixels; None is what it does not predict.
+class Prediction(Result):
+    """What a model says of an image.
 
-    Attributes:
-        names: class names, by label.
-        boxes: (N, 4) float32, x1, y1, x2, y2 in pixels, the surest first.
-        scores: (N,) float32; None of a panoptic model, whose N segments are things and stuff.
-        labels: (N,) int64, from 0.
-        masks: (N, H, W) bool.
-        label_map: (H, W) int64, from 0; -1 where a panoptic model sees no class.
+    Of a panoptic model ``scores`` are None, its N segments are things and stuff, and ``label_map``
+    has -1 where it sees no class.
     """
-
-    names: tuple[str, ...]
-    boxes: np.ndarray | None = None
-    scores: np.ndarray | None = None
-    labels: np.ndarray | None = None
-    masks: np.ndarray | None = None
-    label_map: np.ndarray | None = None
 
     def to_supervision(self) -> dict[str, Any]:
         """The arguments of ``supervision.Detections``; of a label map, a mask for each class."""
@@ -226,10 +213,10 @@ class Predictor:
         return Prediction(self.names, boxes, scores, labels, masks)
 
     def _of_segments(self, ids: np.ndarray) -> Prediction:
-        label_map = (ids % _OFFSET).astype(np.int64)
+        label_map = (ids % SEGMENT_OFFSET).astype(np.int64)
         label_map[label_map >= len(self.names)] = -1
         found = np.unique(ids[label_map >= 0])
-        masks, labels = ids == found[:, None, None], (found % _OFFSET).astype(np.int64)
+        masks, labels = ids == found[:, None, None], (found % SEGMENT_OFFSET).astype(np.int64)
         return Prediction(self.names, _boxes_of(masks), None, labels, masks, label_map)
 
 

@@ -11,9 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
-from torch.utils._pytree import tree_leaves
 
 Call = Callable[[], Any]
 CPU = torch.device("cpu")
@@ -36,18 +34,6 @@ class Allocated(NamedTuple):
 def peak_memory(call: Call, device: torch.device = CPU) -> int:
     """The most bytes that torch's allocator held during a call, above what it held before."""
     return allocated(call, device).peak
-
-
-def saved_bytes(forward: Call, device: torch.device = CPU) -> int:
-    """Bytes that a forward keeps for its backward pass, whoever keeps them.
-
-    The outputs themselves are let go, and count only where the backward pass needs them.
-    """
-
-    def graph() -> list[Any]:
-        return [leaf.grad_fn for leaf in tree_leaves(forward()) if isinstance(leaf, Tensor)]
-
-    return allocated(graph, device).held
 
 
 def allocated(call: Call, device: torch.device = CPU) -> Allocated:

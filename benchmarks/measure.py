@@ -10,15 +10,27 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from agent_toolkit.memory import CPU as CPU
 from agent_toolkit.memory import allocated as allocated
 from agent_toolkit.memory import peak_memory as peak_memory
-from agent_toolkit.memory import saved_bytes as saved_bytes
 from agent_toolkit.memory import synchronize as synchronize
 
 Call = Callable[[], Any]
+
+
+def saved_bytes(forward: Call, device: torch.device = CPU) -> int:
+    """Bytes that a forward keeps for its backward pass, whoever keeps them.
+
+    The outputs themselves are let go, and count only where the backward pass needs them.
+    """
+
+    def graph() -> list[Any]:
+        return [leaf.grad_fn for leaf in tree_leaves(forward()) if isinstance(leaf, Tensor)]
+
+    return allocated(graph, device).held
 
 
 def times(

@@ -30,8 +30,8 @@ from measure import matmul_peak, multiply_adds, times
 from mixers_report import as_table, draw
 
 from agent_attention.mixers import MIXERS
-from mmengine_agent.errors import UserError
-from mmengine_agent.run.exit import one_line, run_tool
+from mmengine_agent.errors import UserError, one_line
+from mmengine_agent.run.exit import run_tool
 
 TRANSNORMER = "transnormer"  # its paper's mixture, in stages
 

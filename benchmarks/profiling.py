@@ -20,10 +20,9 @@ import torch
 from backbones import compared
 from candidates import MODES, Setting, Step, add_flags, build, flat, one_of
 from candidates import setting as read_setting
-from measure import matmul_peak, matmul_share, multiply_adds, times
+from measure import matmul_peak, matmul_share, multiply_adds, saved_bytes, times
 from torch.profiler import ProfilerActivity, profile
 
-from agent_toolkit.memory import saved_bytes
 from mmengine_agent.run.exit import run_tool
 
 BASELINES = ("ours", "published", "softmax")

@@ -19,28 +19,19 @@ from mmdet_agent.data.problems import data_problems
 from mmdet_agent.evaluation.panoptic import PanopticMetric
 from mmdet_agent.evaluation.panoptic_record import PanopticRecord
 from mmdet_agent.evaluation.record import DetectionRecord
-from mmdet_agent.export import Detector
+from mmdet_agent.export import raw, whole
 from mmdet_agent.no_detections import NoDetectionsHook
 from mmdet_agent.predict.masks import paste_one_by_one
 from mmdet_agent.predict.panoptic import PanopticWriter
 from mmdet_agent.predict.writer import DetectionWriter, category_ids
 from mmdet_agent.queries import guard_queries, query_problems
 from mmengine_agent.errors import Problem, UserError
+from mmengine_agent.export.modules import Exported
 from mmengine_agent.predict.classes import Classes
 from mmengine_agent.predict.writer import Writer
 from mmengine_agent.report.record import Record
 from mmengine_agent.task import Score, Task
 
-# what a view of an image must say of itself
-_TTA_META = (
-    "img_id",
-    "img_path",
-    "ori_shape",
-    "img_shape",
-    "scale_factor",
-    "flip",
-    "flip_direction",
-)
 _PROPOSALS, _MASKS = 1000, 100  # of an image in the published counts
 
 
@@ -67,14 +58,12 @@ class Detection(Task):
     flops_shape = (800, 1280)
     dump = "DumpDetResults"
 
-    def point_at(self, cfg: Config, flags: Any) -> dict[str, Any] | None:
-        return config.point_at(cfg, flags)
+    point_at = staticmethod(config.point_at)
+    label_numbers = staticmethod(category_ids)
+    guard_model = staticmethod(guard_queries)
 
     def data_problems(self, cfg: Config, splits: Sequence[str]) -> Iterator[Problem]:
         return chain(data_problems(cfg, splits), query_problems(cfg, splits))
-
-    def label_numbers(self, cfg: Config, names: tuple[str, ...]) -> tuple[int, ...]:
-        return category_ids(cfg, names)
 
     def hooks(self) -> list[Hook]:
         return [NoDetectionsHook()]
@@ -96,8 +85,9 @@ class Detection(Task):
         return {"type": "DetTTAModel", "tta_cfg": {"nms": nms, "max_per_img": most}}
 
     def tta_step(self, step: Any) -> Any:
-        # what packs the views must say how each was flipped
-        return {**step, "meta_keys": _TTA_META} if step["type"] == "PackDetInputs" else step
+        # mmdet's own keys say how each view was flipped, a config's for testing may not
+        own = ("meta_keys",) if step["type"] == "PackDetInputs" else ()
+        return {key: value for key, value in step.items() if key not in own}
 
     def before_tta(self, cfg: Config) -> None:
         # no mask head and no mask AP: mmdet's wrapper refuses predictions with masks
@@ -115,9 +105,6 @@ class Detection(Task):
                 evaluator.metric = [name for name in metric if name != "segm"]
                 print("--tta: masks are not merged, boxes alone are evaluated")
 
-    def guard_model(self, model: Any) -> None:
-        guard_queries(model)
-
     def writer(self, classes: Classes, model: nn.Module, threshold: float) -> Writer:
         kind = PanopticWriter if is_panoptic(model) else DetectionWriter
         return kind(classes, threshold)
@@ -126,13 +113,10 @@ class Detection(Task):
         if not hasattr(model, "panoptic_fusion_head"):  # which reads masks of the image's size
             paste_one_by_one(model)
 
-    def exported(self, model: nn.Module, prepare: nn.Module, labels: bool) -> Detector:
-        if labels:
-            raise UserError("--labels is for segmentors; the config is of a detector")
-        if not hasattr(model, "rpn_head") and getattr(model, "bbox_head", None) is None:
-            name = type(model).__name__
-            raise UserError(f"cannot export a {name}: it has no rpn_head or bbox_head")
-        return Detector(model, prepare)
+    def exported(self, model: nn.Module, prepare: nn.Module, outputs: str) -> Exported:
+        if outputs in ("labels", "probabilities"):
+            raise UserError(f"--{outputs} is for segmentors; the config is of a detector")
+        return raw(model, prepare) if outputs == "raw" else whole(model, prepare)
 
     def run_for_flops(self, model: Any, shape: tuple[int, int], device: str) -> None:
         image = torch.zeros(1, 3, *shape, device=device)

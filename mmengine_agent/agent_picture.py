@@ -74,16 +74,26 @@ def write_picture(flags: Namespace) -> None:
     print(f"written: {out}")
 
 
+def agents_by_stage(backbone: nn.Module) -> dict[int, list[AgentAttention]]:
+    """The agent attentions of each stage that has some, counted from 1.
+
+    Raises:
+        UserError: if the backbone has none.
+    """
+    stages = range(1, backbone.num_stages + 1) if isinstance(backbone, Backbone) else ()
+    found = {number: agents for number in stages if (agents := _agents_of(backbone, number))}
+    if not found:
+        raise UserError(f"the backbone {type(backbone).__name__} has no agents to draw")
+    return found
+
+
 def agent_modules(backbone: nn.Module, stage: int) -> list[AgentAttention]:
     """The agent attentions of a stage, counted from 1.
 
     Raises:
         UserError: if the backbone or the stage has none.
     """
-    stages = range(1, backbone.num_stages + 1) if isinstance(backbone, Backbone) else ()
-    found = {number: agents for number in stages if (agents := _agents_of(backbone, number))}
-    if not found:
-        raise UserError(f"the backbone {type(backbone).__name__} has no agents to draw")
+    found = agents_by_stage(backbone)
     if stage not in found:
         having = ", ".join(map(str, found))
         raise UserError(f"--stage {stage}: no agents there in this model; stages with: {having}")

@@ -83,11 +83,6 @@ class BackboneFlags(NamedTuple):
             raise UserError("--keep-optimizer goes with --backbone, which alone changes it")
         return cls(name, **{key: value for key, value in given.items() if value})
 
-    @property
-    def starts_anew(self) -> bool:
-        """Whether they say with which weights the backbone starts."""
-        return self.from_scratch or self.pretrained is not None
-
     def init_cfg(self, usual: str) -> dict[str, str] | None:
         """That of the backbone, whose weights are usually in that file."""
         file = self.pretrained or usual

@@ -11,9 +11,7 @@ import functools
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -51,29 +49,7 @@ def load_local(filename: str, map_location: Any = None) -> Any:
     Raises:
         CheckpointError: if the file cannot be read safely; the message names it.
     """
-    path = Path(filename).expanduser()
-    if _sharing.get() and path.is_file():
-        return _read_shared(path, path.stat().st_mtime_ns)
-    return _read(path)
-
-
-@contextmanager
-def share_reads() -> Iterator[Callable[[], None]]:
-    """Within it the last file that was read is not read again: what it holds is shared.
-
-    Yields:
-        What frees its memory before the end.
-    """
-    token = _sharing.set(True)
-    try:
-        yield _read_shared.cache_clear
-    finally:
-        _sharing.reset(token)
-        _read_shared.cache_clear()
-
-
-def _read(path: Path) -> Any:
-    content = load_file(path, _RUN_STATE)
+    content = load_file(Path(filename).expanduser(), _RUN_STATE)
     for *parts, key in (
         ("meta", "config"),
         ("meta", "cfg"),
@@ -87,11 +63,6 @@ def _read(path: Path) -> Any:
     if isinstance(content, dict) and "param_schedulers" in content:
         content["param_schedulers"] = without_functions(content["param_schedulers"])
     return content
-
-
-@functools.lru_cache(maxsize=1)
-def _read_shared(path: Path, changed: int) -> Any:
-    return _read(path)
 
 
 def _is_data(text: Any) -> bool:
@@ -225,7 +196,6 @@ class _Array(np.ndarray, metaclass=StandIn):
         return np.asarray(self).__reduce__()
 
 
-_sharing = ContextVar("sharing", default=False)
 _HARMLESS = (
     *(ast.Module, ast.Assign, ast.Name, ast.Store, ast.Load),
     *(ast.List, ast.Tuple, ast.Set, ast.UnaryOp, ast.USub),

@@ -18,6 +18,7 @@ COMMANDS = {
     "backbone": ("write a config with another backbone", "with_backbone"),
     "convert": ("convert a published checkpoint", "convert_checkpoint"),
     "attention": ("draw what agents do", "visualize_attention"),
+    "demo": ("show a model on a page in the browser", "page"),
     "classify": ("classify with a published ImageNet file", "classify"),
     "configs": ("list the configs that can be given by name", None),
 }

@@ -34,3 +34,8 @@ class BadSample(UserError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message.rpartition(f"{__name__}.BadSample: ")[2].strip())
+
+
+def one_line(error: BaseException) -> str:
+    """Type and message of an exception."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

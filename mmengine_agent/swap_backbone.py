@@ -15,8 +15,8 @@ from mmengine.registry import MODELS, DefaultScope
 
 from agent_attention.backbones import BACKBONES
 from mmengine_agent.backbone_flags import BackboneFlags, Choice, choices
-from mmengine_agent.config_walk import walk
-from mmengine_agent.errors import UserError
+from mmengine_agent.config_walk import type_name, walk
+from mmengine_agent.errors import UserError, one_line
 from mmengine_agent.head_inputs import Reader, readers, require_free
 from mmengine_agent.task import ADAPTERS, task_of
 
@@ -55,7 +55,7 @@ def swap_backbone(cfg: Config, flags: BackboneFlags) -> None:
         raise UserError("--backbone: the config has no model.backbone to be replaced")
     if flags.name is not None:
         put_in_place(cfg, holder, flags)
-    elif flags.starts_anew:  # the config's own with other weights
+    elif flags.from_scratch or flags.pretrained:  # the config's own with other weights
         holder.backbone.init_cfg = flags.init_cfg("")
     if flags.agents is not None:
         set_agents(holder.backbone, flags.agents)
@@ -126,7 +126,7 @@ def maps_of(backbone: Any, scope: str) -> list[tuple[int, int]]:
                 maps = model(torch.zeros(1, 3, _SIDE, _SIDE))
             return [(each.shape[1], round(_SIDE / each.shape[2])) for each in maps]
         except Exception as error:  # a backbone is anybody's code, and may raise anything
-            fault = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            fault = one_line(error)
     raise UserError(
         f"--backbone: what maps the config's own {type_name(backbone)} gives cannot be found out, "
         f"since it does not run here ({fault})"
@@ -268,8 +268,3 @@ def import_adapter(cfg: Config, scope: str) -> None:
     given = [given] if isinstance(given, str) else list(given)
     imports = given if adapter in given else [*given, adapter]
     cfg.custom_imports = ConfigDict(imports=imports, allow_failed_imports=False)
-
-
-def type_name(part: Any) -> str:
-    """The name of a config's type, which may be a class."""
-    return getattr(part["type"], "__name__", str(part["type"]))

@@ -150,11 +150,16 @@ class Task(ABC):
         """Have a model predict the same for ``writer`` in less memory, in place."""
 
     @abstractmethod
-    def exported(self, model: nn.Module, prepare: nn.Module, labels: bool) -> Any:
-        """The part of a model that can be exported (``export.modules.Exported``).
+    def exported(self, model: nn.Module, prepare: nn.Module, outputs: str) -> Any:
+        """A model as it is exported (``export.modules.Exported``).
+
+        Args:
+            model: mmdet's or mmseg's.
+            prepare: from images to the batch that it takes.
+            outputs: 'usual', 'raw', 'labels' or 'probabilities', by the flags of the tool.
 
         Raises:
-            UserError: if the model, or ``labels``, cannot be exported.
+            UserError: if the model, or such outputs of it, cannot be exported.
         """
 
     @abstractmethod

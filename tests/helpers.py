@@ -143,7 +143,7 @@ def seed_weights(model: Model) -> Model:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             values = _values(name, tuple(parameter.shape))
-            parameter.copy_(torch.from_numpy(values))
+            parameter.copy_(torch.from_numpy(np.asarray(values)))
     return model
 
 

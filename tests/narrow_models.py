@@ -52,6 +52,16 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
             # groups of several channels: the norm of one or two numbers magnifies their noise
             "neck": {**NECK, "norm_cfg": {"num_groups": 2}},
             "rpn_head": RPN,
+            "roi_head": {
+                "bbox_roi_extractor": {"out_channels": 16},
+                "bbox_head": {"in_channels": 16, "fc_out_channels": 32},
+                "mask_roi_extractor": {"out_channels": 16},
+                "mask_head": {
+                    "in_channels": 16,
+                    "conv_out_channels": 16,
+                    "norm_cfg": {"num_groups": 2},
+                },
+            },
         },
     ),
     "retinanet": (

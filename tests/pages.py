@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -24,7 +25,7 @@ SITE = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks/README.md", *SITE]
 MARKDOWN = MarkdownIt("commonmark").enable("table").use(anchors_plugin, max_level=6)
 PROGRAMS = ("python", "bash", "make", "pip", "mim", "source", "export", "git")
-PROGRAMS += ("curl", "unzip", "mkdir", "cd", NAME)
+PROGRAMS += ("curl", "docker", "unzip", "mkdir", "cd", NAME)
 
 
 class Block(NamedTuple):
@@ -119,4 +120,7 @@ def load(script: str) -> ModuleType:
 def run(script: str, arguments: list[str], patch: pytest.MonkeyPatch) -> None:
     """Run a script's main function as the command line does."""
     patch.setattr(sys, "argv", [script, *arguments])
-    load(script).main()
+    by_tool = {f"tools/{tool}.py": name for name, (_, tool) in COMMANDS_OF_OURS.items()}
+    command = by_tool.get(script)
+    module = import_module(f"agent_toolkit.commands.{command}") if command else load(script)
+    module.main()

@@ -15,6 +15,7 @@ ALLOWED: dict[str, set[str]] = {
     "backbones": {"arguments", "layers", "compute", "mixers"},
     "weights": {"compute", "backbones"},
     "maps": {"arguments", "compute", "mixers"},
+    "runtime": set(),
 }
 
 
@@ -35,7 +36,7 @@ def test_a_part_imports_only_what_is_below_it(part: str) -> None:
         assert parts_of(path) <= ALLOWED[part] | {part}, path
 
 
-FOLDERS = {"compute", "mixers", "backbones", "weights"}
+FOLDERS = {"compute", "mixers", "backbones", "weights", "runtime"}
 
 
 def test_only_the_base_of_the_backbones_knows_their_executor() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from mmdet.registry import TRANSFORMS
 from mmengine.config import Config
 from mmengine.hooks import EarlyStoppingHook
 from tool_runs import CONFIGS, TASKS
@@ -142,13 +143,14 @@ RESIZES = {
 def test_each_scale_is_tested_both_ways(key: str) -> None:
     settings, wanted = RESIZES[key]
     resize = {"type": "Resize", **settings}
-    load, views = tta.augmented([LOAD, resize, PACK], DETECTION.tta_step)
+    pack = {**PACK, "meta_keys": ("img_id", "ori_shape")}
+    load, views = tta.augmented([LOAD, resize, pack], DETECTION.tta_step)
     assert load == LOAD and views["type"] == "TestTimeAug"
-    resizes, flips, pack = views["transforms"]
+    resizes, flips, packs = views["transforms"]
     assert resizes == [{**resize, key: scale} for scale in wanted]
     assert [step["prob"] for step in flips] == [0, 1]
-    assert [step["type"] for step in pack] == ["PackDetInputs"]
-    assert {"flip", "flip_direction"} <= set(pack[0]["meta_keys"])
+    assert [step["type"] for step in packs] == ["PackDetInputs"]
+    assert {"flip", "flip_direction"} <= set(TRANSFORMS.build(packs[0]).meta_keys)
 
 
 def test_without_a_resize_the_image_itself_is_scaled() -> None:

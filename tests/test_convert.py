@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import convert_checkpoint
 import fork_server
 import golden_cases
 import mmdet.registry
@@ -23,6 +22,7 @@ import mmdet_agent  # noqa: F401  (its import registers the backbones)
 from agent_attention import AgentPVT, AgentSwinTransformer
 from agent_attention.weights.fit import backbone_weights
 from agent_attention.weights.read import CheckpointError, load_file
+from agent_toolkit.commands import convert as convert_checkpoint
 from mmengine_agent.errors import UserError
 
 State = dict[str, Tensor]

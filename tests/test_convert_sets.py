@@ -14,7 +14,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from agent_toolkit.commands import data as prepare_data
-from mmdet_agent.data.convert import write_coco
+from mmdet_agent.data.convert import write_set
 from mmengine_agent.data.convert import changes, read_set
 from mmengine_agent.data.formats import FORMATS, guess_format
 from mmengine_agent.errors import UserError
@@ -182,7 +182,7 @@ def test_what_labelme_has_and_coco_has_not_is_counted_with_its_place(tmp_path: P
     assert "type point" in said and "circles" in said
     out = tmp_path / "out"
     out.mkdir()
-    write_coco(source, out)
+    write_set(source, out)
     coco = COCO(out / "all.json")
     circle, drawn = coco.loadAnns(coco.getAnnIds(imgIds=[2]))
     assert circle["area"] == pytest.approx(np.pi * 100, rel=0.01)

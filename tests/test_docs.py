@@ -68,7 +68,7 @@ def test_bash_takes_each_block() -> None:
 def test_a_command_is_run_by_a_test_or_says_what_it_needs(command: Command) -> None:
     program, *arguments = command.words
     assert program in PROGRAMS, command
-    if program in ("pip", "mim", "curl", "git"):
+    if program in ("pip", "mim", "curl", "git", "docker"):
         assert "network" in command.needs, command
     for path in arguments:
         if re.match(r"(configs|tools|benchmarks|requirements|docs)/", path):
@@ -126,7 +126,8 @@ def untested(script: str, arguments: list[str]) -> set[str]:
 
 def driven(script: str) -> str:
     """What stands in the tests that run a script."""
-    return rf"(?m)^import {Path(script).stem}\b|[\"/]{re.escape(Path(script).name)}\b"
+    name = Path(script).stem
+    return rf"(?m)^import {name}\b| as {name}$|[\"/]{re.escape(Path(script).name)}\b"
 
 
 @cache

@@ -16,6 +16,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from pages import COMMANDS, ROOT, Block, Command, blocks, run
+from small_exports import write_detector
 
 from agent_attention import AgentPVT
 from mmengine_agent.run import test as test_run
@@ -50,6 +51,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / TRAINED).parent.mkdir(parents=True)
     torch.save({"state_dict": MODELS.build(cfg.model).state_dict(), "meta": {}}, folder / TRAINED)
     cfg.dump(folder / TRAINED.replace("epoch_4.pth", Path(DEMO).name))
+    write_detector(folder / "model.onnx")
     return folder
 
 

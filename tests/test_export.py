@@ -5,6 +5,7 @@ import logging
 import math
 import sys
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -25,6 +26,7 @@ from agent_attention.weights.read import CheckpointError
 from agent_toolkit.commands import export
 from mmengine_agent.errors import UserError
 from mmengine_agent.export import formats as export_formats
+from mmengine_agent.export.check import difference
 from mmengine_agent.export.modules import Prepare, fix_agent_grids
 from mmengine_agent.task import task_of
 from mmseg_agent.export import Segmentor
@@ -89,24 +91,11 @@ def call(*arguments: Any) -> None:
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """A detector with both of its files, of one recording, since that takes long."""
-    made = make("mask_rcnn", tmp_path_factory.mktemp("detector"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "record", once(export_formats.record))
-        call(made.config, made.checkpoint, "--out", made.file("model.onnx"))
-        call(made.config, made.checkpoint, "--out", made.file("model.pt2"), "--no-verify")
+    """A detector with its raw outputs as ONNX, and whole as torch's program."""
+    made = make("retinanet", tmp_path_factory.mktemp("detector"))
+    call(made.config, made.checkpoint, "--out", made.file("model.onnx"), "--raw")
+    call(made.config, made.checkpoint, "--out", made.file("model.pt2"))
     return made
-
-
-def once(record: Callable[[Any], ExportedProgram]) -> Callable[[Any], ExportedProgram]:
-    programs: list[ExportedProgram] = []
-
-    def recorded(model: Any) -> ExportedProgram:
-        if not programs:
-            programs.append(record(model))
-        return programs[0]
-
-    return recorded
 
 
 @pytest.fixture(scope="module")
@@ -138,15 +127,23 @@ def test_the_file_says_what_it_takes(detector: Made) -> None:
     assert image.name == "image" and sizes == ["batch", 3, "height", "width"]
     with ZipFile(detector.file("model.pt2")) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith("facts.json"))
-        assert json.loads(archive.read(name)) == facts
+        whole = json.loads(archive.read(name))
+    assert whole == {**facts, "task": "detection"}
+    assert whole["batch"] == "any" and whole["with_resize"] == "false"
+    assert len(json.loads(whole["classes"])) == len(json.loads(whole["palette"]))
+    assert json.loads(whole["test_size"]) == {"scale": [1333, 800], "keep_ratio": True}
 
 
 @torch.no_grad()
 def test_torch_runs_its_program_at_the_sizes_it_is_for_and_refuses_others(detector: Made) -> None:
     run = export_formats.load_pt2(detector.file("model.pt2"))
+    cfg = Config.fromfile(detector.config)
+    whole = task_of(cfg).exported(
+        deepcopy(detector.model), Prepare(cfg.model.data_preprocessor, "rgb"), "usual"
+    )
     for shape in [(3, 129, 150), (1, 224, 211)]:
-        image = photo(*shape)
-        close(run(image), predict(detector.model, image), **CLOSE)
+        said = whole.check(detector.model, lambda _: run, photo(*shape), 1e-4)
+        assert said.startswith(f"{100 * shape[0]} objects")
     with pytest.raises(AssertionError, match=">= 129"):
         run(photo(1, 128, 224))
 
@@ -159,7 +156,8 @@ def test_other_models_in_another_order_of_channels(name: str, tmp_path: Path) ->
     wanted = predict(made.model, image)
     cfg = Config.fromfile(made.config)
     settings = cfg.model.data_preprocessor
-    model = task_of(cfg).exported(made.model, Prepare(settings, "bgr"), labels=False)
+    outputs = "raw" if name == "retinanet" else "usual"
+    model = task_of(cfg).exported(made.model, Prepare(settings, "bgr"), outputs)
     close(model(image.flip(1)), wanted, **CLOSE)
 
 
@@ -172,7 +170,7 @@ def test_labels_are_those_that_mmseg_predicts(classes: int, tmp_path: Path) -> N
     image = photo(2, 64, 96)
     logits = model.encode_decode(image, [{"img_shape": (64, 96)}])
     wanted = [each.pred_sem_seg.data[0] for each in model.postprocess_result(logits)]
-    found = SEGMENTATION.exported(model, nn.Identity(), labels=True)(image)["labels"]
+    found = SEGMENTATION.exported(model, nn.Identity(), "labels")(image)["labels"]
     assert torch.equal(found, torch.stack(wanted)) and found.unique().numel() > 1
 
 
@@ -199,6 +197,10 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
         ["weights.pth", "does not fit"],
     ),
     "labels of a detector": (["{detector}", "--out", "{tmp}/m.pt2", "--labels"], ["--labels"]),
+    "pictures that have no pixels": (
+        ["{segmentor}", "--out", "{tmp}/m.pt2", "--with-resize", "--input", "normalised"],
+        ["--with-resize", "--input normalised"],
+    ),
 }
 
 
@@ -246,10 +248,10 @@ FAILURES: dict[str, tuple[type[nn.Module], str, list[str], list[str]]] = {
 }
 
 
-def record_as(kind: type[nn.Module]) -> Callable[[Any], ExportedProgram]:
+def record_as(kind: type[nn.Module]) -> Callable[..., ExportedProgram]:
     """Record another model in the place of the one that is given."""
 
-    def record(model: Any) -> ExportedProgram:
+    def record(model: Any, plain: bool) -> ExportedProgram:
         other: Any = kind()
         other.least = model.least
         return export_formats.record(other)
@@ -272,7 +274,7 @@ def test_what_cannot_be_exported_is_one_message_and_leaves_no_file(
 def test_a_file_that_does_not_run_is_one_message_and_is_not_left(
     segmentor: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load(path: Path) -> Any:
+    def load(path: Path, values: Any) -> Any:
         raise RuntimeError("opset 27 is newer than this runtime\nsecond line")
 
     monkeypatch.setattr(export, "record", record_as(Halves))
@@ -299,7 +301,7 @@ def test_no_difference_is_lost() -> None:
     x = {"a": torch.ones(2, 3), "b": torch.zeros(2, 3)}
 
     def compare(**other: Tensor) -> float:
-        return export_formats.difference(lambda _: x, lambda _: {**x, **other}, torch.zeros(1))
+        return difference(lambda _: x, lambda _: {**x, **other}, torch.zeros(1))
 
     assert compare() == 0
     assert compare(b=torch.full((2, 3), 0.5)) == 0.5

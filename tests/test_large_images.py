@@ -9,7 +9,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import predict as tool
 import pytest
 import torch
 from helpers import SMALL, seed_weights
@@ -20,6 +19,7 @@ from mmseg.models import EncoderDecoder
 from mmseg.structures import SegDataSample
 from torch import nn
 
+from agent_toolkit.commands import predict as tool
 from mmdet_agent.predict.masks import paste_one_by_one
 from mmengine_agent.errors import UserError
 from mmengine_agent.predict.inputs import Frame

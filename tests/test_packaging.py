@@ -1,14 +1,17 @@
 """What is installed: the wheel is complete, asks for torch alone, and versions agree everywhere."""
 
 import ast
+import re
 import subprocess
 import sys
+from email.message import Message
 from email.parser import HeaderParser
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -35,11 +38,16 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> ZipFile:
 
 
 @pytest.fixture(scope="module")
-def required(wheel: ZipFile) -> list[Requirement]:
-    """What pip reads in the wheel's METADATA."""
+def metadata(wheel: ZipFile) -> Message:
+    """The wheel's METADATA."""
     (name,) = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
-    fields = HeaderParser().parsestr(wheel.read(name).decode()).get_all("Requires-Dist", [])
-    return [Requirement(field) for field in fields]
+    return HeaderParser().parsestr(wheel.read(name).decode())
+
+
+@pytest.fixture(scope="module")
+def required(metadata: Message) -> list[Requirement]:
+    """What pip reads in the wheel's METADATA."""
+    return [Requirement(field) for field in metadata.get_all("Requires-Dist", [])]
 
 
 def of_extra(required: list[Requirement], extra: str) -> Pins:
@@ -81,6 +89,14 @@ def sources(*folders: str) -> set[str]:
 
 
 # ---- the wheel ----
+
+
+def test_a_package_index_gets_addresses_and_no_dead_link(metadata: Message) -> None:
+    assert "Paper, https://arxiv.org/abs/2312.08874" in metadata.get_all("Project-URL", [])
+    page = str(metadata.get_payload())
+    assert page.startswith("# ") and "model zoo" in page
+    links = re.findall(r"\]\(([^)]*)\)", page)
+    assert links and all(link.startswith("https://") for link in links)
 
 
 def test_the_wheel_has_every_module(wheel: ZipFile) -> None:
@@ -197,7 +213,30 @@ def test_continuous_integration_runs_the_tests() -> None:
     assert "make test" in read(".ci/run").splitlines()
 
 
-@pytest.mark.parametrize("target", ["install", "demo", "test", "check", "docs", "clean"])
+WORKFLOWS = [*(ROOT / ".github/workflows").glob("*.yml")]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_workflows_pin_actions_and_run_what_the_shell_takes(path: Path) -> None:
+    content = yaml.safe_load(path.read_text())
+    assert content["name"] == path.stem and True in content  # YAML reads the key "on" so
+    for job in content["jobs"].values():
+        assert job["timeout-minutes"] <= 90
+        for step in job["steps"]:
+            assert ("uses" in step) != ("run" in step), step
+            assert re.fullmatch(r"actions/[\w-]+@v\d+", step.get("uses", "actions/x@v1")), step
+            done = subprocess.run(["bash", "-n"], input=step.get("run", ""), text=True)
+            assert done.returncode == 0, step
+
+
+def test_the_workflow_of_pages_builds_them_as_make_does() -> None:
+    (command,) = re.findall(r"-m sphinx .* site", read("Makefile"))
+    assert command in read(".github/workflows/docs.yml")
+
+
+@pytest.mark.parametrize(
+    "target", ["install", "demo", "test", "check", "docs", "clean", "notebook", "image_steps"]
+)
 def test_make_has_each_target(target: str) -> None:
     dry = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
     assert dry.returncode == 0, dry.stderr

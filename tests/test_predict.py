@@ -8,13 +8,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-import predict as tool
 import pytest
 import torch
 from helpers import SMALL, seed_weights
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from agent_toolkit.commands import predict as tool
 from mmengine_agent.errors import UserError
 from mmengine_agent.predict.classes import classes_of
 from mmengine_agent.predict.model import Predictor, build_model, load_model

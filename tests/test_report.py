@@ -17,7 +17,6 @@ import fork_server
 import make_demo_data
 import numpy as np
 import pytest
-import report as report_tool
 import torch
 from html_page import Page
 from mmdet.evaluation import CocoMetric
@@ -25,6 +24,7 @@ from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from predictions import coco_file, note, result, seg_record, seg_samples, square, write_images
 
+from agent_toolkit.commands import report as report_tool
 from mmengine_agent.predict.model import build_model
 from mmengine_agent.report.charts import draw
 from mmengine_agent.report.page import render

@@ -14,7 +14,6 @@ from mmengine.config import Config
 from stop_hooks import add_hook, scramble
 from tiny_runs import LAST, difference, make_data, tiny, toy, train
 
-from mmengine_agent.checkpoints import load_local
 from mmengine_agent.errors import UserError
 from mmengine_agent.hooks.resume import ExactResumeHook
 from mmengine_agent.resume.newest import newest_whole
@@ -90,25 +89,6 @@ def test_a_validation_that_is_broken_off_is_done_again(
     train(cfg, 1)
     name = toy_weights[by_epoch].name
     assert difference(tmp_path / name, tmp_path / "whole" / name) is None
-
-
-def test_a_checkpoint_of_the_older_form_goes_on(
-    toy_weights: dict[bool, Path], tmp_path: Path
-) -> None:
-    middle = tmp_path / "middle.pth"
-    train(add_hook(toy(tmp_path / "begun"), "SaveInTheMiddle", after=5, into=str(middle)), seed=1)
-    content = load_local(str(middle))
-    state = content["run_state"]
-    assert state["place"] == 2  # of the second epoch
-    state["place"] = [content["meta"]["epoch"], state["place"]]
-    for process in state["processes"]:
-        version, words, gauss = process["random"]["python"]
-        process["random"]["python"] = [version, list(words), gauss]
-        process["buffers"] = {}
-    torch.save(content, middle)
-    scramble()
-    train(toy(tmp_path / "on"), resume=middle)
-    assert difference(tmp_path / "on/epoch_4.pth", toy_weights[True]) is None
 
 
 def test_gradients_of_a_step_that_is_not_complete_are_kept(tmp_path: Path) -> None:

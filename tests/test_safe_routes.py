@@ -24,7 +24,7 @@ from torch import nn
 
 import mmdet_agent  # noqa: F401  (its import makes mmengine read safely)
 from agent_attention.weights.read import CheckpointError
-from mmengine_agent.checkpoints import install_safe_loader, load_local, share_reads
+from mmengine_agent.checkpoints import install_safe_loader, load_local
 from mmengine_agent.errors import UserError
 
 
@@ -212,14 +212,3 @@ def test_loaders_of_other_schemes_are_wrapped_once() -> None:
     assert {name: before[name] for name in OTHERS} == {
         name: CheckpointLoader._schemes[name] for name in OTHERS
     }
-
-
-def test_within_shared_reads_a_file_is_read_once(tmp_path: Path) -> None:
-    path = save({"state_dict": {"a": torch.ones(2)}}, tmp_path / "a.pth")
-    with share_reads() as forget:
-        first = load_local(str(path))
-        assert load_local(str(path)) is first
-        forget()
-        second = load_local(str(path))
-        assert second is not first and second["state_dict"]["a"].tolist() == [1, 1]
-    assert load_local(str(path)) is not second

@@ -14,7 +14,7 @@ import mmdet_agent
 import mmseg_agent
 from agent_attention.backbones import AgentViT
 from mmengine_agent.errors import UserError
-from mmengine_agent.layer_decay import LayerDecayConstructor, learning_rates
+from mmengine_agent.optimizer_constructors import LayerDecayConstructor, learning_rates
 from mmengine_agent.simple_feature_pyramid import ChannelLayerNorm, SimpleFeaturePyramid
 
 SMALL_VIT = {"embed_dim": 16, "depth": 3, "num_heads": 2, "base_grid": 3}

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import visualize_attention
 from helpers import (
     SMALL_BACKBONES,
     agent_attention,
@@ -24,6 +23,7 @@ from agent_attention import AgentAttention
 from agent_attention.backbones.pvt import AgentPVT
 from agent_attention.maps import attention_maps, recorded_maps
 from agent_attention.mixers.class_token import ClassTokenAgentAttention
+from agent_toolkit.commands import attention as visualize_attention
 from mmengine_agent.agent_picture import View, agent_modules, cell, draw, view_of
 from mmengine_agent.errors import UserError
 from mmengine_agent.run.exit import run_tool

@@ -1,7 +1,6 @@
 """Export a model to ONNX or .pt2; ``agent-attention export`` is the same."""
 
-from agent_toolkit.commands.export import main
-from mmengine_agent.run.exit import run_tool
+from agent_toolkit.commands import run
 
 if __name__ == "__main__":
-    run_tool(main)
+    run("export")

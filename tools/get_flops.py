@@ -1,7 +1,6 @@
 """Count the parameters and multiply-adds of a model; ``agent-attention flops`` is the same."""
 
-from agent_toolkit.commands.flops import main
-from mmengine_agent.run.exit import run_tool
+from agent_toolkit.commands import run
 
 if __name__ == "__main__":
-    run_tool(main)
+    run("flops")

@@ -1,7 +1,6 @@
 """Predict on images, folders, patterns and videos; ``agent-attention predict`` is the same."""
 
-from agent_toolkit.commands.predict import main
-from mmengine_agent.run.exit import run_tool
+from agent_toolkit.commands import run
 
 if __name__ == "__main__":
-    run_tool(main)
+    run("predict")

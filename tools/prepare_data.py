@@ -1,7 +1,6 @@
 """Check, convert and split data sets; ``agent-attention data`` is the same."""
 
-from agent_toolkit.commands.data import main
-from mmengine_agent.run.exit import run_tool
+from agent_toolkit.commands import run
 
 if __name__ == "__main__":
-    run_tool(main)
+    run("data")

@@ -1,7 +1,6 @@
 """Test a checkpoint; ``agent-attention test`` is the same."""
 
-from agent_toolkit.commands.test import main
-from mmengine_agent.run.exit import run_tool
+from agent_toolkit.commands import run
 
 if __name__ == "__main__":
-    run_tool(main)
+    run("test")

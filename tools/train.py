@@ -1,7 +1,6 @@
 """Train a detector or a segmentor; ``agent-attention train`` is the same."""
 
-from agent_toolkit.commands.train import main
-from mmengine_agent.run.exit import run_tool
+from agent_toolkit.commands import run
 
 if __name__ == "__main__":
-    run_tool(main)
+    run("train")

@@ -25,6 +25,7 @@ from mmengine.fileio import load
 from mmengine_agent.errors import UserError
 from mmengine_agent.published import IMAGENET_FILES
 from mmengine_agent.run.exit import run_tool
+from mmengine_agent.run.setup import make_parser
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = {"COCO": "coco", "ADE20K": "ade/ADEChallengeData2016"}  # below --data
@@ -47,28 +48,22 @@ class Row(NamedTuple):
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--weights", required=True, metavar="DIR", help="folder of NAME.pth files")
-    parser.add_argument(
-        "--data", default="data", metavar="DIR", help=f"holds {' and '.join(DATA.values())}"
-    )
-    parser.add_argument(
-        "--imagenet", metavar="DIR", help="evaluate classifiers on this, see tools/classify.py"
-    )
-    parser.add_argument("--only", default="", metavar="TEXT", help="rows whose name has TEXT")
-    parser.add_argument("--tolerance", type=float, default=0.2, help="in points (default: 0.2)")
-    parser.add_argument("--work-dir", default="work_dirs/verify_zoo", metavar="DIR")
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("--weights", required=True, metavar="DIR", help="folder of NAME.pth files")
+    add("--data", default="data", metavar="DIR", help=f"holds {' and '.join(DATA.values())}")
+    add("--imagenet", metavar="DIR", help="evaluate classifiers on this, see tools/classify.py")
+    add("--only", default="", metavar="TEXT", help="rows whose name has TEXT")
+    add("--tolerance", type=float, default=0.2, help="in points (default: 0.2)")
+    add("--work-dir", default="work_dirs/verify_zoo", metavar="DIR")
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
-    rows = classifiers(args) if args.imagenet else recipes(args)
-    chosen = [row for row in rows if args.only in row.name]
+    page, rows = ("weights", classifiers) if args.imagenet else ("model_zoo", recipes)
+    chosen = [row for row in rows(args) if args.only in row.name]
     if not chosen:
-        page = "weights" if args.imagenet else "model_zoo"
         raise UserError(f"--only: no row of docs/{page}.md has {args.only!r} in its name")
     off: dict[str, list[float]] = {}
     failed = []
@@ -87,7 +82,6 @@ def main() -> None:
     if failed:
         raise UserError(f"{len(failed)} rows failed: {', '.join(failed)}")
     if not off:
-        page = "weights" if args.imagenet else "model_zoo"
         raise UserError(f"nothing was evaluated: docs/{page}.md says where the weights are")
     most = max((each for scores in off.values() for each in scores), default=0)
     if most > args.tolerance:
@@ -141,8 +135,7 @@ def evaluate_classifier(weights: Path, data: Path, folder: Path) -> dict[str, fl
     Raises:
         UserError: if that fails.
     """
-    command: list[str | Path] = [sys.executable, ROOT / "tools/classify.py", weights]
-    run([*command, "--imagenet", data, "--json", folder / "found.json"], weights.stem, folder)
+    run(folder, "classify", weights, "--imagenet", data, "--json", folder / "found.json")
     return {"top-1": json.loads((folder / "found.json").read_text())["top1"]}
 
 
@@ -152,29 +145,28 @@ def evaluate(config: Path, weights: Path, data: Path, folder: Path) -> dict[str,
     Raises:
         UserError: if testing fails.
     """
-    command: list[str | Path] = [sys.executable, ROOT / "tools/test.py", config, weights]
-    command += ["--data-root", data, "--work-dir", folder]
-    run(command, weights.stem, folder)
+    run(folder, "test", config, weights, "--data-root", data, "--work-dir", folder)
     metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text())["metrics"]
     return {
         name: metrics[key] * factor for name, (key, factor) in METRICS.items() if key in metrics
     }
 
 
-def run(command: list[str | Path], name: str, folder: Path) -> None:
-    """Run a command, its words going to a log in a folder.
+def run(folder: Path, tool: str, *arguments: str | Path) -> None:
+    """Run one of our tools; what it prints goes to a log in the folder, which has the row's name.
 
     Raises:
         UserError: if it fails.
     """
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "test.log"
-    print(f"{name:<52} testing, log: {log}", flush=True)
+    print(f"{folder.name:<52} testing, log: {log}", flush=True)
+    command = [sys.executable, ROOT / f"tools/{tool}.py", *arguments]
     with log.open("w") as file:
         ran = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT)
     if ran.returncode:
         end = "\n".join(log.read_text().splitlines()[-10:])
-        raise UserError(f"testing {name} failed; the end of {log}:\n{end}")
+        raise UserError(f"testing {folder.name} failed; the end of {log}:\n{end}")
 
 
 if __name__ == "__main__":

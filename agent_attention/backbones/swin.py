@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from agent_attention.arguments import (
     Pair,
@@ -30,7 +29,7 @@ from agent_attention.backbones.info import (
     agent_img_size,
     count_of,
 )
-from agent_attention.compute.symbolic import missing, pad_map
+from agent_attention.compute.symbolic import pad_ends
 from agent_attention.layers import PatchEmbed, init_linear_and_norm, linear_rates
 from agent_attention.mixers import MIXERS
 from agent_attention.mixers.base import to_map
@@ -162,8 +161,7 @@ class AgentSwinTransformer(Backbone):
 
         Sides that are no multiple of a stride are padded right and bottom, so sizes round up.
         """
-        x = F.pad(x, (0, missing(x.shape[3], _PATCH), 0, missing(x.shape[2], _PATCH)))
-        x, size = self.patch_embed(x)  # (B, N, C)
+        x, size = self.patch_embed(pad_ends(x, _PATCH, (2, 3)))  # (B, N, C)
         x = self.pos_drop(x)
         outs = []
         for i, layer in enumerate(self.layers):
@@ -238,7 +236,7 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor, size: Pair) -> tuple[Tensor, Pair]:
         """Tokens (B, N, C) of ``size`` (H, W) -> (B, N/4, 2C) and the new size, rounded up."""
-        x = pad_map(x.unflatten(1, size), 2)  # (B, H', W', C)
+        x = pad_ends(x.unflatten(1, size), 2, (1, 2))  # (B, H', W', C)
         corners = [x[:, row::2, column::2] for row, column in ((0, 0), (1, 0), (0, 1), (1, 1))]
         x = torch.cat(corners, dim=-1)  # (B, H'/2, W'/2, 4C)
         size = (x.shape[1], x.shape[2])

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from agent_attention.arguments import (
     Pair,
@@ -30,7 +29,7 @@ from agent_attention.backbones.info import (
     agent_img_size,
     count_of,
 )
-from agent_attention.compute.symbolic import missing, resize_tokens
+from agent_attention.compute.symbolic import pad_ends, resize_tokens
 from agent_attention.layers import init_linear_and_norm, init_table, linear_rates
 from agent_attention.mixers import MIXERS, WITH_CLASS_TOKEN
 from agent_attention.mixers.base import to_map
@@ -151,8 +150,7 @@ class AgentViT(Backbone):
 
         They are (B, N, C), behind the class token if there is one.
         """
-        x = F.pad(x, (0, missing(x.shape[3], _PATCH), 0, missing(x.shape[2], _PATCH)))
-        x, size = self.patch_embed(x)
+        x, size = self.patch_embed(pad_ends(x, _PATCH, (2, 3)))
         x = self.pos_drop(self.embed(x, size))
         outs, done = [], 0
         for i in self.out_indices:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 from torch.nn import functional as F
 
 from agent_attention.arguments import Pair
@@ -17,7 +18,22 @@ from agent_attention.compute.size_cache import cached
 
 def is_symbolic(size: Sequence[int]) -> bool:
     """Whether a graph is being recorded for more than this size."""
-    return any(isinstance(side, torch.SymInt) for side in size)
+    # to Dynamo all sizes are of the type int
+    if is_dynamo_compiling() or any(isinstance(side, torch.SymInt) for side in size):
+        known = torch.fx.experimental.symbolic_shapes.has_static_value
+        return not all(known(side) for side in size)
+    return False
+
+
+def fix(count: int) -> int:
+    """A number that follows from sizes, as a constant of the graph that is being recorded.
+
+    The graph is then refused, and another one recorded, where sizes give another number.
+    """
+    if not is_symbolic((count,)):
+        return count
+    fixed: int = torch.fx.experimental.symbolic_shapes.guard_scalar(count)
+    return fixed
 
 
 def resize(x: Tensor, size: Pair, mode: str = "bilinear") -> Tensor:
@@ -55,9 +71,10 @@ def cell_means(size: int, cells: int, like: Tensor) -> Tensor:
 def assume_multiple_of(stride: int, x: Tensor) -> Tensor:
     """Images (B, C, H, W), whose symbolic sizes are from then on known to be multiples.
 
-    Sizes that are none are refused where the graph is recorded, or where it is run.
+    Sizes that are none are refused where the graph is exported, or where it is run;
+    ``torch.compile`` takes them.
     """
-    if not is_symbolic(x.shape[2:]):
+    if is_dynamo_compiling() or not is_symbolic(x.shape[2:]):
         return x
     for side in x.shape[2:]:
         torch._check(side % stride == 0)
@@ -65,12 +82,12 @@ def assume_multiple_of(stride: int, x: Tensor) -> Tensor:
     return crop(x, (height, width))
 
 
-def crop(x: Tensor, size: Pair) -> Tensor:
-    """The first rows and columns of (..., H, W), also of symbolic sizes.
+def crop(x: Tensor, size: Pair, axes: Pair = (-2, -1)) -> Tensor:
+    """The first rows and columns of (..., H, W), or of other axes; of symbolic sizes too.
 
     By index: a slice would be compared with the whole, which a graph could not do without.
     """
-    for axis, side in zip((-2, -1), size, strict=True):
+    for axis, side in zip(axes, size, strict=True):
         x = x.index_select(axis, torch.arange(side, device=x.device))
     return x
 
@@ -81,26 +98,51 @@ def divide(x: Tensor, by: int) -> tuple[Tensor, Tensor]:
     return quotient, x - quotient * by
 
 
+def count_cells(side: int, cell: int) -> int:
+    """How many cells cover a side, the last one perhaps in part: ``ceil(side / cell)``.
+
+    In the form that torch keeps flat: cells of cells are those of one quotient, (side - 1) // 8 + 1
+    for 2 in 4. With ``side + cell - 1`` or ``%`` a symbolic size would be longer in each stage, and
+    what torch proves of it takes minutes. Of no negative numbers, whose quotients ONNX rounds up.
+    """
+    return (side - 1) // cell + 1
+
+
 def missing(side: int, multiple: int) -> int:
-    """What a side lacks to the next multiple; ``-side % multiple``, which Dynamo cannot bound."""
-    return (multiple - side % multiple) % multiple
+    """What a side lacks to the next multiple."""
+    return count_cells(side, multiple) * multiple - side
 
 
-def pad_map(x: Tensor, multiple: int) -> Tensor:
-    """A map (B, H, W, C) with zeros on the right and at the bottom, to multiples of a side."""
-    right, bottom = (missing(x.shape[axis], multiple) for axis in (2, 1))
-    if not is_symbolic(x.shape[1:3]) and not right and not bottom:
-        return x  # no padding would be a copy
-    return F.pad(x, (0, 0, 0, right, 0, bottom))
+def pad_ends(x: Tensor, multiple: int, axes: Pair) -> Tensor:
+    """Zeros at the ends of a map's rows and columns, the two axes, up to multiples of a side.
+
+    Symbolic sizes get more than enough, since torch asks whether there is any padding at all.
+    """
+    sides = [x.shape[axis] for axis in axes]
+    lacking = [missing(side, multiple) for side in sides]
+    if is_symbolic(lacking):
+        x = F.pad(x, _at_ends(x, axes, (multiple - 1, multiple - 1)))
+        whole = [side + more for side, more in zip(sides, lacking, strict=True)]
+        return crop(x, (whole[0], whole[1]), axes)
+    return F.pad(x, _at_ends(x, axes, lacking)) if any(lacking) else x  # of nothing it is a copy
+
+
+def _at_ends(x: Tensor, axes: Pair, counts: Sequence[int]) -> list[int]:
+    """What ``F.pad`` takes for so much at the ends of axes."""
+    pads = [0] * (2 * x.dim())
+    for axis, count in zip(axes, counts, strict=True):
+        pads[2 * (x.dim() - 1 - axis % x.dim()) + 1] = count
+    return pads
 
 
 def join_heads(x: Tensor) -> Tensor:
     """(B, h, N, d) as (B, N, C).
 
-    With symbolic sizes by a copy: a view would be recorded for the memory order of torch's kernel.
+    In an export of symbolic sizes by a copy: a view would be recorded for the memory order of
+    torch's kernel.
     """
-    symbolic = is_symbolic(x.shape)
-    return torch.cat(x.unbind(1), -1) if symbolic else x.transpose(1, 2).flatten(2)
+    by_copy = is_symbolic(x.shape) and not is_dynamo_compiling()
+    return torch.cat(x.unbind(1), -1) if by_copy else x.transpose(1, 2).flatten(2)
 
 
 def resize_tokens(

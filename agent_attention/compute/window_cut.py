@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from agent_attention.arguments import Pair
 from agent_attention.compute.size_cache import pure
-from agent_attention.compute.symbolic import divide, is_symbolic, pad_map
+from agent_attention.compute.symbolic import count_cells, divide, is_symbolic, pad_ends
 
 _APART = -100.0  # score between pixels that the shift brought into one window from afar
 
@@ -28,10 +28,10 @@ def shift_of_large(shift: int, size: Pair, window: int) -> int:
 def cut_windows(x: Tensor, size: Pair, window: int, shift: int) -> Tensor:
     """Tokens (B, N, C) of a map -> windows (B*G, M*M, C), row-major in both."""
     if is_symbolic(size):
-        there, _, _ = window_permutation(size, window, shift, x.device)
-        x = F.pad(x, (0, 0, 0, 1)).index_select(1, there)  # (B, G*M*M, C)
+        sources = window_sources(size, window, shift, x.device)
+        x = F.pad(x, (0, 0, 0, 1)).index_select(1, sources)  # (B, G*M*M, C)
         return x.flatten(0, 1).unflatten(0, (-1, window**2))
-    x = pad_map(x.unflatten(1, tuple(size)), window)  # (B, H', W', C)
+    x = pad_ends(x.unflatten(1, tuple(size)), window, (1, 2))  # (B, H', W', C)
     if shift:
         x = x.roll((-shift, -shift), dims=(1, 2))
     x = x.unflatten(2, (-1, window)).unflatten(1, (-1, window))  # (B, H'/M, M, W'/M, M, C)
@@ -41,9 +41,9 @@ def cut_windows(x: Tensor, size: Pair, window: int, shift: int) -> Tensor:
 def join_windows(x: Tensor, size: Pair, window: int, shift: int, batch: int) -> Tensor:
     """Windows (B*G, M*M, C) -> tokens (B, N, C); what was padding is cut off."""
     if is_symbolic(size):
-        _, back, _ = window_permutation(size, window, shift, x.device)
-        return x.flatten(0, 1).unflatten(0, (batch, -1)).index_select(1, back)
-    grid = tuple(-(-side // window) for side in size)
+        places = window_places(size, window, shift, x.device)
+        return x.flatten(0, 1).unflatten(0, (batch, -1)).index_select(1, places)
+    grid = tuple(count_cells(side, window) for side in size)
     x = x.unflatten(0, (batch, grid[0] * grid[1]))
     x = x.unflatten(2, (window, window)).unflatten(1, grid)  # (B, H'/M, W'/M, M, M, C)
     x = x.transpose(2, 3).flatten(3, 4).flatten(1, 2)  # (B, H', W', C)
@@ -53,16 +53,27 @@ def join_windows(x: Tensor, size: Pair, window: int, shift: int, batch: int) -> 
 
 
 def repeat_windows(x: Tensor, count: int) -> Tensor:
-    """(G, ...), the same for each image, as (B*G, ...) for ``count`` = B*G windows."""
+    """(G, ...), the same for each image, as (B*G, ...) for ``count`` = B*G windows.
+
+    Also (G*M*M), the pixels of windows, for their ``count``.
+    """
     if is_symbolic((count, x.shape[0])):
         return x.index_select(0, divide(torch.arange(count, device=x.device), x.shape[0])[1])
     return x.expand(count // len(x), *x.shape).flatten(0, 1)
 
 
 @pure
-def shift_mask(size: Pair, window: int, shift: int, device: torch.device) -> Tensor:
-    """What keeps apart the pixels that a shift brings together: (G, M*M, M*M), 0 or -100."""
-    regions = window_permutation(size, window, shift, device)[2].unflatten(0, (-1, window**2))
+def shift_mask(
+    size: Pair, window: int, shift: int, device: torch.device, count: int | None = None
+) -> Tensor:
+    """What keeps apart the pixels that a shift brings together: (G, M*M, M*M), 0 or -100.
+
+    With ``count`` = B*G of all windows of a batch, (B*G, M*M, M*M).
+    """
+    regions = window_regions(size, window, shift, device)
+    if count is not None:
+        regions = repeat_windows(regions, count * window**2)
+    regions = regions.unflatten(0, (-1, window**2))
     return (regions[:, :, None] != regions[:, None, :]).float() * _APART
 
 
@@ -70,10 +81,10 @@ def padding_mask(size: Pair, window: int, count: int, device: torch.device) -> T
     """What keeps padding out of ``count`` = B*G windows: (B*G, 1, 1, M*M), 0 or -inf."""
     if not is_symbolic(size) and not any(side % window for side in size):
         return None
-    there = window_permutation(size, window, 0, device)[0].unflatten(0, (-1, window**2))
-    padding = there == size[0] * size[1]  # (G, M*M)
+    padding = window_sources(size, window, 0, device) == size[0] * size[1]
+    padding = repeat_windows(padding, count * window**2)  # (B*G*M*M)
     mask = torch.zeros_like(padding, dtype=torch.float32).masked_fill(padding, -torch.inf)
-    return repeat_windows(mask, count)[:, None, None]
+    return mask.unflatten(0, (-1, window**2))[:, None, None]
 
 
 def relative_position_index(window: int) -> Tensor:
@@ -85,39 +96,48 @@ def relative_position_index(window: int) -> Tensor:
     return down * (2 * window - 1) + right
 
 
-def window_permutation(
-    size: Pair, window: int, shift: int, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Padding, rolling and cutting into windows as places in a list of tokens.
+def window_sources(size: Pair, window: int, shift: int, device: torch.device) -> Tensor:
+    """The token at each place of each window (G*M*M), N for padding.
 
     A map of 2 x 3 in windows of 2, without a shift, is padded to 2 x 4::
 
-        tokens  0 1 2      windows  0 1 | 2 .      there = 0 1 3 4, 2 6 5 6   (6 is padding)
-                3 4 5               3 4 | 5 .      back  = 0 1 4 2 3 6
-
-    Returns:
-        The token at each place of each window (G*M*M), N for padding; the place of each token (N);
-        and a number (G*M*M) that differs for pixels that the shift has brought together.
+        tokens  0 1 2      windows  0 1 | 2 .      sources = 0 1 3 4, 2 6 5 6   (6 is padding)
+                3 4 5               3 4 | 5 .      places  = 0 1 4 2 3 6
     """
-    (height, width), area = size, window**2
-    # windows; of positive numbers, since ONNX rounds quotients to zero
-    down, across = ((side + window - 1) // window for side in size)
-    high, wide = down * window, across * window
-    group, pixel = divide(torch.arange(down * across * area, device=device), area)
-    (upper, left), (row, column) = divide(group, across), divide(pixel, window)
-    row, column = upper * window + row, left * window + column  # of the map as it is rolled
-    bands = [
-        (at >= side - window).long() + (at >= side - shift).long()
-        for at, side in ((row, high), (column, wide))
-    ]
+    (height, width), (high, wide) = size, _padded(size, window)
+    row, column = _rolled(size, window, device)
     row, column = divide(row + shift, high)[1], divide(column + shift, wide)[1]
     padding = (row >= height) | (column >= width)
-    there = (row * width + column).masked_fill(padding, height * width)
+    return (row * width + column).masked_fill(padding, height * width)
 
+
+def window_places(size: Pair, window: int, shift: int, device: torch.device) -> Tensor:
+    """The place of each token (N) in the list of windows (G*M*M)."""
+    (height, width), (high, wide) = size, _padded(size, window)
     row, column = divide(torch.arange(height * width, device=device), width)
     row, column = divide(row + high - shift, high)[1], divide(column + wide - shift, wide)[1]
     (upper, row), (left, column) = divide(row, window), divide(column, window)
-    back = (upper * across + left) * area + row * window + column
-    if not is_symbolic((shift,)) and not shift:
-        return there, back, torch.zeros_like(there)
-    return there, back, bands[0] * 3 + bands[1]
+    return (upper * (wide // window) + left) * window**2 + row * window + column
+
+
+def window_regions(size: Pair, window: int, shift: int, device: torch.device) -> Tensor:
+    """A number (G*M*M) that differs for pixels that the shift has brought together."""
+    bands = [
+        (at >= side - window).long() + (at >= side - shift).long()
+        for at, side in zip(_rolled(size, window, device), _padded(size, window), strict=True)
+    ]
+    return bands[0] * 3 + bands[1]
+
+
+def _padded(size: Pair, window: int) -> Pair:
+    """The size of a map of whole windows."""
+    return count_cells(size[0], window) * window, count_cells(size[1], window) * window
+
+
+def _rolled(size: Pair, window: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Row and column, of the padded and rolled map, of each place of each window (G*M*M)."""
+    down, across = (count_cells(side, window) for side in size)
+    place = torch.arange(down * across * window**2, device=device)
+    group, pixel = divide(place, window**2)
+    (upper, left), (row, column) = divide(group, across), divide(pixel, window)
+    return upper * window + row, left * window + column

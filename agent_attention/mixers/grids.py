@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent_attention.arguments import Pair, check_agent_shapes
+from agent_attention.compute.symbolic import fix, is_symbolic
 
 _SLACK = 0.05  # of a power of two: a map 3 % above it counts as being there
 _SKEW = 1.5  # how far an aspect may be from that of the map
@@ -44,11 +45,11 @@ class GridRule:
         """Rows and columns of the agents.
 
         Args:
-            size: (H, W). Where a graph is recorded, it is one for this size.
+            size: (H, W). Where it is symbolic, the graph is one for all sizes with this grid.
             base_grid: p.
             side: of the map at pre-training.
         """
-        height, width = int(size[0]), int(size[1])
+        height, width = size if is_symbolic(size) else (int(size[0]), int(size[1]))
         factor = 2.0 ** math.ceil(math.log2(math.sqrt(height * width) / side) - _SLACK)
         p = base_grid * max(1.0, min(self.cap, factor))
         p = math.sqrt(self.agents) if self.agents else p
@@ -57,7 +58,8 @@ class GridRule:
         while rows * columns > most and p > 1:
             p -= 0.5
             rows, columns = self._shape(p, height, width)
-        return min(rows, most), min(columns, most)  # a map may be longer than agents are many
+        # a map may be longer than agents are many
+        return fix(min(rows, most)), fix(min(columns, most))
 
     def _shape(self, p: float, height: int, width: int) -> Pair:
         """About p*p agents."""

@@ -35,7 +35,7 @@ class Stripes(Mixer):
     def mix(self, q: Tensor, k: Tensor, v: Tensor, size: Pair) -> Tensor:
         """The equation above, of queries, keys and values (B, N, C)."""
         cut, batch = (size, self.window, self.vertical), q.shape[0]
-        q, k, v = (cut_stripes(x, *cut) for x in (q, k, v))  # maps (B*G, rows, columns, C)
+        q, k, v = cut_stripes((q, k, v), *cut)  # maps (B*G, rows, columns, C)
         shape = (q.shape[1], q.shape[2])
         q, k, v = (x.flatten(1, 2) for x in (q, k, v))
         out = self.attend(q, k, v) + to_tokens(self.get_v(to_map(v, shape)))

@@ -69,11 +69,13 @@ class WindowAttention(Mixer):
         if not is_symbolic((shift,)) and not shift:
             return self._by_place()
 
-        def with_mask() -> tuple[Tensor]:
+        def with_mask(count: int | None = None) -> tuple[Tensor]:
             table = self._by_place()
-            mask = shift_mask((size[0], size[1]), self.window, shift, table.device)
-            return (table + mask.unsqueeze(1).to(table.dtype),)  # (G, h, M*M, M*M)
+            mask = shift_mask((size[0], size[1]), self.window, shift, table.device, count)
+            return (table + mask.unsqueeze(1).to(table.dtype),)  # (G or B*G, h, M*M, M*M)
 
+        if is_symbolic(size):  # G may be 1
+            return with_mask(count)[0]
         key = (tuple(size), self.window, shift)
         (bias,) = cached(with_mask, [self.relative_position_bias_table], key)
         return repeat_windows(bias, count)

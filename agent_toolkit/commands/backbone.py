@@ -12,7 +12,6 @@ from pathlib import Path
 
 from mmengine_agent.backbone_flags import BackboneFlags
 from mmengine_agent.config_changes import write_inheriting
-from mmengine_agent.config_names import locate_config
 from mmengine_agent.errors import UserError
 from mmengine_agent.run.setup import make_parser, read_config
 
@@ -31,6 +30,5 @@ def main() -> None:
     flags = BackboneFlags.of(args)
     new = read_config(args.config, backbone=flags)
     head = f"{args.config}\nwith {flags.name}, written by tools/with_backbone.py."
-    base = args.config if "::" in args.config else str(locate_config(args.config))
-    write_inheriting(args.out, base, read_config(base), new, head)
+    write_inheriting(args.out, args.config, new, head)
     print(f"wrote {args.out}")

@@ -34,12 +34,8 @@ from mmengine_agent.errors import UserError
 from mmengine_agent.files import atomic_folder
 
 Parser = argparse.ArgumentParser
-# by --format: the module and function that check a set; mmdet or mmseg may be installed alone
-CHECKS = {
-    "coco": ("mmdet_agent.data.check", "check_coco"),
-    "ade20k": ("mmseg_agent.data.check", "check_ade"),
-}
-WRITERS = {"coco": "mmdet_agent.data.convert", "ade20k": "mmseg_agent.data.convert"}
+# by --format: whose ``data.check`` and ``data.convert`` know it; mmdet or mmseg may be there alone
+PACKAGES = {"coco": "mmdet_agent", "ade20k": "mmseg_agent"}
 # by --format: splits in the standard layout, their annotations and images
 LAYOUTS = {
     "coco": [
@@ -105,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def add_check(parser: Parser) -> None:
     add = parser.add_argument
-    add("--format", choices=["coco", "ade20k"], required=True, help="%(choices)s")
+    add("--format", choices=list(PACKAGES), required=True, help="%(choices)s")
     add("--root", metavar="DIR", help="folder of the data set; alone, it has the standard layout")
     add("--ann", metavar="PATH", help="COCO: annotation JSON; ADE20K: folder of label PNGs")
     add("--images", metavar="DIR", help="folder of images; both are relative to --root")
@@ -127,7 +123,7 @@ def add_convert(parser: Parser) -> None:
     add = parser.add_argument
     add("--from", dest="form", choices=list(FORMATS), required=True, help="%(choices)s")
     add("--root", type=Path, metavar="PATH", required=True, help="its folder, YAML or XML file")
-    add("--to", choices=list(CHECKS), required=True, help="%(choices)s")
+    add("--to", choices=list(PACKAGES), required=True, help="%(choices)s")
     add("--out", type=Path, metavar="DIR", required=True, help="new or empty folder to write to")
     text = "carry these classes, in this order: names, or a file with a name a line (default: all)"
     add("--classes", nargs="+", metavar="NAME", help=text)
@@ -137,7 +133,7 @@ def add_convert(parser: Parser) -> None:
 
 def add_split(parser: Parser) -> None:
     add = parser.add_argument
-    add("--format", choices=list(CHECKS), required=True, help="%(choices)s")
+    add("--format", choices=list(PACKAGES), required=True, help="%(choices)s")
     text = "COCO: annotation JSON; ADE20K: folder of label PNGs"
     add("--ann", type=Path, metavar="PATH", required=True, help=text)
     add("--images", type=Path, metavar="DIR", help="ADE20K: folder of images")
@@ -169,9 +165,7 @@ def download_commands(name: str, root: str | None = None) -> list[str]:
 def convert(args: argparse.Namespace) -> list[str]:
     """Write a set in another format as COCO files or label maps; what to print."""
     require_empty(args.out)
-    if args.background and args.to == "coco":
-        raise UserError("--background is for --to ade20k: COCO has no pixels of no object")
-    writer = import_module(WRITERS[args.to])
+    writer = import_module(f"{PACKAGES[args.to]}.data.convert")
     if args.to == "ade20k" and args.form in writer.MAP_SETS:
         if args.classes or args.background:
             raise UserError(f"--classes and --background are not for label maps of {args.form}")
@@ -179,10 +173,8 @@ def convert(args: argparse.Namespace) -> list[str]:
             lines = writer.convert_maps(args.form, args.root, folder)
         return [*lines, *next_steps(args.to, args.root, args.out)]
     source = read_set(args.form, args.root, read_class_names(args.classes))
-    more = [args.background] if args.to == "ade20k" else []
-    write = writer.write_ade if args.to == "ade20k" else writer.write_coco
     with atomic_folder(args.out) as folder:
-        lines = write(source, folder, *more)
+        lines = writer.write_set(source, folder, args.background)
     classes = f"{len(source.names)} classes: {', '.join(source.names)}"
     return [*changes(source.notes), classes, *lines, *next_steps(args.to, source.root, args.out)]
 
@@ -192,20 +184,22 @@ def split(args: argparse.Namespace) -> list[str]:
     require_empty(args.out)
     if (args.images is None) == (args.format == "ade20k"):
         raise UserError("--images names the folder of images, for --format ade20k alone")
-    writer = import_module(WRITERS[args.format])
-    how = (args.val, args.seed, args.group_by)
+    writer = import_module(f"{PACKAGES[args.format]}.data.convert")
+    annotated = [args.ann] if args.format == "coco" else [args.images, args.ann]
     with atomic_folder(args.out) as folder:
-        if args.format == "coco":
-            lines = writer.split_coco(args.ann, folder, *how)
-        else:
-            lines = writer.split_ade(args.images, args.ann, folder, *how)
+        lines = writer.split_set(*annotated, folder, args.val, args.seed, args.group_by)
     return [*lines, *next_steps(args.format, None, args.out)]
 
 
 def require_empty(folder: Path) -> None:
     """Raise UserError if a folder to write to has something in it."""
-    if folder.exists() and (folder.is_file() or any(folder.iterdir())):
+    if is_taken(folder):
         raise UserError(f"--out: {folder} is not empty; name a folder that is new or empty")
+
+
+def is_taken(folder: Path) -> bool:
+    """Whether there is a file of that name, or a folder with something in it."""
+    return folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
 
 
 # ---- check ----
@@ -216,8 +210,7 @@ def check(args: argparse.Namespace, parser: Parser) -> int:
     require_outputs(args, parser)
     places, started = find_places(args, parser), time.time()
     warnings.filterwarnings("ignore", module="PIL")  # of unusual tags, which stop nothing
-    module, function = CHECKS[args.format]
-    check_set = getattr(import_module(module), function)
+    check_set = import_module(f"{PACKAGES[args.format]}.data.check").check_set
     more = {}
     if args.format == "ade20k":
         more = {"first": args.labels_from, "palette": args.palette}
@@ -237,7 +230,7 @@ def check(args: argparse.Namespace, parser: Parser) -> int:
 
 def require_outputs(args: argparse.Namespace, parser: Parser) -> None:
     """End with a usage error if something could not be written after all the work."""
-    if args.fix and args.fix.exists() and (args.fix.is_file() or any(args.fix.iterdir())):
+    if args.fix and is_taken(args.fix):
         parser.error(f"--fix: {args.fix} is not empty; name a folder that is new or empty")
     if args.sheet and args.sheet.suffix.lower() not in SUFFIXES:
         parser.error(f"--sheet takes a file ending in {' or '.join(SUFFIXES)}, got {args.sheet}")

@@ -26,8 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmengine_agent.backbone_flags import BackboneFlags
 from mmengine_agent.config_walk import walk
-from mmengine_agent.errors import UserError
-from mmengine_agent.run.exit import one_line
+from mmengine_agent.errors import UserError, one_line
 from mmengine_agent.run.setup import KeyValues, make_parser, read_config
 from mmengine_agent.task import task_of
 

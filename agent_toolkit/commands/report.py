@@ -8,10 +8,9 @@ The curves are of the newest training in the directory; all else is what tools/t
 the directory. The page needs no network and no other file.
 """
 
-import subprocess
-import sys
 from pathlib import Path
 
+from agent_toolkit.api import test
 from mmengine_agent.errors import UserError
 from mmengine_agent.report.page import write_report
 from mmengine_agent.report.workdir import find_config, read_work_dir
@@ -28,18 +27,10 @@ def main() -> None:
     out = args.out or args.work_dir / "report.html"
     read_work_dir(args.work_dir)  # before a test, which takes time
     if args.checkpoint:
-        test(args.work_dir, args.checkpoint)
+        config = find_config(args.work_dir)
+        if config is None:
+            raise UserError(f"--checkpoint: {args.work_dir} has no config to test it with")
+        if not args.checkpoint.is_file():
+            raise UserError(f"--checkpoint: there is no {args.checkpoint} (from {Path.cwd()})")
+        test(config, args.checkpoint, work_dir=args.work_dir)
     write_report(args.work_dir, out)
-
-
-def test(work_dir: Path, checkpoint: Path) -> None:
-    """Test with the config in the work directory; its output goes to the screen."""
-    config = find_config(work_dir)
-    if config is None:
-        raise UserError(f"--checkpoint: {work_dir} has no config to test it with")
-    if not checkpoint.is_file():
-        raise UserError(f"--checkpoint: there is no {checkpoint} (from {Path.cwd()})")
-    tool = [sys.executable, "-m", "agent_toolkit.commands", "test"]
-    command = [*tool, str(config), str(checkpoint), "--work-dir", str(work_dir)]
-    if subprocess.run(command).returncode:
-        raise UserError(f"--checkpoint: {checkpoint} could not be tested; the reason stands above")

@@ -1,6 +1,7 @@
 """Test a checkpoint: box and mask mAP of a detector, mIoU of a segmentor.
 
     python tools/test.py CONFIG work_dirs/NAME/epoch_12.pth --show-dir pictures
+    python tools/test.py CONFIG model.onnx                  # what tools/export.py has written
 
 The metrics are printed and written to <work dir>/metrics.json; evaluation.json next to it has what
 tools/report.py shows. Several GPUs, or several CPU processes: bash tools/dist_test.sh CONFIG
@@ -18,7 +19,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Everything that the command takes."""
     add = parser.add_argument
     add("config", help="a name of `agent-attention configs`, or a file")
-    add("checkpoint", help="checkpoint file")
+    add("checkpoint", help="checkpoint file, or an exported .onnx")
     add("--out", metavar="FILE.pkl", help="write the predictions to this file")
     add("--show-dir", metavar="DIR", help="draw predictions next to the truth")
     text = "test-time augmentation: the config's, or three scales, each mirrored too"

@@ -17,13 +17,12 @@ from agent_toolkit.swap.report import State, to_markdown
 from agent_toolkit.swap.search import Choice, Move, search
 from agent_toolkit.swap.trial import Trial
 from mmengine_agent.config_changes import write_inheriting
-from mmengine_agent.config_names import locate_config
 from mmengine_agent.errors import UserError
 from mmengine_agent.files import write_file
 from mmengine_agent.run.flags import guard_loading
 from mmengine_agent.run.plain_flags import apply_plain_flags
-from mmengine_agent.run.setup import build_runner, load_config, read_config
-from mmengine_agent.run.test import require_testable, require_weights
+from mmengine_agent.run.setup import build_runner, load_config
+from mmengine_agent.run.test import CompleteWeightsHook, require_testable
 from mmengine_agent.swap_backbone import import_adapter
 from mmengine_agent.swapped import build_form
 from mmengine_agent.task import task_of
@@ -80,7 +79,7 @@ def prepare(cfg: Config, args: Namespace) -> Runner:
     if args.images:
         cfg.test_dataloader.dataset.indices = args.images
     runner = build_runner(cfg, dumped=own)
-    require_weights(runner.model, args.checkpoint)
+    runner.register_hook(CompleteWeightsHook())
     runner.call_hook("before_run")
     runner.load_or_resume()
     dataset = runner.test_loop.dataloader.dataset
@@ -187,9 +186,8 @@ def write_config(
     new.model.backbone = {"type": "SwappedAttention", "backbone": backbone, "swaps": swaps}
     import_adapter(new, task_of(cfg).scope)
     new.load_from = str(Path(args.checkpoint).resolve())
-    base = args.config if "::" in args.config else str(locate_config(args.config).resolve())
     head = f"{args.config}\nwith the layers swapped that tools/swap.py has chosen."
-    write_inheriting(path, base, read_config(args.config), new, head)
+    write_inheriting(path, args.config, new, head)
     print(f"config: {path}")
 
 

@@ -68,7 +68,7 @@ class CocoSet(CheckedSet):
         return f"{path.name}: {', '.join(kept)}"
 
 
-def check_coco(place: Place, workers: int, fast: bool = False) -> CocoSet:
+def check_set(place: Place, workers: int, fast: bool = False) -> CocoSet:
     """Check an annotation file and the images it lists."""
     found = CocoSet(place)
     found.content, faults = read_coco(place.ann)

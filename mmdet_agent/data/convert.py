@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
+
 from mmdet_agent.data.coco import has_id
 from mmdet_agent.data.read import read_coco
 from mmdet_agent.data.shapes import bounds, polygon_area
@@ -13,12 +15,14 @@ from mmengine_agent.data.split import choose_val
 from mmengine_agent.errors import UserError
 
 
-def write_coco(source: Source, folder: Path) -> list[str]:
+def write_set(source: Source, folder: Path, background: str | None = None) -> list[str]:
     """Write a JSON file a split into a folder; a line on each.
 
     Raises:
-        UserError: if an image is not below the set's root.
+        UserError: if an image is not below the set's root, or a background is named.
     """
+    if background:
+        raise UserError("--background is for --to ade20k: COCO has no pixels of no object")
     numbers = {name: number for number, name in enumerate(source.names, 1)}
     categories = [{"id": number, "name": name} for name, number in numbers.items()]
     lines = []
@@ -37,9 +41,7 @@ def write_coco(source: Source, folder: Path) -> list[str]:
     return lines
 
 
-def split_coco(
-    path: Path, folder: Path, share: float, seed: int, group_by: str | None
-) -> list[str]:
+def split_set(path: Path, folder: Path, share: float, seed: int, group_by: str | None) -> list[str]:
     """Write ``train.json`` and ``val.json`` of a COCO file into a folder; a line on each.
 
     Raises:
@@ -70,7 +72,7 @@ def _annotation(shape: Shape) -> dict[str, Any]:
     box = shape.box
     if shape.mask:
         inside = mask_of(shape.mask)
-        area, box = float(inside.sum()), _mask_bounds(inside)
+        area, box = float(inside.sum()), [*map(float, cv2.boundingRect(inside.astype("uint8")))]
     elif shape.polygons:
         area, box = sum(map(polygon_area, shape.polygons)), box or bounds(shape.polygons)
     else:
@@ -79,14 +81,6 @@ def _annotation(shape: Shape) -> dict[str, Any]:
     found = {"bbox": box, "area": area, "iscrowd": int(shape.crowd)}
     found["segmentation"] = shape.mask or shape.polygons
     return {**found, "attributes": shape.attributes} if shape.attributes else found
-
-
-def _mask_bounds(mask: Any) -> list[float]:
-    columns, rows = mask.any(0).nonzero()[0], mask.any(1).nonzero()[0]
-    if not len(columns):
-        return [0.0, 0.0, 0.0, 0.0]
-    left, top = float(columns[0]), float(rows[0])
-    return [left, top, float(columns[-1]) + 1 - left, float(rows[-1]) + 1 - top]
 
 
 def _write(path: Path, content: dict[str, Any]) -> str:

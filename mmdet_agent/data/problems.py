@@ -5,6 +5,7 @@ Can mmdet load it, and is it what the classes say?
 
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,8 @@ _CHECK = "   `python tools/prepare_data.py check` lists all; with --fix it write
 def data_problems(cfg: Config, splits: Sequence[str]) -> Iterator[Problem]:
     """What is wrong with the sets of some splits, as far as their files are there."""
     for split, dataset in datasets(cfg):
-        if split in splits and reads_coco(dataset):
-            yield from _coco_problems(dataset, split)
-        elif split in splits and is_panoptic(dataset):
-            yield from _panoptic_problems(dataset, split)
+        if split in splits and (reads_coco(dataset) or is_panoptic(dataset)):
+            yield from _set_problems(dataset, split)
     forget_files()
     for split in splits:
         for place, evaluator in walk(cfg.get(f"{split}_evaluator"), f"{split}_evaluator"):
@@ -74,23 +73,24 @@ def stopping_faults(faults: Sequence[Fault], masks: bool, evaluated: bool) -> li
     return [fault for fault in faults if fault.kind in kinds]
 
 
-def _coco_problems(dataset: Any, split: str) -> Iterator[Problem]:
-    path = annotation_path(dataset)
+def _set_problems(dataset: Any, split: str) -> Iterator[Problem]:
+    path, panoptic = annotation_path(dataset), is_panoptic(dataset)
     if not path.is_file():
         return
     content, faults = read_coco(path)
     if content is not None and not faults:
         masks = any(step.get("with_mask") for step in dataset.get("pipeline") or [])
-        every = list(file_faults(content))
+        lists = (entry_faults(part, content[part]) for part in ("images", "categories"))
+        every = [*(chain(*lists) if panoptic else file_faults(content))]
         faults = stopping_faults(every, masks and split == "train", split != "train")
     if content is None or faults:
-        hint = (
-            "   `python tools/prepare_data.py check` lists all; with --fix it writes a cleaned copy"
-        )
-        yield Problem("\n".join([*_described(path, faults), hint]))
+        yield Problem("\n".join([*_described(path, faults), *[_CHECK] * (not panoptic)]))
         return
     yield from _name_problems(path, content, class_names(dataset, "mmdet"))
     yield from _file_problems(path, content, dataset)
+    if panoptic:
+        yield from segment_problems(content, dataset, split != "train")
+        return
     unlisted = [fault for fault in every if fault.kind == "annotation-category"]
     if unlisted:  # mmdet leaves them out without a word
         yield Problem(
@@ -102,22 +102,6 @@ def _coco_problems(dataset: Any, split: str) -> Iterator[Problem]:
         yield Problem(
             f"{path}: no image is left to train on (filter_cfg {dataset.get('filter_cfg')})"
         )
-
-
-def _panoptic_problems(dataset: Any, split: str) -> Iterator[Problem]:
-    path = annotation_path(dataset)
-    if not path.is_file():
-        return
-    content, faults = read_coco(path)
-    if content is not None and not faults:
-        for part in ("images", "categories"):
-            faults += [each for each in entry_faults(part, content[part]) if each.kind in STOPS]
-    if content is None or faults:
-        yield Problem("\n".join(_described(path, faults)))
-        return
-    yield from _name_problems(path, content, class_names(dataset, "mmdet"))
-    yield from _file_problems(path, content, dataset)
-    yield from segment_problems(content, dataset, split != "train")
 
 
 def _described(path: Path, faults: list[Fault]) -> list[str]:

@@ -12,8 +12,7 @@ from mmdet_agent.evaluation.panoptic import (
     panoptic_quality,
     segments_of,
 )
-from mmengine_agent.report.label_record import NO_LABEL, LabelMapRecord, pack_labels
-from mmengine_agent.report.record import SIDE, Candidate
+from mmengine_agent.report.record import NO_LABEL, SIDE, Candidate, LabelMapRecord, pack_labels
 
 
 class PanopticRecord(LabelMapRecord):

@@ -10,7 +10,7 @@ from mmdet.datasets import CocoDataset, CocoPanopticDataset
 from mmengine.config import Config
 
 from mmdet_agent.data.problems import reads_coco
-from mmdet_agent.data.read import forget_files, read_categories
+from mmdet_agent.data.read import annotation_path, forget_files, read_categories
 from mmdet_agent.predict.instances import Instance, coco_result, instances_of
 from mmdet_agent.predict.merge import merge
 from mmengine_agent.draw import paint_box, paint_mask
@@ -66,7 +66,7 @@ class DetectionWriter(Writer):
 def category_ids(cfg: Config, names: tuple[str, ...]) -> tuple[int, ...]:
     """Those of the annotation file that the config names; else COCO's own; else label + 1."""
     dataset = dataset_of(cfg)
-    path = Path(dataset.get("data_root") or "", dataset.get("ann_file") or "")
+    path = annotation_path(dataset)
     if path.is_file() and (reads_coco(dataset) or "Panoptic" in str(dataset.type)):
         listed = read_categories(path)
         forget_files()

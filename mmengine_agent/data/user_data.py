@@ -8,6 +8,7 @@ is built.
 import shlex
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -180,5 +181,6 @@ def class_names(dataset: Any, scope: str) -> tuple[str, ...]:
 
 def type_of(dataset: Any, scope: str) -> Any:
     """The class of a data set's config, None if nothing of its name is registered."""
-    with DATASETS.switch_scope_and_registry(scope) as registry:
+    with DATASETS.switch_scope_and_registry(scope) as registry, suppress(RuntimeError):
         return registry.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
+    return None  # of a package that is not installed

@@ -1,40 +1,53 @@
 """Recording a model as a graph with open sizes, and the files such a graph is kept in."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from mmengine_agent.errors import UserError
+from mmengine_agent.export.check import Run
 from mmengine_agent.export.modules import STRIDE, Exported
+from mmengine_agent.export.operators import ONNX, in_plain_torch
 
 # any shape that is padded in both directions, and whose maps differ in all sizes at every level
 _EXAMPLE = (2, 3, 9 * STRIDE - 5, 13 * STRIDE - 7)
+_PICTURE = (1, 283, 409, 3)
 AXES = {0: "batch", 2: "height", 3: "width"}  # open ones of the image
+PICTURE_AXES = {1: "height", 2: "width"}  # of one that is resized inside
 _TORCH = "2.9"  # the first that leaves to a run what it cannot prove of open sizes
 
-Run = Callable[[Tensor], dict[str, Tensor]]
 Facts = dict[str, str]
 
 
-def record(model: Exported) -> ExportedProgram:
+def record(model: Exported, plain: bool = False) -> ExportedProgram:
     """The model as a graph for any batch and any height and width from ``model.least`` on.
+
+    Args:
+        model: the model.
+        plain: whether the graph has torch's own operators alone.
 
     Raises:
         UserError: if the model cannot be recorded.
     """
-    least = {0: 1, 2: model.least, 3: model.least}
-    shapes = {"image": {axis: Dim(name, min=least[axis]) for axis, name in AXES.items()}}
+    least = {"batch": 1, "height": model.least, "width": model.least}
+    example, axes = torch.zeros(_EXAMPLE), AXES
+    if getattr(model, "resize", None):
+        least |= {"height": 2, "width": 2}
+        example, axes = torch.zeros(_PICTURE, dtype=torch.uint8), PICTURE_AXES
+    shapes = {"image": {axis: Dim(name, min=least[name]) for axis, name in axes.items()}}
     try:
-        with torch.no_grad():
+        with torch.no_grad(), in_plain_torch() if plain else nullcontext():
             return torch.export.export(
                 model,
-                (torch.zeros(_EXAMPLE),),
+                (example,),
                 dynamic_shapes=shapes,
                 # torch cannot prove of padded sizes what holds for all of them; a run checks it
                 prefer_deferred_runtime_asserts_over_guards=True,
@@ -51,26 +64,6 @@ def cause(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-@torch.no_grad()
-def difference(model: Run, run: Run, image: Tensor) -> float:
-    """The largest difference of any output, of labels the share of pixels with another one.
-
-    Differences of large values are relative to the largest of that output.
-    """
-    wanted, found = model(image), run(image)
-    assert wanted.keys() == found.keys()
-    most = torch.zeros(())
-    for name, value in wanted.items():
-        if value.shape != found[name].shape:
-            return torch.inf
-        if value.is_floating_point():
-            apart = (value - found[name]).abs().max() / value.abs().max().clamp(min=1)
-        else:
-            apart = (value != found[name]).float().mean()
-        most = torch.maximum(most, apart)  # which keeps a NaN
-    return float(most)
-
-
 def write_onnx(program: ExportedProgram, path: Path, facts: Facts, opset: int | None) -> None:
     """Write a graph and its weights as one ONNX file, with ``facts`` in its metadata.
 
@@ -80,13 +73,16 @@ def write_onnx(program: ExportedProgram, path: Path, facts: Facts, opset: int | 
     spec = program.call_spec.out_spec
     assert spec is not None
     names = spec.unflatten(range(spec.num_leaves))  # the graph itself knows the order alone
+    image = next(each for each in program.graph.nodes if each.name == "image")
+    axes = PICTURE_AXES if image.meta["val"].dtype == torch.uint8 else AXES
     try:
         made = torch.onnx.export(
             program,
             input_names=["image"],
             output_names=list(names),
-            dynamic_shapes={"image": AXES},  # names alone: the graph itself knows the sizes
+            dynamic_shapes={"image": axes},  # names alone: the graph itself knows the sizes
             opset_version=opset,
+            custom_translation_table=dict(ONNX),
             dynamo=True,
             external_data=False,
             verbose=False,
@@ -101,13 +97,22 @@ def write_onnx(program: ExportedProgram, path: Path, facts: Facts, opset: int | 
     made.save(path)
 
 
-def load_onnx(path: Path) -> Run:
-    """Run an ONNX file on the CPU."""
+def load_onnx(path: Path, values: Mapping[str, float] | None = None) -> Run:
+    """Run an ONNX file on the CPU, with other ``values`` of some of its tensors."""
+    import onnx
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    file: Any = path
+    if values:
+        model = onnx.load(path)
+        for tensor in model.graph.initializer:
+            if tensor.name in values:
+                new = np.asarray(values[tensor.name], np.float32)
+                tensor.CopyFrom(onnx.numpy_helper.from_array(new, tensor.name))
+        file = model.SerializeToString()
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
 
     def run(image: Tensor) -> dict[str, Tensor]:
@@ -123,18 +128,25 @@ def write_pt2(program: ExportedProgram, path: Path, facts: Facts, opset: int | N
         torch.export.save(program, file, extra_files={"facts.json": json.dumps(facts)})
 
 
-def load_pt2(path: Path) -> Run:
-    """Run a file that ``write_pt2`` has written; it is a pickle, so read your own alone."""
+def load_pt2(path: Path, values: Mapping[str, float] | None = None) -> Run:
+    """Run a file that ``write_pt2`` has written, with other ``values`` of some of its tensors.
+
+    It is a pickle, so read your own alone.
+    """
     with path.open("rb") as file:
-        return torch.export.load(file).module()
+        module = torch.export.load(file).module()
+    for name, value in (values or {}).items():
+        module.get_buffer(name).fill_(value)
+    return module
 
 
 class Format(NamedTuple):
     """A kind of file: how it is written and run, and what it needs besides torch."""
 
     write: Callable[[ExportedProgram, Path, Facts, int | None], None]
-    load: Callable[[Path], Run]
+    load: Callable[[Path, Mapping[str, float]], Run]
     packages: tuple[str, ...] = ()
+    plain: bool = False  # whether a graph for it is recorded in torch's own operators alone
 
     def require(self, run: bool) -> None:
         """Raise UserError if packages are missing, for writing and for running if it is wanted."""
@@ -148,5 +160,5 @@ class Format(NamedTuple):
 
 FORMATS = {
     ".onnx": Format(write_onnx, load_onnx, ("onnx", "onnxscript", "onnxruntime")),
-    ".pt2": Format(write_pt2, load_pt2),
+    ".pt2": Format(write_pt2, load_pt2, plain=True),
 }

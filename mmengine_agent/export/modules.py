@@ -3,16 +3,18 @@
 from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from agent_attention.arguments import Pair
-from agent_attention.compute.symbolic import pool
+from agent_attention.compute.symbolic import is_symbolic, pool
 from agent_attention.mixers.agent import AgentAttention
 from agent_attention.mixers.grids import GridRule
+from mmengine_agent.export.check import DifferenceError, Load, difference
+from mmengine_agent.export.resize import Resize, double
 
 STRIDE = 32  # of the backbone's coarsest map; images are padded to multiples of it
 
@@ -77,8 +79,27 @@ class Prepare(nn.Module):
         return F.pad(image, (0, width, 0, height))
 
 
+class Sizes(NamedTuple):
+    """Sizes (H, W) of an image on its way; each may be symbolic while a graph is recorded."""
+
+    image: Pair  # that the model sees, without padding: boxes are clipped to it
+    picture: Pair  # as it was given: results are in its pixels
+
+    def to_picture(self, boxes: Tensor) -> Tensor:
+        """Boxes (..., 4) x1 y1 x2 y2 in pixels of the image to those of the picture."""
+        if self.image is self.picture:
+            return boxes
+        rows, columns = (
+            double(given) / double(seen)
+            for seen, given in zip(self.image, self.picture, strict=True)
+        )
+        return boxes * torch.stack([columns, rows] * 2).to(boxes.dtype)
+
+
 class Exported(nn.Module):
     """A model in evaluation mode, from images (B, 3, H, W) of any size to tensors by name.
+
+    With ``resize`` set, from pictures (1, H, W, 3) of uint8.
 
     Args:
         model: mmdet's or mmseg's; pooling of it, as in PSPNet's and UPerNet's pyramids, is made fit
@@ -87,14 +108,52 @@ class Exported(nn.Module):
     """
 
     least = 4 * STRIDE + 1  # the smallest side that a recording is for: no level of one place
+    batch: ClassVar[str] = "any"  # or "1", of a model that takes no more
     model: Any
 
     def __init__(self, model: Any, prepare: nn.Module) -> None:
         super().__init__()
         self.prepare, self.model = prepare, model
+        self.resize: Resize | None = None
         for each in model.modules():
             if type(each) is nn.AdaptiveAvgPool2d:
                 grid: Any = each.output_size
                 pair = (grid, grid) if isinstance(grid, int) else grid
                 each.forward = partial(pool, grid=pair)  # type: ignore[method-assign]
         self.eval()
+
+    def facts(self) -> dict[str, str]:
+        """What a reader of the file has to know of the model."""
+        one = "1" if self.resize else self.batch
+        return {"batch": one, "with_resize": str(self.resize is not None).lower()}
+
+    def enter(self, image: Tensor) -> tuple[Tensor, Sizes]:
+        """What the model takes of an input, (B, 3, H', W'), and the sizes of what is in it."""
+        if self.resize is None:
+            size = (image.shape[2], image.shape[3])
+            return self.prepare(image), Sizes(size, size)
+        resized = self.resize(image)
+        size = (resized.shape[2], resized.shape[3])
+        for side in size if is_symbolic(size) else ():
+            torch._check(side >= self.least)
+        return self.prepare(resized), Sizes(size, (image.shape[1], image.shape[2]))
+
+    def check(self, reference: Any, load: Load, image: Tensor, tolerance: float) -> str:
+        """Compare a file with the model.
+
+        Args:
+            reference: the model, not made ready for recording.
+            load: the file.
+            image: (B, 3, H, W).
+            tolerance: largest difference that is none.
+
+        Returns:
+            the largest differences, in words.
+
+        Raises:
+            DifferenceError: if the file gives something else.
+        """
+        found = difference(self, load({}), image)
+        if not found <= tolerance:
+            raise DifferenceError(f"by {found:.1e}, more than --tolerance {tolerance:.1e}")
+        return f"{found:.1e}"

@@ -3,14 +3,13 @@
 - ``checkpoint``: atomic writes of checkpoints and of the pointer to the newest.
 - ``resume``: a resumed run computes what an uninterrupted one does. ``interrupt``: SIGTERM and
   SIGINT save, and stop.
-- ``losses``: losses that are NaN or infinite. ``samples``: images that cannot be loaded.
-- ``mean_loss``: losses in the log are means over all processes.
+- ``losses``: those that are NaN or infinite, and their means over all processes for the log.
+- ``samples``: images that cannot be loaded.
 """
 
 from mmengine_agent.hooks.checkpoint import SafeCheckpointHook
 from mmengine_agent.hooks.interrupt import InterruptHook
-from mmengine_agent.hooks.losses import BadLossesHook
-from mmengine_agent.hooks.mean_loss import MeanLossHook
+from mmengine_agent.hooks.losses import BadLossesHook, MeanLossHook
 from mmengine_agent.hooks.resume import ExactResumeHook
 from mmengine_agent.hooks.samples import BadSamplesHook
 

@@ -1,4 +1,4 @@
-"""Losses that are NaN or infinite: no step is taken with them, on any rank.
+"""Losses that are NaN or infinite: no step is taken with them, on any rank. And means for the log.
 
 The check sits between the losses and the backward pass: weights, optimizer and statistics of
 normalisation stay as they were before the batch, and that is what is saved. It sees losses before
@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from mmengine.dist import all_gather_object, all_reduce, get_rank
+from mmengine.dist import all_gather_object, all_reduce, all_reduce_dict, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from torch import Tensor
@@ -95,6 +95,26 @@ class BadLossesHook(Hook):
             wrapper.backward(loss.new_zeros((), requires_grad=True))  # counts the iteration
             if wrapper.should_update():  # gradients are averaged over ranks in its backward pass
                 wrapper.zero_grad()
+
+
+@HOOKS.register_module()
+class MeanLossHook(Hook):
+    """Logs the mean of the losses over all processes.
+
+    mmengine logs those of the first process alone, so a curve changes with the number of GPUs
+    although the training does not.
+    """
+
+    priority = "HIGHEST"  # before RuntimeInfoHook hands the losses to the log
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Replace the losses in ``outputs`` by their means, in place."""
+        if get_world_size() > 1 and outputs:
+            means = {key: value.detach().clone() for key, value in outputs.items()}
+            all_reduce_dict(means, op="mean")
+            outputs.update(means)
 
 
 def _save(runner: Any) -> str:

@@ -16,7 +16,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from agent_attention.weights.fit import unwrap
 from agent_attention.weights.read import CheckpointError
 from mmengine_agent.checkpoints import without_functions
-from mmengine_agent.errors import UserError
+from mmengine_agent.errors import UserError, one_line
 from mmengine_agent.resume.data_order import LaterBatches, placed, rebuilt
 from mmengine_agent.resume.random_state import random_state, set_random_state
 
@@ -189,10 +189,9 @@ def checkpoint_errors(runner: Any) -> Iterator[None]:
         raise
     except Exception as error:
         path = runner.cfg.get("load_from") or f"the newest checkpoint of {runner.work_dir}"
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(
-            f"--resume: {path} is not of a run of this config ({reason}); to start from its "
-            f"weights alone: --cfg-options load_from={path}"
+            f"--resume: {path} is not of a run of this config ({one_line(error)}); to start from "
+            f"its weights alone: --cfg-options load_from={path}"
         ) from error
 
 
@@ -217,19 +216,11 @@ def order_data(runner: Any, seed: int, state: dict[str, Any] | None) -> None:
     if isinstance(loop, IterBasedTrainLoop):
         loop.dataloader_iterator = LaterBatches(loop.dataloader, loop.iter)
     elif by_epoch:
-        batches.skip = loop.first_index = 0 if state is None else _index_in_epoch(loop, state)
+        batches.skip = loop.first_index = 0 if state is None else index(state["place"])
         if state is not None and state["batches"] != len(batches):
             text = f"the data made {state['batches']} batches and makes {len(batches)}"
             _warn(runner, f"{text}: epoch {loop.epoch + 1} begins anew")
             batches.skip = loop.first_index = 0
-
-
-def _index_in_epoch(loop: Any, state: dict[str, Any]) -> int:
-    """How many batches of its epoch a resumed run has behind it."""
-    if isinstance(state["place"], list):  # older files: the pass over the data, and batches of it
-        passes, done = state["place"]
-        return index(done) if passes == loop.epoch else len(loop.dataloader)
-    return index(state["place"])
 
 
 def _is_validation_due(runner: Any, validated: int) -> bool:

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS
 
 from mmengine_agent.class_counts import class_total
-from mmengine_agent.data.user_data import read_class_names
+from mmengine_agent.data.user_data import read_class_names, type_of
 from mmengine_agent.draw import Colour, class_colours
 from mmengine_agent.errors import UserError
 from mmengine_agent.predict.model import dataset_of
@@ -55,11 +54,7 @@ def classes_of(cfg: Config, meta: Mapping[str, Any], given: list[str] | None) ->
 def _sources(cfg: Config, meta: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """What is known of classes ('classes') and colours ('palette'), best first."""
     dataset = dataset_of(cfg)
-    with DATASETS.switch_scope_and_registry(cfg.get("default_scope") or "mmdet") as registry:
-        try:
-            kind = registry.get(dataset.type)
-        except RuntimeError:  # a data set that is not installed here is not needed here
-            kind = None
+    kind = type_of(dataset, cfg.get("default_scope") or "mmdet")
     own = meta.get("dataset_meta") or meta  # OpenMMLab 1 and 2 had it in the open, in capitals
     for source in (own, dataset.get("metainfo"), getattr(kind, "METAINFO", None)):
         lower = {str(key).lower(): value for key, value in (source or {}).items()}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from ctypes import CDLL
 from functools import cache, partial
-from math import isqrt
+from math import isqrt, sqrt
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,14 +59,10 @@ class Memory(NamedTuple):
         return self.base + _MARGIN * (self.linear + self.square * pixels) * pixels
 
     def most_pixels(self, size: float) -> int:
-        """How many pixels a size in bytes is enough for, to one in a thousand."""
-        low, high = 0.0, 1.0
-        while self.peak(high) <= size and high < 1e12:
-            low, high = high, 2 * high
-        while high - low > 1e-3 * high and high > 1:
-            middle = (low + high) / 2
-            low, high = (middle, high) if self.peak(middle) <= size else (low, middle)
-        return int(low)
+        """How many pixels a size in bytes is enough for."""
+        room = max(0.0, (size - self.base) / _MARGIN)  # linear p + square p²
+        slope = self.linear + sqrt(self.linear**2 + 4 * self.square * room)
+        return int(2 * room / max(slope, 1e-6))
 
 
 def fit(points: Sequence[tuple[int, float]]) -> Memory:

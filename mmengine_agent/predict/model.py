@@ -17,7 +17,7 @@ from agent_attention.weights.fit import unwrap
 from mmengine_agent.checkpoints import load_local
 from mmengine_agent.config_walk import type_name
 from mmengine_agent.data.user_data import datasets
-from mmengine_agent.errors import UserError
+from mmengine_agent.errors import UserError, one_line
 from mmengine_agent.task import task_of
 
 _RESIZES = {"Resize", "FixScaleResize", "FixShapeResize", "ResizeShortestEdge"}
@@ -69,8 +69,7 @@ def build_model(cfg: Config) -> Any:
     try:
         model = revert_sync_batchnorm(MODELS.build(cfg.model))
     except (TypeError, ValueError, LookupError, AssertionError, ImportError) as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise UserError(f"cannot build what the config describes: {reason}") from error
+        raise UserError(f"cannot build what the config describes: {one_line(error)}") from error
     task_of(cfg).guard_model(model)
     return model
 

@@ -19,7 +19,15 @@ from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.runner import Runner
 
-from mmengine_agent.draw import Array, encode, fit, read_image
+from mmengine_agent.draw import (
+    Array,
+    Colour,
+    class_colours,
+    encode,
+    fit,
+    paint_labels,
+    read_image,
+)
 from mmengine_agent.files import write_file
 from mmengine_agent.task import task_of
 
@@ -27,6 +35,7 @@ FILE = "evaluation.json"
 VERSION = 1  # of the file's layout
 SHOWN = 6  # best, and as many worst predictions
 SIDE = 400  # pixels of a picture's longer side
+NO_LABEL = 65535  # in the label maps kept for pictures: pixels that are left clear
 
 
 @dataclass(frozen=True)
@@ -90,6 +99,30 @@ class Record(BaseMetric):
         picture = fit(image, SIDE, SIDE)
         self.paint(picture, np.array(picture.shape[1::-1]) / image.shape[1::-1], content, side)
         return base64.b64encode(encode(picture, "x.jpg", cv2.IMWRITE_JPEG_QUALITY, 80)).decode()
+
+
+class LabelMapRecord(Record):
+    """A record whose pictures show label maps, one for each of ``content``'s sides."""
+
+    def paint(self, picture: Array, scale: np.ndarray, content: Any, side: str) -> None:
+        """Lay the classes' colours over a picture; labels beyond the classes are left clear."""
+        labels = cv2.imdecode(np.frombuffer(content[side], np.uint8), cv2.IMREAD_UNCHANGED)
+        assert labels is not None  # it is our own
+        fitting = cv2.resize(labels, picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        paint_labels(picture, fitting, self._colours())
+
+    def legend(self) -> list[tuple[str, str]]:
+        """Names of the classes, with their colours as HTML has them."""
+        colours = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in self._colours()]
+        return [*zip(self.dataset_meta["classes"], colours, strict=True)]
+
+    def _colours(self) -> tuple[Colour, ...]:
+        return class_colours(len(self.dataset_meta["classes"]), [self.dataset_meta.get("palette")])
+
+
+def pack_labels(labels: np.ndarray) -> bytes:
+    """A label map (H, W) of numbers up to ``NO_LABEL`` as 16-bit PNG."""
+    return cv2.imencode(".png", labels.astype(np.uint16))[1].tobytes()
 
 
 def best_and_worst(candidates: Iterable[Candidate]) -> list[tuple[str, Candidate]]:

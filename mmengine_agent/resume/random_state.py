@@ -24,8 +24,7 @@ def random_state() -> dict[str, Any]:
 
 def set_random_state(state: dict[str, Any]) -> None:
     """Go back to what ``random_state`` gave."""
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))  # of older files: lists
+    random.setstate(state["python"])
     np.random.set_state(tuple(state["numpy"]))
     torch.set_rng_state(state["torch"])
     if "cuda" in state and torch.cuda.is_available():

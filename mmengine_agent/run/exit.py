@@ -15,7 +15,7 @@ from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 from agent_attention.weights.read import CheckpointError
 from mmengine_agent.command_names import as_called
-from mmengine_agent.errors import ReportedByRank0, UsageError, UserError
+from mmengine_agent.errors import ReportedByRank0, UsageError, UserError, one_line
 from mmengine_agent.files import describe_disk, disk_is_full
 from mmengine_agent.run.flags import LOGGERS
 
@@ -78,11 +78,6 @@ def explain(error: Exception) -> str | None:
         place = describe_disk(Path(error.filename or "."))
         return f"a disk is full (here {place}): {one_line(error)}"
     return None
-
-
-def one_line(error: BaseException) -> str:
-    """Type and message of an exception."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _leave_process_group(code: int) -> None:

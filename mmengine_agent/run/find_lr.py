@@ -4,7 +4,6 @@ This is the range test of arXiv 1506.01186, section 3.3, with a rate that grows 
 the loss is lowest the rate is as large as it may become in a training with warm-up and decay.
 """
 
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +22,13 @@ FEWEST = 20  # iterations
 _NOISE = 1.5  # standard deviations that chance may make of a fall
 
 
-class RateHook(Hook):
-    """Keeps the learning rate and loss of each iteration, and ends the run at NaN."""
-
-    def __init__(self) -> None:
-        self.rates: list[float] = []
-        self.losses: list[float] = []
+class StopHook(Hook):
+    """Ends a run at a loss that is NaN or infinite."""
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Note the rate the step was made with, before it grows."""
-        loss, rates = outputs["loss"].item(), runner.optim_wrapper.get_lr()
-        if isfinite(loss):
-            self.rates.append(rates.get("base_lr", rates["lr"])[0])  # groups have multiples of it
-            self.losses.append(loss)
-        else:
+        if not outputs["loss"].isfinite():
             runner.train_loop.stop_training = True
 
 
@@ -54,17 +44,20 @@ def find_lr(cfg: Config, iterations: int) -> None:
     """
     picture = Path(cfg.work_dir, "find_lr.png")
     given = prepare(cfg, iterations)
-    runner, hook = build_runner(cfg), RateHook()
-    runner.register_hook(hook)
+    runner = build_runner(cfg)
+    runner.register_hook(StopHook())
     runner.train()
     if not is_main_process():
         return
-    if len(hook.losses) < 5:
+    logged = runner.message_hub.log_scalars
+    rate = "base_lr" if "train/base_lr" in logged else "lr"  # groups have multiples of it
+    rates, losses = (logged[f"train/{name}"].data[0] for name in (rate, "loss"))
+    rates, losses = (each[np.isfinite(losses)] for each in (rates, losses))
+    if len(losses) < 5:
         raise UserError(
-            f"--find-lr: after {len(hook.losses)} iterations the loss was not finite; look at the "
+            f"--find-lr: after {len(losses)} iterations the loss was not finite; look at the "
             "data, and at the weights it starts from"
         )
-    rates, losses = np.array(hook.rates), np.array(hook.losses)
     line = smooth(losses)
     draw(picture, rates, losses, line)
     found = lowest(losses, line)
@@ -72,8 +65,8 @@ def find_lr(cfg: Config, iterations: int) -> None:
         raise UserError(f"--find-lr: the loss fell at no learning rate, see {picture}")
     print(f"the loss is lowest at a learning rate of {rates[found]:.1e} (config: {given:.1e})")
     print(f"picture: {picture}")
-    rate = f"optim_wrapper.optimizer.lr={rates[found]:.1e}"
-    print(f"to train with warm-up and decay: --cfg-options {rate}")
+    option = f"optim_wrapper.optimizer.lr={rates[found]:.1e}"
+    print(f"to train with warm-up and decay: --cfg-options {option}")
 
 
 def prepare(cfg: Config, iterations: int) -> float:

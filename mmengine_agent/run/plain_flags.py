@@ -88,7 +88,7 @@ def apply_plain_flags(cfg: Config, args: Namespace, loader: str = "train_dataloa
         if name not in given:
             continue
         values = list(given[name]) if isinstance(given[name], list | tuple) else [given[name]]
-        if least is not None and not all(_is_count(each, least) for each in values):
+        if least is not None and min(values) < least:
             raise UsageError(f"{_flag(name)} takes whole numbers from {least} on, got {values}")
         changes = Changes(f"{_flag(name)} {' '.join(map(str, values))}")
         set_(cfg, changes, given[name])
@@ -96,10 +96,6 @@ def apply_plain_flags(cfg: Config, args: Namespace, loader: str = "train_dataloa
         done.append(changes)
     if is_main_process():
         print(*(each for each in done if each.places), sep="\n", end="\n" if done else "")
-
-
-def _is_count(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _flag(name: str) -> str:
@@ -115,7 +111,7 @@ def _set_lr(cfg: Config, changes: Changes, rate: float) -> None:
     optimizer = cfg.optim_wrapper.get("optimizer") or {}
     if not optimizer.get("lr"):
         raise UserError(f"{changes.flag}: the config has no optim_wrapper.optimizer.lr")
-    if not isinstance(rate, int | float) or not 0 < rate < inf:
+    if not 0 < rate < inf:
         raise UsageError(f"{changes.flag}: a rate is a number above 0")
     before = optimizer["lr"]
     factor = rate / before if isinstance(before, int | float) else 1.0

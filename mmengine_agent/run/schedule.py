@@ -5,7 +5,7 @@ three exceptions: an interval of 1 stays 1, what begins a number of epochs befor
 least one of them, and a warm-up counted in iterations takes at most a tenth of the run.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from io import StringIO
 from math import ceil
@@ -26,15 +26,14 @@ _LINES = 10  # of the log, at least
 _WARM_UPS = {"LinearLR", "ConstantLR", "QuadraticWarmupLR"}
 # of schedulers: keys that hold steps; ``milestones`` and ``periods`` hold several
 _STEPS = ("T_max", "step_size", "total_steps", "milestones", "periods")
-# by type of hook: keys that hold a number of epochs, or of iterations if the hook is by iteration
-_INTERVALS = {
-    "CheckpointHook": ("interval", "save_begin"),
-    "SafeCheckpointHook": ("interval", "save_begin"),
-    "EMAHook": ("begin_epoch", "begin_iter"),
+# by type of hook: keys, and the method of ``_Rescaling`` that moves what they hold
+_HOOKS = {
+    "CheckpointHook": {"interval": "_interval", "save_begin": "_interval"},
+    "SafeCheckpointHook": {"interval": "_interval", "save_begin": "_interval"},
+    "EMAHook": {"begin_epoch": "_interval", "begin_iter": "_interval"},
+    "PipelineSwitchHook": {"switch_epoch": "_switch"},
+    "YOLOXModeSwitchHook": {"num_last_epochs": "_step"},
 }
-# by type of hook: a key with an epoch that is counted from the start, or from the end
-_SWITCHES = {"PipelineSwitchHook": "switch_epoch"}
-_LAST = {"YOLOXModeSwitchHook": "num_last_epochs"}
 _MODEL = ("initial_epoch", "warmup_iters")  # of heads, such as TOOD's and BoxInst's
 
 
@@ -103,8 +102,7 @@ class _Rescaling:
         set_ = self.changes.set
         set_(f"train_cfg.{'max_epochs' if self.by_epoch else 'max_iters'}", loop, self.length)
         for key in ("val_interval", "val_begin"):
-            if isinstance(loop.get(key), int):
-                set_(f"train_cfg.{key}", loop, self._interval(loop[key]))
+            self._move("train_cfg", loop, key, self._interval)
         if loop.get("dynamic_intervals"):
             moved = [(self._switch(at), each) for at, each in loop.dynamic_intervals]
             set_("train_cfg.dynamic_intervals", loop, moved)
@@ -115,8 +113,11 @@ class _Rescaling:
             self._hook(path, node)
         for path, node in walk(self.cfg.get("model"), "model"):
             for key in _MODEL:
-                if isinstance(node.get(key), int):
-                    set_(f"{path}.{key}", node, self._step(node[key]))
+                self._move(path, node, key, self._step)
+
+    def _move(self, path: str, node: Any, key: str, moved: Callable[[int], int]) -> None:
+        if isinstance(node.get(key), int):
+            self.changes.set(f"{path}.{key}", node, moved(node[key]))
 
     def _step(self, value: int) -> int:
         """A step of the old run in the new one; the first steps stay after the start."""
@@ -160,11 +161,8 @@ class _Rescaling:
         def moved(value: int) -> int:
             return self.moved.get(value, self._step(value)) if in_iterations else self._step(value)
 
-        before = {key: node.get(key) for key in ("begin", "end", "T_max")}
-        begin, end = (
-            moved(each) if isinstance(each, int) else None
-            for each in (before["begin"], before["end"])
-        )
+        before = {key: node.get(key) for key in ("begin", "end")}
+        begin, end = (moved(each) if isinstance(each, int) else None for each in before.values())
         if begin is not None:
             self.changes.set(f"{path}.begin", node, begin)
         if end is not None:
@@ -181,14 +179,8 @@ class _Rescaling:
 
     def _hook(self, path: str, node: Any) -> None:
         name = type_name(node)
-        for key in _INTERVALS.get(name, ()):
-            if isinstance(node.get(key), int):
-                self.changes.set(f"{path}.{key}", node, self._interval(node[key]))
-        if name in _SWITCHES and isinstance(node.get(_SWITCHES[name]), int):
-            key = _SWITCHES[name]
-            self.changes.set(f"{path}.{key}", node, self._switch(node[key]))
-        if name in _LAST and isinstance(node.get(_LAST[name]), int):
-            self.changes.set(f"{path}.{_LAST[name]}", node, self._step(node[_LAST[name]]))
+        for key, method in _HOOKS.get(name, {}).items():
+            self._move(path, node, key, getattr(self, method))
         if name == "LoggerHook" and not self.by_epoch:  # of an epoch the last is logged anyway
             most = max(1, self.length // _LINES)
             self.changes.set(f"{path}.interval", node, min(node.get("interval", 10), most))

@@ -17,8 +17,7 @@ from mmengine_agent.backbone_flags import BackboneFlags
 from mmengine_agent.command_names import as_called
 from mmengine_agent.config_names import locate_config
 from mmengine_agent.data.user_data import DataFlags, point_at
-from mmengine_agent.errors import UserError
-from mmengine_agent.run.exit import one_line
+from mmengine_agent.errors import UserError, one_line
 from mmengine_agent.run.processes import export_slurm_rank, fit_to_cpu, join_processes
 from mmengine_agent.swap_backbone import swap_backbone
 from mmengine_agent.task import task_of

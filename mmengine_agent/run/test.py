@@ -4,7 +4,6 @@ import copy
 import json
 import time
 from argparse import Namespace
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,12 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
-from mmengine.runner.checkpoint import CheckpointLoader
-from torch import Tensor
 
 from agent_attention.weights.fit import unwrap
-from mmengine_agent.checkpoints import share_reads
+from mmengine_agent.checkpoints import load_local
 from mmengine_agent.data.user_data import require_data
 from mmengine_agent.errors import UserError
+from mmengine_agent.export.scores import is_exported, require_exported, use_exported
 from mmengine_agent.files import write_file
 from mmengine_agent.predict.model import require_fit
 from mmengine_agent.preflight.checks import require_sound
@@ -44,21 +42,6 @@ def test(args: Namespace) -> dict[str, float]:
     Raises:
         UserError: if something is wrong that the user can mend.
     """
-    with share_reads() as forget:
-        return _test(args, forget)
-
-
-class _ForgetHook(Hook):
-    """Frees what was read of the checkpoint, once the model has it."""
-
-    def __init__(self, forget: Callable[[], None]) -> None:
-        self.forget = forget
-
-    def before_test(self, runner: Runner) -> None:
-        self.forget()
-
-
-def _test(args: Namespace, forget: Callable[[], None]) -> dict[str, float]:
     cfg = load_config(args, "test_dataloader")
     join_processes(cfg)
     apply_plain_flags(cfg, args, "test_dataloader")
@@ -69,6 +52,8 @@ def _test(args: Namespace, forget: Callable[[], None]) -> dict[str, float]:
     # whoever takes the config of the work directory later finds the model, not what tests it
     own = copy.deepcopy({key: cfg.get(key) for key in _OWN})
     cfg.load_from, cfg.resume = args.checkpoint, False  # resuming takes training data, too
+    if is_exported(args.checkpoint):
+        use_exported(cfg, args.checkpoint)
     if args.show_dir:
         set_show_dir(cfg, args.show_dir)
     if args.tta:
@@ -80,8 +65,7 @@ def _test(args: Namespace, forget: Callable[[], None]) -> dict[str, float]:
 
     started = time.time()
     runner = build_runner(cfg, dumped=own)
-    runner.register_hook(_ForgetHook(forget))
-    require_weights(runner.model, args.checkpoint)
+    runner.register_hook(CompleteWeightsHook())
     record = add_record(runner, cfg)
     metrics = {name: float(value) for name, value in runner.test().items()}
     if is_main_process():
@@ -98,26 +82,23 @@ def require_testable(cfg: Config, args: Namespace) -> None:
         raise UserError(f"--out: predictions are pickled, name a .pkl file; got {args.out}")
     require_data(cfg, "test")
     require_sound(cfg)
-    read_weights(args.checkpoint)
-
-
-def read_weights(path: str) -> dict[str, Tensor]:
-    """The weights in a checkpoint.
-
-    Raises:
-        UserError: if there are none.
-    """
+    if is_exported(args.checkpoint):
+        require_exported(cfg, args)
+        return
     try:
-        return unwrap(CheckpointLoader.load_checkpoint(path, "cpu"), backbone=False)
+        unwrap(load_local(args.checkpoint), backbone=False)
     except ValueError as error:
-        raise UserError(f"cannot load {path}: {error}") from error
+        raise UserError(f"cannot load {args.checkpoint}: {error}") from error
 
 
-def require_weights(model: Any, path: str) -> None:
-    """Raise UserError if the checkpoint lacks any of the model's weights; mmengine only warns."""
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    require_fit(model, read_weights(path), path)
+class CompleteWeightsHook(Hook):
+    """Raises UserError if a checkpoint lacks any of the model's weights; mmengine only warns."""
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        model: Any = runner.model
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
+        require_fit(model, unwrap(checkpoint, backbone=False), runner.cfg.load_from)
 
 
 def set_show_dir(cfg: Config, folder: str) -> None:

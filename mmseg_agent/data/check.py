@@ -64,7 +64,7 @@ class AdeSet(CheckedSet):
         return f"{name}: {len(good)} of {len(self.pairs)} pairs"
 
 
-def check_ade(
+def check_set(
     place: Place,
     workers: int,
     fast: bool = False,

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,8 +41,7 @@ class MapSet(NamedTuple):
     maps: Callable[[Path], Iterator[tuple[str, Path, Path]]]
 
 
-def _cityscapes_maps(root: Path) -> Iterator[tuple[str, Path, Path]]:
-    return label_pairs(root, "labelIds")
+_cityscapes_maps = partial(label_pairs, ending="labelIds")
 
 
 def _voc_maps(root: Path) -> Iterator[tuple[str, Path, Path]]:
@@ -58,7 +58,7 @@ MAP_SETS = {
 }
 
 
-def write_ade(source: Source, folder: Path, background: str | None) -> list[str]:
+def write_set(source: Source, folder: Path, background: str | None) -> list[str]:
     """Paint the objects of a set into label maps, later ones above; a line on each split.
 
     Args:
@@ -109,10 +109,12 @@ def convert_maps(form: str, root: Path, folder: Path) -> list[str]:
             raise UserError(f"{label}: {values.shape} {values.dtype}, its image is {size}")
         _add(folder, split, label.stem, image, table[values], image.suffix)
     _write_names(folder, names)
-    return _summary(folder) or _nothing(form, root)
+    if not (lines := _summary(folder)):
+        raise UserError(f"{root}: no label maps of {form} were found")
+    return lines
 
 
-def split_ade(
+def split_set(
     images: Path, labels: Path, folder: Path, share: float, seed: int, group_by: str | None
 ) -> list[str]:
     """Link the pairs of two folders as training and validation; a line on each.
@@ -156,7 +158,3 @@ def _write_names(folder: Path, names: Sequence[str]) -> None:
 def _summary(folder: Path) -> list[str]:
     parts = sorted((folder / "annotations").glob("*")) if folder.is_dir() else []
     return [f"{part.name}: {len([*part.rglob('*.png')])} label maps" for part in parts]
-
-
-def _nothing(form: str, root: Path) -> list[str]:
-    raise UserError(f"{root}: no label maps of {form} were found")

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from mmengine_agent.data.faults import STOPS, Fault
+from mmengine_agent.data.formats.records import image_files
 from mmengine_agent.data.images import IMAGES, ImageError, Size, image_faults, open_whole
 from mmseg_agent.data.palette import Table, map_labels
 
@@ -57,7 +58,9 @@ def find_pairs(images: Path, labels: Path) -> tuple[list[Pair], list[Fault]]:
     Folders within are searched too, as mmseg does. Training reads images of one ending; the most
     frequent is taken for it.
     """
-    files, labelled = _files(images), _files(labels)
+    files, labelled = (
+        [path.relative_to(folder) for path in image_files(folder)] for folder in (images, labels)
+    )
     pictures, maps = ({p.with_suffix(""): p for p in reversed(each)} for each in (files, labelled))
     pngs = {path.with_suffix("") for path in labelled if path.suffix == ".png"}
     ending = main_suffix(files)
@@ -143,13 +146,6 @@ def main_suffix(pictures: list[Path]) -> str:
     """The most frequent ending of image files; '.jpg' if there are none."""
     endings = Counter(path.suffix for path in pictures)
     return max(endings, key=lambda ending: (endings[ending], ending)) if endings else ".jpg"
-
-
-def _files(folder: Path) -> list[Path]:
-    """Image files in a folder and those within, relative to it, in order; no hidden ones."""
-    every = (path for path in folder.rglob("*") if not path.name.startswith("."))
-    found = (path for path in every if path.suffix.lower() in IMAGES)
-    return sorted(path.relative_to(folder) for path in found)
 
 
 def _value_faults(pixels: dict[int, int], labels: Labels) -> Iterator[tuple[str, str]]:

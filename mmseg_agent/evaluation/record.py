@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmengine_agent.report.label_record import NO_LABEL, LabelMapRecord, pack_labels
-from mmengine_agent.report.record import SIDE, Candidate
+from mmengine_agent.report.record import NO_LABEL, SIDE, Candidate, LabelMapRecord, pack_labels
 
 
 class SegmentationRecord(LabelMapRecord):

@@ -6,9 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import SMALL_ARCHS, SMALL_SWIN, normal, seeded_input, small_backbone
+from helpers import SMALL_ARCHS, SMALL_SWIN, normal, seeded_input, small_backbone, weighted
 from torch import Tensor, nn
+from torch._dynamo.eval_frame import _debug_get_cache_entry_list
+from torch.autograd import grad
 from torch.export import Dim
+
+from agent_attention.backbones import Backbone
 
 pytestmark = pytest.mark.usefixtures("always_tiles")
 
@@ -26,8 +30,6 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "pvt with softmax": partial(shallow, "pvt", attn_types="ABAB"),
 }
 models = pytest.mark.parametrize("name", MODELS)
-# the others are made of the same parts
-of_all_parts = pytest.mark.parametrize("name", ["pvt", "swin", "vit", "cswin", "flatten_pvt_v2"])
 close = torch.testing.assert_close
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
@@ -62,30 +64,66 @@ def test_a_backbone_compiles_as_one_graph(name: str) -> None:
     close(compiled(x), model(x), **CLOSE)
 
 
-@torch.no_grad()
-def test_a_backbone_compiles_for_open_sizes() -> None:
-    model = shallow("pvt", attn_types="ABAA", out_indices=(0, 1))
-    torch.compiler.reset()
-    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="eager")
-    for shape in [(2, 3, 64, 96), (3, 3, 100, 160)]:
-        x = normal(1, shape)
-        close(compiled(x), model(x), **CLOSE)
-
-
 SHIFTED = {**SMALL_SWIN, "depths": (2, 1, 1, 1)}  # every second block is
 MIXED = {"arch": SHIFTED, "attn_types": ("1A1B", "B", "B", "B")}
 
 
+def graphs() -> int:
+    """How many graphs ``torch.compile`` has made of a backbone since the last reset."""
+    return len(_debug_get_cache_entry_list(Backbone.forward.__code__))
+
+
+OPEN_SIZES: dict[str, dict[str, Any]] = {  # as many stages as have every kind of step
+    "swin": {"arch": {**SMALL_SWIN, "depths": (1, 2, 1, 1)}, "mixers": ["agent", "windows"] * 2}
+    | {"out_indices": (0, 1)},
+    "flatten_swin": {"mixers": ["focused", "windows", "focused", "focused"], "out_indices": (0, 1)},
+    "pvt": {"attn_types": "ABAA", "out_indices": (0, 1)},
+    "vit": {"out_indices": (0,)},
+    "cswin": {"mixers": ["agent", "stripes", "agent", "agent"], "out_indices": (0, 1)},
+    "flatten_pvt_v2": {"out_indices": (0,)},
+}
+
+
+@pytest.mark.parametrize("name", OPEN_SIZES)
+def test_one_compiled_graph_is_for_all_sizes(name: str) -> None:
+    """Also sides that no stride divides, maps of one window, and more than one; gradients too."""
+    model = shallow(name, **OPEN_SIZES[name])
+    torch.compiler.reset()
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="eager")
+    weights = list(model.parameters())
+    for shape in [(2, 3, 64, 96), (3, 3, 101, 163), (2, 3, 250, 32)]:
+        x = normal(1, shape)
+        outs, wanted = compiled(x), model(x)
+        close(outs, wanted, **CLOSE)
+        found, right = (grad(weighted(each), weights, allow_unused=True) for each in (outs, wanted))
+        close(found, right, rtol=1e-4, atol=1e-3)
+    assert graphs() == 1
+
+
 @torch.no_grad()
-@of_all_parts
-def test_a_compiled_model_takes_a_second_size(name: str) -> None:
+def test_a_rule_for_agents_makes_a_graph_for_each_grid() -> None:
+    model = shallow("swin", agent_shapes="bounded", out_indices=(0,))
+    attn = model.layers[0].blocks[0].attn
+    torch.compiler.reset()
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="eager")
+    grids = set()
+    for height, width in [(64, 96), (66, 98), (128, 64), (126, 66)]:
+        x = normal(1, (2, 3, height, width))
+        close(compiled(x), model(x), **CLOSE)
+        grids.add(attn.grid((-(-height // 4), -(-width // 4))))
+    assert graphs() == len(grids) == 2
+
+
+@torch.no_grad()
+def test_a_compiled_model_takes_a_second_size() -> None:
     """The first compilation is for one size, the second for any (torch's default)."""
     torch.compiler.reset()
-    model = shallow(name, out_indices=(0,), **(MIXED if name == "swin" else {}))
+    model = shallow("swin", **{**MIXED, "out_indices": (0,)})
     compiled = torch.compile(model, backend="aot_eager")
-    for shape in [(1, 3, 96, 128), (1, 3, 128, 96)]:
+    for shape in [(1, 3, 96, 128), (1, 3, 128, 96), (1, 3, 97, 250)]:
         x = normal(1, shape)
         close(compiled(x), model(x), **CLOSE)
+    assert graphs() == 2
 
 
 OPEN: dict[

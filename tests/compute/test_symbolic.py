@@ -11,7 +11,9 @@ from agent_attention.compute.window_cut import (
     cut_windows,
     join_windows,
     shift_mask,
-    window_permutation,
+    window_places,
+    window_regions,
+    window_sources,
 )
 
 close = torch.testing.assert_close
@@ -31,7 +33,8 @@ def test_windows_by_index_are_those_of_padding_and_rolling(
     size: tuple[int, int], shift: int
 ) -> None:
     x = normal(1, (2, size[0] * size[1], 8))
-    there, back, regions = window_permutation(size, 7, shift, x.device)
+    cut = (size, 7, shift, x.device)
+    there, back, regions = window_sources(*cut), window_places(*cut), window_regions(*cut)
     windows = F.pad(x, (0, 0, 0, 1))[:, there].flatten(0, 1).unflatten(0, (-1, 49))
     assert torch.equal(windows, cut_windows(x, size, 7, shift))
     assert torch.equal(windows.flatten(0, 1).unflatten(0, (2, -1))[:, back], x)

@@ -44,10 +44,8 @@ def label_pairs(root: Path, ending: str) -> Iterator[tuple[str, Path, Path]]:
 
 def _pictures(root: Path, notes: Notes) -> Iterator[Picture]:
     for split, image, label in label_pairs(root, "instanceIds"):
-        pictures: list[Picture] = []
         with notes.at(label):
-            pictures.append(_read(image, label, split))
-        yield from pictures
+            yield _read(image, label, split)
 
 
 def _read(image: Path, label: Path, split: str) -> Picture:

@@ -65,10 +65,8 @@ def _files(root: Path) -> list[Path]:
 
 def _pictures(path: Path, tree: Node, notes: Notes) -> Iterator[Picture]:
     for node in tree.iter("image"):
-        pictures: list[Picture] = []
         with notes.at(f"{path}:{node.line}"):  # type: ignore[attr-defined]
-            pictures.append(_read(path, node, notes))
-        yield from pictures
+            yield _read(path, node, notes)
 
 
 def _read(path: Path, image: Any, notes: Notes) -> Picture:

@@ -49,10 +49,8 @@ def read_labelme(root: Path, notes: Notes, classes: Sequence[str]) -> tuple[Sequ
 
 def _pictures(root: Path, notes: Notes) -> Iterator[Picture]:
     for path in sorted(root.rglob("*.json")):
-        pictures: list[Picture] = []
         with notes.at(path):
-            pictures.append(_read(path, notes))
-        yield from pictures
+            yield _read(path, notes)
 
 
 def _read(path: Path, notes: Notes) -> Picture:

@@ -65,13 +65,11 @@ def _pictures(root: Path, notes: Notes) -> Iterator[Picture]:
             with notes.at(base / f"ImageSets/Main/{splits[name][0]}.txt"):
                 raise Broken(f"{name}: there is no XML file of it")
         for name, path in paths.items():
-            pictures: list[Picture] = []
             with notes.at(path):
                 if lists and name not in splits:
                     raise LeftOut("images in no list of ImageSets/Main")
                 folders = [base / "JPEGImages", base / "images", folder]
-                pictures.append(_read(path, folders, splits.get(name, ALL), notes))
-            yield from pictures
+                yield _read(path, folders, splits.get(name, ALL), notes)
 
 
 def _read(path: Path, folders: list[Path], splits: Sequence[str], notes: Notes) -> Picture:

@@ -119,28 +119,24 @@ def _pictures(
     if not any(label.is_file() for label in labels.values()):
         raise UserError(f"no image has a label file; looked for {next(iter(labels.values()))}")
     for image, splits in images.items():
-        pictures: list[Picture] = []
         with notes.at(image):
-            pictures.append(picture := open_picture(image, splits))
-            if not labels[image].is_file():
+            picture, lines = open_picture(image, splits), []
+            if labels[image].is_file():
+                lines = labels[image].read_text(errors="replace").splitlines()
+            else:
                 notes.change("images without a label file: taken as images without objects")
-            lines = _lines(labels[image])
             for number, line in enumerate(lines, 1):
                 with notes.at(f"{labels[image]}:{number}"):
                     if line.strip():
                         picture.shapes.append(
                             _shape(line.split(), picture.size, names, points, notes)
                         )
-        yield from pictures
+            yield picture
     used = {*labels.values()}
     for folder in sorted({label.parent for label in used}):
         for path in sorted(folder.glob("*.txt")):
             if path not in used and path.stem not in (*_SPLITS, "classes"):
                 notes.change("label files without an image: left out", path)
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(errors="replace").splitlines() if path.is_file() else []
 
 
 def _shape(fields: list[str], size: Size, names: Sequence[str], points: Any, notes: Notes) -> Shape:

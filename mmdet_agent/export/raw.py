@@ -1,4 +1,4 @@
-"""What is exported of a detector: up to the raw outputs of its dense heads."""
+"""The raw outputs of a detector's dense heads, for those who decode boxes themselves."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,7 @@ from mmengine_agent.export.modules import Exported
 _KINDS = ("cls_score", "bbox_pred", "output2", "output3")  # of what a dense head returns
 
 
-class Detector(Exported):
+class RawDetector(Exported):
     """mmdet's detectors: a one-stage one up to its head, a two-stage one up to the proposals."""
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
@@ -17,7 +17,7 @@ class Detector(Exported):
 
         Of two stages to the neck's ``map_0``, ..., and ``rpn_cls_score_0``, ....
         """
-        maps = self.model.extract_feat(self.prepare(image))
+        maps = self.model.extract_feat(self.enter(image)[0])
         if not hasattr(self.model, "rpn_head"):
             return by_level(self.model.bbox_head(maps))
         features = {f"map_{level}": each for level, each in enumerate(maps)}

@@ -1,0 +1,79 @@
+"""The benchmark of exported models scores what a candidate says, and counts its turns."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import cv2
+import latency
+import numpy as np
+import pytest
+from mmengine.registry import init_default_scope
+from tool_runs import ADE_DEMO, CONFIGS
+
+from agent_attention.runtime import Result
+from mmengine_agent.data.user_data import DataFlags, point_at
+from mmengine_agent.run.setup import read_config
+from mmengine_agent.task import task_of
+
+NAMES = ("grass",)
+
+
+@pytest.fixture
+def cfg(data: Path) -> Any:
+    cfg = read_config(str(CONFIGS / ADE_DEMO), {"test_dataloader.num_workers": 0})
+    cfg.test_dataloader.persistent_workers = False
+    task_of(cfg)
+    init_default_scope(cfg.default_scope)
+    point_at(cfg, DataFlags(root=str(data / "ade")))
+    return cfg
+
+
+def truths(data: Path) -> dict[bytes, np.ndarray]:
+    """Labels from 0 by the image's pixels; what is ignored counts as any class."""
+    found = {}
+    for path in sorted((data / "ade/images/validation").iterdir()):
+        file = data / "ade/annotations/validation" / f"{path.stem}.png"
+        labels = cv2.imread(str(file), cv2.IMREAD_UNCHANGED).astype(np.int64) - 1
+        found[cv2.imread(str(path)).tobytes()] = labels.clip(0)
+    return found
+
+
+def test_what_is_right_scores_100_and_turns_are_counted(cfg: Any, data: Path) -> None:
+    known, calls = truths(data), []
+
+    def right(image: np.ndarray) -> Result:
+        calls.append(image)
+        return Result(NAMES, label_map=known[image.tobytes()])
+
+    def wrong(image: np.ndarray) -> Result:
+        return Result(NAMES, label_map=(known[image.tobytes()] + 1) % 8)
+
+    images, shape = latency.timed_images(cfg, 2)
+    assert images and all(image.shape == images[0].shape for image in images)
+    assert shape == images[0].shape[:2]
+    ways = [
+        latency.Candidate(each.__name__, "fp32", lambda each=each: each) for each in (right, wrong)
+    ]
+    first, second = latency.measure(ways, cfg, images, rounds=3)
+    assert first["score"] == 100 and second["score"] == 0
+    assert len(first["times"]) == len(second["times"]) == 3
+    assert len(calls) == 1 + len(known) + len(images) + 3
+    first |= {"median": 0.002}
+    second |= {"median": 0.001}
+    assert latency.row(second, first)[3:] == ["1.0", "0.50", "0.0", "-100.0"]
+
+
+def test_int8_needs_images_to_calibrate_with(monkeypatch: pytest.MonkeyPatch, cfg: Any) -> None:
+    line = "latency.py C W --data-root data --images 1 --rounds 2 --no-compile"
+    asked: list[list[str]] = []
+    done = argparse.Namespace(returncode=0)
+    monkeypatch.setattr(latency.subprocess, "run", lambda words: asked.append(words) or done)
+    for more, precisions in (("", ["fp32"]), (" --calibration photos", ["fp32", "int8"])):
+        monkeypatch.setattr("sys.argv", (line + more).split())
+        args = latency.parse_args()
+        files = latency.exported_files(args, (64, 96))
+        assert [*files] == precisions
+        ways = latency.candidates(cfg, args, files)
+        assert ways[0].name == latency.EAGER and "ONNX Runtime" in {way.name for way in ways}
+    assert asked[-1][-2:] == ["64", "96"] and "photos" in asked[-1]
