@@ -2,9 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
-from pprint import pformat
 from typing import Any
 
 from mmengine.config import Config
@@ -48,7 +46,5 @@ def write_inheriting(out: Path, config: str, new: Config, head: str) -> None:
     else:
         where = repr(base if colons else os.path.relpath(base, out.resolve().parent))
     changes = config_changes(read_config(config).to_dict(), new.to_dict())
-    spell = partial(pformat, width=100, sort_dicts=False)
-    lines = [f"{key} = {spell(value)}\n" for key, value in changes.items()]
     comment = "".join(f"# {line}\n" for line in head.splitlines())
-    write_file(out, f"{comment}_base_ = {where}\n\n{''.join(lines)}")
+    write_file(out, f"{comment}_base_ = {where}\n\n{Config(changes).pretty_text}")

@@ -42,8 +42,6 @@ class RemoveLater:
     def remove(self, path: str) -> None:
         self.noted.append(path)
 
-    rmtree = remove
-
 
 @HOOKS.register_module(force=True)
 class SafeCheckpointHook(CheckpointHook):
@@ -208,10 +206,7 @@ class SafeCheckpointHook(CheckpointHook):
 
     @master_only
     def _remove(self, names: list[str]) -> None:
-        """Remove checkpoints; DeepSpeed's are folders."""
         backend = self.file_backend.backend
         for path in map(self._path, names):
             if backend.isfile(path):
                 backend.remove(path)
-            elif backend.isdir(path):
-                backend.rmtree(path)
