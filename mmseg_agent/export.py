@@ -27,7 +27,7 @@ class Segmentor(Exported):
             if isinstance(each, Upsample):  # which makes a number of an open size
                 how = {name: getattr(each, name) for name in _UPSAMPLE}
                 each.forward = partial(functional.interpolate, **how)
-        self.sums_masks = hasattr(model.decode_head, "mask_embed")  # of queries
+        self.sums_masks = hasattr(getattr(model, "decode_head", None), "mask_embed")  # of queries
         if self.sums_masks:
             make_recordable(model)
             model.decode_head.predict = partial(classify_pixels, model.decode_head)
