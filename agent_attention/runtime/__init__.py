@@ -85,6 +85,11 @@ class Model:
         given = self.facts.get("input", "")
         if not self.facts.get("task") or not {"labels", "logits", "probabilities"} & {*outputs}:
             raise RuntimeUserError(f"{path}: no whole model of this version's tools/export.py")
+        if engine == "openvino" and "boxes" in outputs:
+            raise RuntimeUserError(
+                f"{path}: OpenVINO finds other objects than ONNX Runtime with detectors' files: "
+                "take engine onnxruntime"
+            )
         if given.startswith("normalised"):
             raise RuntimeUserError(f"{path}: takes {given}: export with --input rgb")
         self.names = tuple(json.loads(self.facts["classes"]))
