@@ -21,7 +21,6 @@ from small_exports import (
 
 from agent_attention.runtime import Model, RuntimeUserError
 from agent_attention.runtime.__main__ import main
-from agent_attention.runtime.engines import ENGINES
 from agent_attention.runtime.images import read_image, resize
 
 
@@ -132,13 +131,6 @@ except ImportError as error:
 """
     blocked = {"torch", "mmengine", "mmcv", "mmdet", "mmseg", "cv2", "onnx", "matplotlib"}
     assert run_without(blocked, code).split() == ["star", "torch", "True"]
-
-
-def test_openvino_is_for_segmentors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ENGINES, "openvino", ENGINES["onnxruntime"])
-    Model(write_segmentor(tmp_path / "s.onnx"), engine="openvino")
-    with pytest.raises(RuntimeUserError, match="take engine onnxruntime"):
-        Model(write_detector(tmp_path / "d.onnx"), engine="openvino")
 
 
 # --- the command

@@ -81,15 +81,11 @@ class Model:
         except ImportError as error:
             raise RuntimeUserError(f"{error}: pip install {engine}") from error
         except Exception as error:  # engines have their own kinds
-            raise RuntimeUserError(f"{path}: {engine} cannot load it: {error}") from error
+            reason = " ".join(str(error).split())
+            raise RuntimeUserError(f"{path}: {engine} cannot load it: {reason}") from error
         given = self.facts.get("input", "")
         if not self.facts.get("task") or not {"labels", "logits", "probabilities"} & {*outputs}:
             raise RuntimeUserError(f"{path}: no whole model of this version's tools/export.py")
-        if engine == "openvino" and "boxes" in outputs:
-            raise RuntimeUserError(
-                f"{path}: OpenVINO finds other objects than ONNX Runtime with detectors' files: "
-                "take engine onnxruntime"
-            )
         if given.startswith("normalised"):
             raise RuntimeUserError(f"{path}: takes {given}: export with --input rgb")
         self.names = tuple(json.loads(self.facts["classes"]))

@@ -4,7 +4,7 @@
 
 Each model is exported by the tool, in fp16 and int8 too, and run at two sizes that were not
 recorded. A row has the largest difference of an output, relative to its largest value. Other models
-of tests/narrow_models.py can be named; of detectors OpenVINO makes other objects as yet.
+of tests/narrow_models.py can be named; detectors with random weights order near scores otherwise.
 """
 
 import shutil
