@@ -81,7 +81,8 @@ class Model:
         except ImportError as error:
             raise RuntimeUserError(f"{error}: pip install {engine}") from error
         except Exception as error:  # engines have their own kinds
-            raise RuntimeUserError(f"{path}: {engine} cannot load it: {error}") from error
+            reason = " ".join(str(error).split())
+            raise RuntimeUserError(f"{path}: {engine} cannot load it: {reason}") from error
         given = self.facts.get("input", "")
         if not self.facts.get("task") or not {"labels", "logits", "probabilities"} & {*outputs}:
             raise RuntimeUserError(f"{path}: no whole model of this version's tools/export.py")

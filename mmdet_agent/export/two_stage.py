@@ -137,9 +137,11 @@ def read(extractor: Any, maps: Sequence[Tensor], boxes: Tensor) -> Tensor:
     levels = extractor.map_roi_levels(torch.cat([image[:, None], flat], 1), extractor.num_inputs)
     features = []
     for level, layer in enumerate(extractor.roi_layers):
-        own = torch.where((levels == level).unsqueeze(1), flat, 0.0)
-        size = layer.output_size[0]
-        features.append(roi_align(maps[level], own, image, size, layer.spatial_scale))
+        mine = (levels == level) & (flat[:, 2] > flat[:, 0])
+        own = torch.where(mine.unsqueeze(1), flat, 0.0)
+        found = roi_align(maps[level], own, image, layer.output_size[0], layer.spatial_scale)
+        # OpenVINO divides by the sides of a box
+        features.append(torch.where(mine[:, None, None, None], found, 0.0))
     return torch.stack(features).sum(0)
 
 
