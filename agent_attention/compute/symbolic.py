@@ -6,7 +6,6 @@ sizes each of these is the plain operation that it is named after.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,8 +32,8 @@ def fix(count: int) -> int:
     """
     if not is_symbolic((count,)):
         return count
-    fixed: Any = torch.fx.experimental.symbolic_shapes.guard_scalar(count)
-    return fixed  # type: ignore[no-any-return]
+    fixed = torch.fx.experimental.symbolic_shapes.guard_scalar(count)
+    return int(fixed)
 
 
 def resize(x: Tensor, size: Pair, mode: str = "bilinear") -> Tensor:
