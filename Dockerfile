@@ -12,12 +12,13 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 ENV PATH=/opt/agent-attention/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 
-# torch, mmcv and OpenMMLab: built again only when a file in requirements/ changes
+# torch, mmcv and OpenMMLab: built again only when what is asked of them changes
 FROM base AS dependencies
 RUN apt-get update && apt-get install --yes --no-install-recommends g++ python3-dev
 RUN python3 -m venv /opt/agent-attention
 WORKDIR /requirements
-COPY requirements .
+COPY requirements/torch.txt requirements/constraints.txt ./
+COPY requirements/openmmlab.txt requirements/export.txt ./
 # cpu, or cuda: PyPI's build of torch, and the compiler of the CUDA that it is for
 ARG DEVICE=cpu
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu

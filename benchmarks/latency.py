@@ -12,6 +12,7 @@ Writes DIR/latency.json with every single time, and the files that tools/export.
 
 import argparse
 import io
+import logging
 import statistics
 import subprocess
 import sys
@@ -83,6 +84,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    logging.disable(logging.WARNING)  # mmengine's tables of each evaluation
     if args.threads:
         torch.set_num_threads(args.threads)
     cfg = read_config(args.config, args.cfg_options)

@@ -11,6 +11,14 @@ from torch.nn import functional as F
 
 from agent_attention import AgentPVT
 
+# of the four stages; "tiny", "small", "medium" and "large" are the published sizes
+NARROW = {
+    "embed_dims": (32, 64, 96, 128),
+    "depths": (1, 1, 1, 1),
+    "num_heads": (1, 2, 3, 4),
+    "mlp_ratios": (4, 4, 4, 4),
+}
+
 
 class Segmentor(nn.Module):
     """Every map of the backbone to one width, added up at the finest stride, to one logit."""
@@ -42,7 +50,7 @@ def make_batch(count: int, side: int) -> tuple[Tensor, Tensor]:
 
 def score(model: nn.Module) -> float:
     """Intersection over union on images that were not trained on."""
-    images, masks = make_batch(16, 64)
+    images, masks = make_batch(8, 64)
     with torch.inference_mode():
         found = model.eval()(images) > 0
     return ((found & masks.bool()).sum() / (found | masks.bool()).sum()).item()
@@ -50,9 +58,9 @@ def score(model: nn.Module) -> float:
 
 def main() -> None:
     torch.manual_seed(0)
-    # few tokens, few agents; load_backbone(backbone, FILE) begins from published weights
-    model = Segmentor(AgentPVT("tiny", agent_shapes="bounded"))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, weight_decay=0.05)
+    # few tokens, few agents; load_backbone(AgentPVT("tiny"), FILE) takes published weights
+    model = Segmentor(AgentPVT(NARROW, agent_shapes="bounded"))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
     print(f"IoU before: {score(model):.2f}")
     model.train()
     for step in range(30):

@@ -58,14 +58,12 @@ class Detection(Task):
     flops_shape = (800, 1280)
     dump = "DumpDetResults"
 
-    def point_at(self, cfg: Config, flags: Any) -> dict[str, Any] | None:
-        return config.point_at(cfg, flags)
+    point_at = staticmethod(config.point_at)
+    label_numbers = staticmethod(category_ids)
+    guard_model = staticmethod(guard_queries)
 
     def data_problems(self, cfg: Config, splits: Sequence[str]) -> Iterator[Problem]:
         return chain(data_problems(cfg, splits), query_problems(cfg, splits))
-
-    def label_numbers(self, cfg: Config, names: tuple[str, ...]) -> tuple[int, ...]:
-        return category_ids(cfg, names)
 
     def hooks(self) -> list[Hook]:
         return [NoDetectionsHook()]
@@ -106,9 +104,6 @@ class Detection(Task):
             if isinstance(metric, list | tuple) and "segm" in metric:
                 evaluator.metric = [name for name in metric if name != "segm"]
                 print("--tta: masks are not merged, boxes alone are evaluated")
-
-    def guard_model(self, model: Any) -> None:
-        guard_queries(model)
 
     def writer(self, classes: Classes, model: nn.Module, threshold: float) -> Writer:
         kind = PanopticWriter if is_panoptic(model) else DetectionWriter

@@ -1,6 +1,6 @@
 """Semantic segmentation, on ADE20K-like data."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -11,7 +11,7 @@ from mmseg.evaluation import IoUMetric
 from torch import nn
 
 from mmengine_agent.data.checked_loading import LabelCheck
-from mmengine_agent.errors import Problem, UserError
+from mmengine_agent.errors import UserError
 from mmengine_agent.predict.classes import Classes
 from mmengine_agent.task import Score, Task
 from mmseg_agent.data import config, label_maps
@@ -36,14 +36,10 @@ class Segmentation(Task):
     flops_shape = (512, 2048)
     dump = "DumpResults"
 
-    def point_at(self, cfg: Config, flags: Any) -> dict[str, Any] | None:
-        return config.point_at(cfg, flags)
-
-    def data_problems(self, cfg: Config, splits: Sequence[str]) -> Iterator[Problem]:
-        return config.data_problems(cfg, splits)
-
-    def label_numbers(self, cfg: Config, names: tuple[str, ...]) -> tuple[int, ...]:
-        return map_numbers(cfg, names)
+    point_at = staticmethod(config.point_at)
+    data_problems = staticmethod(config.data_problems)
+    label_numbers = staticmethod(map_numbers)
+    save_memory = staticmethod(leave_out_scores)
 
     def label_check(self, names: Sequence[str] | None) -> LabelCheck:
         return partial(label_maps.require_label, names)
@@ -59,9 +55,6 @@ class Segmentation(Task):
 
     def writer(self, classes: Classes, model: Any, threshold: float) -> SegmentationWriter:
         return SegmentationWriter(classes, threshold)
-
-    def save_memory(self, model: Any) -> None:
-        leave_out_scores(model)
 
     def exported(self, model: nn.Module, prepare: nn.Module, outputs: str) -> Segmentor:
         if outputs == "raw":

@@ -8,6 +8,7 @@ from mmengine.registry import MODELS, init_default_scope
 from narrow_models import PVT, PVT_WIDTHS
 
 from mmengine_agent.backbone_flags import BackboneFlags
+from mmengine_agent.class_counts import set_class_count
 from mmengine_agent.config_walk import walk
 from mmengine_agent.run.setup import read_config
 from mmengine_agent.task import task_of
@@ -31,7 +32,7 @@ SEGMENTORS = {
     "MaskFormer": "maskformer/maskformer_r50-d32_8xb2-160k_ade20k-512x512",
 }
 _MOST = {
-    **{"num_queries": 20, "max_per_img": 12, "max_per_image": 12, "num_dn_queries": 10},
+    **{"num_queries": 20, "max_per_img": 12, "max_per_image": 40, "num_dn_queries": 10},
     **{"num_layers": 2, "feedforward_channels": 32},
 }
 
@@ -41,6 +42,7 @@ def narrow_config(name: str) -> Config:
     cfg = read_config(f"{name}.py", None, BackboneFlags("agent_pvt_t", from_scratch=True))
     for _, node in walk(cfg.model):
         node.update({key: min(node[key], most) for key, most in _MOST.items() if key in node})
+    set_class_count(cfg.model, 7, 5)
     cfg.model.backbone.update(PVT)
     cfg.model.backbone.arch.pop("_delete_")
     indices = cfg.model.backbone.get("out_indices", range(4))

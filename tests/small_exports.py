@@ -31,6 +31,19 @@ def write_segmentor(path: Path, **facts: str) -> Path:
     return _write(path, nodes, [out], {}, {"task": "semantic segmentation", **facts})
 
 
+def write_segmentor_of_pictures(path: Path) -> Path:
+    """The same of one picture (1, H, W, 3) uint8, as files are that resize themselves."""
+    nodes = [
+        helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["pixels"], ["logits"], perm=[0, 3, 1, 2]),
+    ]
+    out = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 3, "height", "width"])
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, [1, "height", "width", 3])
+    size = json.dumps({"scale": [9, 9], "keep_ratio": False})  # which is done
+    facts = {"task": "semantic segmentation", "with_resize": "true", "batch": "1"}
+    return _write(path, nodes, [out], {}, {**facts, "test_size": size}, image)
+
+
 def write_detector(path: Path, scores: Sequence[float] = SCORES, **facts: str) -> Path:
     """A detector that finds BOXES in each image, the first with a mask of the upper half."""
     constants: dict[str, Any] = {
@@ -65,10 +78,15 @@ def write_detector(path: Path, scores: Sequence[float] = SCORES, **facts: str) -
 
 
 def _write(
-    path: Path, nodes: list[Any], outputs: list[Any], constants: Any, facts: dict[str, str]
+    path: Path,
+    nodes: list[Any],
+    outputs: list[Any],
+    constants: Any,
+    facts: dict[str, str],
+    image: Any = None,
 ) -> Path:
     shape = ["batch", 3, "height", "width"]
-    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)
+    image = image or helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)
     values = [numpy_helper.from_array(value, name) for name, value in constants.items()]
     graph = helper.make_graph(nodes, "small", [image], outputs, values)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)

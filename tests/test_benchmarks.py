@@ -11,6 +11,7 @@ import candidates
 import growth
 import make_demo_data
 import measure
+import profiling
 import pytest
 import steps
 import torch
@@ -241,7 +242,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(pvt.ARCHS, "tiny", SMALL)
     monkeypatch.setitem(swin.ARCHS, "tiny", SMALL_SWIN)
     product = measure.matmul_peak
-    monkeypatch.setattr(backbones, "matmul_peak", lambda *where: product(*where, side=64))
+    for tool in (backbones, profiling):
+        monkeypatch.setattr(tool, "matmul_peak", lambda *where: product(*where, side=64))
 
 
 @pytest.mark.usefixtures("quick")
@@ -268,6 +270,23 @@ def test_backbones_are_compared(
     assert 0 < saved["ours-cp"] < min(saved["ours"], saved["published"])
     assert set(report["published_to_ours"]) == set(candidates.MODES)
     assert "geometric mean over models" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_step_is_taken_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = ["--sizes", "64x96", "--repeats", "1", "--device", "cpu", "--out", str(tmp_path)]
+    run(profiling, monkeypatch, "--models", "pvt-t", *flags, "--baselines", "ours,published")
+    records = check_files(tmp_path / "profiling.json")["records"]
+    by = {(r["baseline"], r["mode"]): r for r in records}
+    assert len(by) == len(records) == 4
+    for record in records:
+        training = record["mode"] == "training"
+        assert bool(record["nodes"]) == bool(record["saved_bytes"]) == training
+        assert record["kernels"]["products"] and record["seconds"]["products"] > 0
+        assert record["python_calls"] > 100
+    for mode in candidates.MODES:
+        ours, published = (sum(by[b, mode]["kernels"].values()) for b in ("ours", "published"))
+        assert ours < published  # fewer and larger operations on small maps
 
 
 @pytest.mark.usefixtures("quick")

@@ -126,7 +126,8 @@ def untested(script: str, arguments: list[str]) -> set[str]:
 
 def driven(script: str) -> str:
     """What stands in the tests that run a script."""
-    return rf"(?m)^(from .*)?import .*\b{Path(script).stem}\b|[\"/]{re.escape(Path(script).name)}\b"
+    name = Path(script).stem
+    return rf"(?m)^import {name}\b| as {name}$|[\"/]{re.escape(Path(script).name)}\b"
 
 
 @cache

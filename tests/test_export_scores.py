@@ -69,18 +69,20 @@ def truth(image: dict[str, Any], label: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("tta", "size", "classes", "wanted"),
+    ("given", "classes", "wanted"),
     [
-        (True, None, 8, "--tta"),
-        (False, [64, 64], 8, "--image-size"),
-        (False, None, 3, "3 classes, and the config 8"),
+        ({"tta": True}, 8, "--tta"),
+        ({"image_size": [64, 64]}, 8, "--image-size"),
+        ({"launcher": "pytorch"}, 8, "--launcher"),
+        ({}, 3, "3 classes, and the config 8"),
     ],
 )
 def test_what_a_file_cannot_do_is_said(
-    tta: bool, size: list[int] | None, classes: int, wanted: str, tmp_path: Path
+    given: dict[str, Any], classes: int, wanted: str, tmp_path: Path
 ) -> None:
     names = json.dumps([f"class {number}" for number in range(classes)])
     file = write_segmentor(tmp_path / "model.onnx", classes=names)
-    flags = Namespace(checkpoint=str(file), tta=tta, image_size=size)
+    usual = {"tta": False, "image_size": None, "launcher": "none"}
+    flags = Namespace(checkpoint=str(file), **{**usual, **given})
     with pytest.raises(UserError, match=wanted):
         require_exported(Config.fromfile(CONFIGS / ADE_DEMO), flags)

@@ -6,23 +6,27 @@ import json
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import numpy as np
-import page as tool
 import pytest
 import torch
 from PIL import Image
 from tool_runs import ADE_DEMO, COCO_DEMO, CONFIGS
 
 from agent_attention.maps import recorded_maps
+from agent_toolkit.commands import demo as page
 from agent_toolkit.page.guard import Guard
 from agent_toolkit.page.models import PageModel
 from agent_toolkit.page.pictures import Gallery, read_picture
+from agent_toolkit.page.results import draw_result, save_result
 from agent_toolkit.page.service import Service, Session, describe
+from mmdet_agent.predict.panoptic import PanopticWriter
 from mmengine_agent.agent_picture import agent_modules
 from mmengine_agent.errors import UserError
+from mmengine_agent.predict.classes import Classes
 from mmengine_agent.run.exit import run_tool
 
 MOST = 10**6
@@ -200,6 +204,23 @@ def test_files_have_what_is_shown_and_no_paths(service: Service, session: Sessio
     assert read_picture(drawn, MOST).shape == SHADES.shape
 
 
+def test_segments_are_shown_by_class_and_saved_one_by_one() -> None:
+    classes = Classes(("cat", "grass"), ((255, 0, 0), (0, 255, 0)), (17, 193))
+    model: Any = SimpleNamespace(
+        has_objects=False,
+        classes=classes,
+        title="panoptic",
+        writer=lambda: PanopticWriter(classes, 0.05),
+    )
+    ids = np.full((10, 10), 1)
+    ids[:3], ids[3:6], ids[9] = 1000, 2000, 133  # two cats; no class
+    drawn = draw_result(model, SHADES[:10, :10], ids, 0.3, ["labels"])
+    assert [entry.note for entry in drawn.legend] == ["60.0%", "30.0%"]
+    found = json.loads(save_result(model, SHADES[:10, :10], ids, 0.3).results)
+    areas = sorted((each["category_id"], each["area"]) for each in found["segments"])
+    assert areas == [(17, 30), (17, 30), (193, 30)]
+
+
 def test_names_of_classes_are_no_html(service: Service, session: Session) -> None:
     model = service.models[1]
     names = model.classes.names
@@ -333,8 +354,8 @@ def test_a_mistake_is_one_message(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)  # as if it were not installed
-    monkeypatch.setattr(sys, "argv", ["page.py", "agent_pvt_maskrcnn_demo", "none", *flags])
+    monkeypatch.setattr(sys, "argv", ["tools/page.py", "agent_pvt_maskrcnn_demo", "none", *flags])
     with pytest.raises(SystemExit) as caught:
-        run_tool(tool.main)
+        run_tool(page.main)
     message = capsys.readouterr().err
     assert caught.value.code == code and words in message and "Traceback" not in message

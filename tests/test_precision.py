@@ -40,6 +40,7 @@ def photos(tmp_path: Path) -> Path:
 
 def flags(kind: str, photos: Path | None, **more: Any) -> Namespace:
     usual = {"calibration_images": 3, "data_root": None, "out": Path("model.onnx")}
+    usual |= {"outputs": "usual", "input": "rgb"}
     return Namespace(precision=kind, calibration=photos, **{**usual, **more})
 
 
@@ -159,6 +160,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         "--calibration-images must be at least 1",
     ),
     "no ONNX": ({"kind": "fp16", "out": Path("m.pt2")}, "--precision fp16 is of .onnx files"),
+    "raw outputs": ({"kind": "fp16", "outputs": "raw"}, "leave out --raw"),
     "no data": ({"kind": "fp16", "data_root": "none"}, "no data: looked for none"),
 }
 

@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 from helpers import run_without
 from PIL import Image
-from small_exports import BOXES, CLASSES, write_detector, write_segmentor
+from small_exports import (
+    BOXES,
+    CLASSES,
+    write_detector,
+    write_segmentor,
+    write_segmentor_of_pictures,
+)
 
 from agent_attention.runtime import Model, RuntimeUserError
 from agent_attention.runtime.__main__ import main
@@ -80,6 +86,13 @@ def test_labels_are_those_of_scores_at_the_images_size(tmp_path: Path) -> None:
     assert np.array_equal(found.label_map, cv2.resize(small, (70, 47)).argmax(-1))
     bgr = Model(write_segmentor(tmp_path / "bgr.onnx", input="BGR, 0 to 255"))
     assert np.array_equal(bgr(image[..., ::-1]).label_map, image.argmax(-1))
+
+
+def test_a_file_that_resizes_gets_the_pixels_as_they_are(tmp_path: Path) -> None:
+    model = Model(write_segmentor_of_pictures(tmp_path / "m.onnx"))
+    images = [noise(20, 31), noise(20, 31), noise(12, 8)]
+    for image, found in zip(images, model(images), strict=True):
+        assert np.array_equal(found.label_map, image.argmax(-1))
 
 
 def test_objects_are_in_pixels_of_the_image(tmp_path: Path) -> None:

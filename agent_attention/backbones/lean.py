@@ -20,6 +20,7 @@ from agent_attention.compute.chunks import row_chunks
 from agent_attention.compute.guard import Part, define, is_exact, may_replace
 from agent_attention.compute.norm_mlp import add_norm_mlp_
 from agent_attention.compute.numerics import is_finite
+from agent_attention.compute.products import add_linear, linear
 from agent_attention.compute.symbolic import join_heads
 from agent_attention.layers import DropPath
 from agent_attention.mixers import MIXERS, WITH_CLASS_TOKEN
@@ -60,38 +61,56 @@ def run(blocks: Iterable[nn.Module], x: Tensor, size: Pair) -> Tensor:
     for i, block in enumerate(blocks):
         assert isinstance(block, Block) and isinstance(block.attn, Mixer)
         if type(block.attn) is AgentAttention:
-            out = _agent_attention(block.norm1, block.attn, x, size, scratch)
+            out = _add_agent_attention(block.norm1, block.attn, x, size, scratch)
             if not is_finite(out):  # scores have overflowed, which the module itself mends
-                out = block.attn(block.norm1(x), size).contiguous()
+                out = block.attn(block.norm1(x), size).contiguous().add_(x)
         else:
-            out = block.attn(block.norm1(x), size).contiguous()
-        out.add_(x)
+            out = block.attn(block.norm1(x), size).contiguous().add_(x)
         if i and x.is_contiguous():  # the first is the caller's
             scratch.append(x)
         x = add_norm_mlp_(block.norm2, block.mlp, out)
     return x
 
 
-def _agent_attention(
+def _add_agent_attention(
     norm: nn.LayerNorm, attn: AgentAttention, x: Tensor, size: Pair, scratch: list[Tensor]
 ) -> Tensor:
-    """``attn(norm(x), size)``; leaves its memory in ``scratch``, from whose end it takes some."""
+    """``x + attn(norm(x))``.
+
+    Of a map that is one chunk in new memory; else in that of ``scratch``, as far as it goes, which
+    is left there.
+    """
+    rows = x.flatten(0, 1)
+    chunks = list(row_chunks(len(rows), 3 * x.shape[-1]))
+    if len(chunks) == 1:
+        normed = _normed(norm, rows)
+        q, k, v = (linear(normed, *part).view(x.shape) for part in _weight_parts(attn))
+        o = _mix(attn, q, k, v, size)
+        return add_linear(o.flatten(0, 1), attn.proj.weight, attn.proj.bias, rows).view(x.shape)
     q, k, v = (scratch.pop() if scratch else x.new_empty(x.shape) for _ in range(3))
     parts = list(_weight_parts(attn))
-    rows, *outs = (each.flatten(0, 1) for each in (x, q, k, v))
-    for some in row_chunks(len(rows), 3 * x.shape[-1]):
-        normed = F.layer_norm(rows[some], norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+    outs = [each.flatten(0, 1) for each in (q, k, v)]
+    for some in chunks:
+        normed = _normed(norm, rows[some])
         for (weight, bias), out in zip(parts, outs, strict=True):
             _write_linear(out[some], weight, bias, normed)
+    o = _mix(attn, q, k, v, size)
+    _write_linear(k.flatten(0, 1), attn.proj.weight, attn.proj.bias, o.flatten(0, 1))
+    scratch += [each for each in (o, v) if each.is_contiguous()]
+    return k.add_(x)
+
+
+def _normed(norm: nn.LayerNorm, rows: Tensor) -> Tensor:
+    return F.layer_norm(rows, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+
+
+def _mix(attn: AgentAttention, q: Tensor, k: Tensor, v: Tensor, size: Pair) -> Tensor:
+    """``attn.mix``, for large maps in the memory of the queries."""
     a = attn.agents(q, size)
     v_a = attn.attend(a, k, v, attn.b1(size))
     q, a, v_a = (attn.split_heads(t) for t in (q, a, v_a))
-    o = join_heads(attend(q, a, v_a, attn.b2(size), out=q))  # in the memory of the queries
-    if attn.has_detail:
-        o = o.add_(attn.detail(v, size))
-    _write_linear(k.flatten(0, 1), attn.proj.weight, attn.proj.bias, o.flatten(0, 1))
-    scratch += [each for each in (o, v) if each.is_contiguous()]
-    return k
+    o = join_heads(attend(q, a, v_a, attn.b2(size), out=q))
+    return o.add_(attn.detail(v, size)) if attn.has_detail else o
 
 
 def _write_linear(out: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor) -> None:
@@ -104,7 +123,7 @@ def _write_linear(out: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor) -
 
 def _weight_parts(attn: AgentAttention) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Weight and bias of the queries', the keys' and the values' projection."""
-    for linear in attn.projections():
-        count = linear.out_features // linear.in_features
-        biases = [None] * count if linear.bias is None else linear.bias.chunk(count)
-        yield from zip(linear.weight.chunk(count), biases, strict=True)
+    for layer in attn.projections():
+        count = layer.out_features // layer.in_features
+        biases = [None] * count if layer.bias is None else layer.bias.chunk(count)
+        yield from zip(layer.weight.chunk(count), biases, strict=True)

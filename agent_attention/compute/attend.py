@@ -17,12 +17,12 @@ from agent_attention.compute.guard import (
     is_watched,
     settings,
 )
+from agent_attention.compute.kept import attend_kept
 from agent_attention.compute.numerics import full_precision, hold_back, is_finite, without_autocast
 from agent_attention.compute.tiles import aggregate, broadcast, broadcast_into
 
 Bias = Tensor | AgentBias | None
-WAYS = ("plain", "fused", "tiled", None)
-_FEW = 1 << 18  # scores of a sample, below which a CPU is quickest with the definition
+WAYS = ("plain", "fused", "kept", "tiled", None)
 _ALIGN = 8  # channels of a head that fused kernels want in multiples
 
 
@@ -62,9 +62,10 @@ def attend(
         v: values (B, h, K, d).
         bias: added to the scores.
         dropout: rate of dropout on the attention weights.
-        way: 'plain', the definition; 'fused', torch's kernels; 'tiled', in tiles for a CPU's cache
-            where there is an ``AgentBias`` and no dropout, whatever the size, and else fused. The
-            default is that of ``settings()``, and there None, which chooses.
+        way: 'plain', the definition; 'fused', torch's kernels; 'kept' and 'tiled', for small and
+            for large maps on a CPU where there is an ``AgentBias`` and no dropout, whatever the
+            size, and else fused. The default is that of ``settings()``, and there None, which
+            chooses.
         out: memory that the result may be written to, also that of ``q``; for use without
             gradients.
 
@@ -79,6 +80,7 @@ def attend(
     found = _attend(q, k, v, bias, dropout, way, out)
     if out is not None or q.dtype == torch.float16 or is_finite(found):
         return found
+    way = "plain" if way == "kept" else way  # which rounds sums of equal numbers to equal scores
     return _attend(hold_back(q), hold_back(k), v, bias, dropout, way, None)
 
 
@@ -93,6 +95,8 @@ def _attend(
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
     if way == "plain":
         return attend_plain(q, k, v, bias.dense(), dropout)
+    if way == "kept":
+        return attend_kept(q, k, v, bias)
     factors = bias.factors().to(q.dtype)
     if way == "tiled":
         return _tiled(q, k, v, factors, bias.tokens_first, out)
@@ -115,9 +119,10 @@ def _choose(q: Tensor, k: Tensor, bias: Bias, dropout: float, way: str | None) -
         return "fused"
     if not is_for_cpu(q):
         return "plain" if way is None and _is_slow_fused(q) else "fused"
-    if way is None and q.shape[1] * q.shape[2] * k.shape[2] < _FEW:
-        return "plain"
-    return "fused" if dropout else "tiled"
+    if dropout:
+        return "fused"
+    few = q.shape[1] * q.shape[2] * k.shape[2] < settings().few
+    return way or ("kept" if few else "tiled")
 
 
 def _is_slow_fused(q: Tensor) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from agent_attention.arguments import Pair
-from agent_attention.compute.size_cache import cached, pure
+from agent_attention.compute.size_cache import SizeCache, cached, pure
 from agent_attention.compute.symbolic import resize
 
 
@@ -65,12 +65,25 @@ class AgentBias(NamedTuple):
         x = columns_and_one(block.shape[3], width, block.dtype, block.device)
         return Factors(m_h, m_w, x, *cached(self._resized, self[:3], self[3:]))
 
+    def product(self) -> Tensor:
+        """``dense`` from the factors; of small maps it is kept by size, without gradients."""
+
+        def made() -> tuple[Tensor]:
+            factors = self.factors()
+            m, base = factors.by_agent(), factors.by_token()
+            return (base.mT @ m.t() if self.tokens_first else m @ base,)
+
+        return products(made, self[:3], self[3:])[0]
+
     def _resized(self) -> tuple[Tensor, Tensor]:
         """``y`` and ``row`` of the factors."""
         height, width = self.size
         rows = resize(self.block, (height, self.block.shape[3]))
         y = torch.cat([rows, resize(self.row, (height, 1))], -1)
         return y, resize(self.column, (1, width))
+
+
+products = SizeCache(8 * 2**20)  # a bias of few scores has at most 4 MiB
 
 
 def to_agents(places: Tensor, agent_shape: Pair) -> Tensor:

@@ -22,9 +22,14 @@ Part = tuple[nn.Module, type[nn.Module]]
 
 
 class Settings(NamedTuple):
-    """How executors work; ``using`` changes it for a while."""
+    """How executors work; ``using`` changes it for a while.
 
-    way: str | None = None  # 'plain': definitions alone; 'fused', 'tiled': see ``attend``
+    The sizes are those that were the quickest from 256 x 320 to 800 x 1344 pixels on 2 virtual
+    cores of an AMD EPYC (Zen 4, AVX-512) with torch 2.13 in float32 (docs/performance.md).
+    """
+
+    way: str | None = None  # 'plain': definitions alone; the others: see ``attend``
+    few: int = 1 << 20  # scores of a sample, below which they are made at once and kept
     chunk: int = 1 << 21  # numbers of a chunk's largest tensor: 8 MiB of float32
     kept: int = 1 << 23  # numbers of a hidden layer that is kept for the backward pass
 

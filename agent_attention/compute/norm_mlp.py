@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from agent_attention.compute.chunks import row_chunks
 from agent_attention.compute.guard import define, is_exact, may_replace, settings
+from agent_attention.compute.products import add_linear, linear, linear_gelu
 from agent_attention.layers import Mlp
 
 aten = torch.ops.aten
@@ -32,15 +33,18 @@ def norm_mlp(norm: nn.Module, mlp: nn.Module, x: Tensor) -> Tensor:
 
 
 def add_norm_mlp_(norm: nn.LayerNorm, mlp: Mlp, x: Tensor) -> Tensor:
-    """``x + mlp(norm(x))`` of tokens (B, N, C), written to their memory; without gradients."""
+    """``x + mlp(norm(x))`` of tokens (B, N, C), in their memory or new; without gradients."""
     if not can_chunk(norm, mlp, x):
         return x.add_(mlp(norm(x)))
     gamma, beta, w1, b1, w2, b2 = _weights(norm, mlp)
     flat = x.view(-1, x.shape[-1])
-    for part in row_chunks(len(flat), len(w1)):
+    parts = list(row_chunks(len(flat), len(w1)))
+    for part in parts:
         normed = F.layer_norm(flat[part], gamma.shape, gamma, beta, norm.eps)
-        hidden = F.gelu(torch.addmm(b1, normed, w1.t()))
-        flat[part].add_(torch.addmm(b2, hidden, w2.t()))
+        hidden = linear_gelu(normed, w1, b1)
+        if len(parts) == 1:
+            return add_linear(hidden, w2, b2, to=flat).view(x.shape)
+        flat[part].add_(linear(hidden, w2, b2))
     return x
 
 
@@ -64,16 +68,16 @@ class _NormMlp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float, keep: bool, *weights: Tensor) -> Tensor:
         gamma, beta, w1, b1, w2, b2 = weights
-        out = torch.empty(len(x), len(w2), dtype=x.dtype)
-        kept = torch.empty(len(x), len(w1), dtype=x.dtype) if keep else None
+        outs, kept = [], []
         for part in row_chunks(len(x), len(w1)):
             normed = F.layer_norm(x[part], gamma.shape, gamma, beta, eps)
-            place = None if kept is None else kept[part]
-            hidden = torch.addmm(b1, normed, w1.t(), out=place)
-            torch.addmm(b2, F.gelu(hidden), w2.t(), out=out[part])
-        ctx.save_for_backward(x, *weights, kept)
+            if keep:
+                kept.append(linear(normed, w1, b1))
+            hidden = F.gelu(kept[-1]) if keep else linear_gelu(normed, w1, b1)
+            outs.append(linear(hidden, w2, b2))
+        ctx.save_for_backward(x, *weights, *kept)
         ctx.eps = eps
-        return out
+        return _join(outs, x)
 
     @staticmethod
     @once_differentiable
@@ -85,22 +89,53 @@ class _NormMlp(torch.autograd.Function):
 
 def _backward(grad: Tensor, saved: Sequence[Any], eps: float) -> list[Tensor]:
     """Gradients of the tokens (N, C) and of the six weights."""
-    x, gamma, beta, w1, b1, w2, b2, kept = saved
-    grads = list(map(torch.zeros_like, (gamma, beta, w1, b1, w2, b2)))
-    grad_x = torch.empty_like(x)
-    grad_gamma, grad_beta, grad_w1, grad_b1, grad_w2, grad_b2 = grads
-    for part in row_chunks(len(x), 2 * len(w1)):
-        normed, mean, rstd = torch.native_layer_norm(x[part], gamma.shape, gamma, beta, eps)
-        hidden = F.linear(normed, w1, b1) if kept is None else kept[part]
-        grad_w2.addmm_(grad[part].t(), F.gelu(hidden))
-        grad_b2.add_(grad[part].sum(0))
-        slope = grad[part] @ w2
+    x, gamma, beta, w1, b1, w2, b2, *kept = saved
+    sizes = [len(hidden) for hidden in kept]
+    sizes = sizes or [part.stop - part.start for part in row_chunks(len(x), 2 * len(w1))]
+    grads = _Sums(gamma, beta, w1, b1, w2, b2)
+    of_x = []
+    chunks = zip(x.split(sizes), grad.split(sizes), kept or [None] * len(sizes), strict=True)
+    for x_part, slope, hidden in chunks:
+        normed, mean, rstd = torch.native_layer_norm(x_part, gamma.shape, gamma, beta, eps)
+        if hidden is None:
+            hidden = linear(normed, w1, b1)
+        grads.add_product(4, slope, F.gelu(hidden))
+        slope = linear(slope, w2.t())
         aten.gelu_backward.grad_input(slope, hidden, grad_input=slope)
-        grad_w1.addmm_(slope.t(), normed)
-        grad_b1.add_(slope.sum(0))
-        grad_x[part], of_gamma, of_beta = aten.native_layer_norm_backward(
-            slope @ w1, x[part], gamma.shape, mean, rstd, gamma, beta, [True, True, True]
+        grads.add_product(2, slope, normed)
+        slope, of_gamma, of_beta = aten.native_layer_norm_backward(
+            linear(slope, w1.t()), x_part, gamma.shape, mean, rstd, gamma, beta, [True, True, True]
         )
-        grad_gamma.add_(of_gamma)
-        grad_beta.add_(of_beta)
-    return [grad_x, *grads]
+        of_x.append(slope)
+        grads.add(0, of_gamma)
+        grads.add(1, of_beta)
+    return [_join(of_x, x), *grads.all()]
+
+
+class _Sums:
+    """Gradients of weights, from those of chunk after chunk; the first is taken as it is."""
+
+    def __init__(self, *weights: Tensor) -> None:
+        self.weights = weights
+        self.sums: list[Tensor | None] = [None] * len(weights)
+
+    def add(self, i: int, grad: Tensor) -> None:
+        """Add to the gradient of the i-th weight."""
+        total = self.sums[i]
+        self.sums[i] = grad if total is None else total.add_(grad)
+
+    def add_product(self, i: int, slope: Tensor, x: Tensor) -> None:
+        """Add to those of a weight (D, C) and the bias after it, of slopes (T, D) and x (T, C)."""
+        total = self.sums[i]
+        self.sums[i] = slope.t() @ x if total is None else total.addmm_(slope.t(), x)
+        self.add(i + 1, slope.sum(0))
+
+    def all(self) -> list[Tensor]:
+        """Zeros where there was no chunk."""
+        pairs = zip(self.sums, self.weights, strict=True)
+        return [torch.zeros_like(w) if total is None else total for total, w in pairs]
+
+
+def _join(chunks: list[Tensor], like: Tensor) -> Tensor:
+    """Rows (T, C) of all chunks, of which there may be none."""
+    return chunks[0] if len(chunks) == 1 else torch.cat([like[:0], *chunks])

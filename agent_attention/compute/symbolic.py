@@ -32,8 +32,7 @@ def fix(count: int) -> int:
     """
     if not is_symbolic((count,)):
         return count
-    fixed = torch.fx.experimental.symbolic_shapes.guard_scalar(count)
-    return int(fixed)
+    return int(torch.fx.experimental.symbolic_shapes.guard_scalar(count))
 
 
 def resize(x: Tensor, size: Pair, mode: str = "bilinear") -> Tensor:

@@ -11,7 +11,7 @@ command. Arrays of images are (H, W, 3), uint8, RGB.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -98,7 +98,9 @@ class Model:
     def __call__(self, images: Picture, score_threshold: float = ...) -> Result: ...
 
     @overload
-    def __call__(self, images: Sequence[Picture], score_threshold: float = ...) -> list[Result]: ...
+    def __call__(
+        self, images: list[Any] | tuple[Any, ...], score_threshold: float = ...
+    ) -> list[Result]: ...
 
     def __call__(self, images: Any, score_threshold: float = 0.3) -> Any:
         """Predict on an image or a list of them.

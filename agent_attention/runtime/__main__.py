@@ -68,10 +68,11 @@ def require_own_names(folder: Path, images: list[Path]) -> None:
 
 def describe(found: Result) -> dict[str, Any]:
     """A result for JSON: objects with boxes, scores and names, or the share of each class."""
-    if found.boxes is None or found.labels is None or found.scores is None:
+    if found.label_map is not None:
         labels, counts = np.unique(found.label_map, return_counts=True)
         shares = (counts / counts.sum()).round(6).tolist()
         return {"classes": {found.names[i]: n for i, n in zip(labels, shares, strict=True)}}
+    assert found.boxes is not None and found.labels is not None and found.scores is not None
     boxes = found.boxes.astype(float).round(2).tolist()
     scores = found.scores.astype(float).round(4).tolist()
     names = [found.names[label] for label in found.labels]
@@ -104,9 +105,9 @@ def draw_objects(image: Array, found: Result, colours: Array) -> Image.Image:
     """The image with masks, boxes, names and scores; the surest on top."""
     assert found.boxes is not None and found.labels is not None and found.scores is not None
     pixels = image.copy()
-    for place in reversed(range(len(found.masks) if found.masks is not None else 0)):
-        mask = found.masks[place]
-        pixels[mask] = pixels[mask] // 2 + colours[found.labels[place]] // 2
+    masks = [] if found.masks is None else [*zip(found.masks, found.labels, strict=True)]
+    for mask, label in reversed(masks):
+        pixels[mask] = pixels[mask] // 2 + colours[label] // 2
     picture = Image.fromarray(pixels)
     pen = ImageDraw.Draw(picture)
     for box, label, score in zip(found.boxes, found.labels, found.scores, strict=True):

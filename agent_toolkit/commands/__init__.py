@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable
 from difflib import get_close_matches
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import NoReturn
 
+from agent_attention import __version__
 from mmengine_agent.command_names import COMMANDS, NAME
 
 _OURS = ("agent_attention", "agent_toolkit", "mmengine_agent", "mmdet_agent", "mmseg_agent")
@@ -20,7 +20,7 @@ def main() -> NoReturn:
     """Run the command that the command line names; exits with its code, or with 2."""
     name, *rest = sys.argv[1:] or [""]
     if name in ("-h", "--help", "--version"):
-        print(overview() if name != "--version" else _version())
+        print(overview() if name != "--version" else f"{NAME} {__version__}")
         sys.exit(0)
     if name not in COMMANDS:
         near = get_close_matches(name, COMMANDS, 1)
@@ -58,10 +58,3 @@ def overview() -> str:
     return "\n".join(
         [f"usage: {NAME} COMMAND [ARGUMENTS]", "", *lines, "", f"{NAME} COMMAND --help says more."]
     )
-
-
-def _version() -> str:
-    try:
-        return f"{NAME} {version(NAME)}"
-    except PackageNotFoundError:  # a checkout that is not installed
-        return NAME

@@ -147,10 +147,10 @@ class Page:
         """A file was dropped or chosen."""
 
         def work(report: Callable[[float, str], None]) -> None:
-            data = event._data or {}
-            if "content" not in data:  # the browser did not send it
-                raise too_large(int(data.get("size", 0)), self.service.most)
-            self.service.open(session, _decode(data["content"]), way, report)
+            content = getattr(event, "content", None)
+            if content is None:  # the browser did not send it
+                raise too_large(int(event.size), self.service.most)
+            self.service.open(session, _decode(content), way, report)
 
         yield from self.run(session, threshold, layers, work, progress)
 
@@ -166,7 +166,7 @@ class Page:
         """A picture of the gallery was chosen."""
 
         def work(report: Callable[[float, str], None]) -> None:
-            data = self.service.gallery.read(int(event._data["number"]))
+            data = self.service.gallery.read(int(event.number))
             self.service.open(session, data, way, report)
 
         yield from self.run(session, threshold, layers, work, progress)
@@ -196,6 +196,7 @@ class Page:
         progress: Any,
     ) -> Iterator[Update]:
         """Do some work, with a button that stops it, and show what comes of it."""
+        session.stop = False
         yield {self.message: "", self.stop: gr.Button(visible=True)}
         try:
             work(lambda share, text: progress(share, desc=text))
@@ -218,9 +219,8 @@ class Page:
         self, session: Session, stage: int, block: int, head: int, event: gr.EventData
     ) -> Update:
         """A pixel was clicked."""
-        place = event._data
         try:
-            self.service.click(session, int(place["model"]), float(place["x"]), float(place["y"]))
+            self.service.click(session, int(event.model), float(event.x), float(event.y))
         except Exception as error:
             return {self.message: markup.alert(describe(error))}
         return self.look(session, stage, block, head)

@@ -14,7 +14,7 @@ from mmengine_agent.draw import encode, fit
 from mmengine_agent.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM")  # by what is in a file
-MEGAPIXELS = 150  # that a picture may have
+MEGAPIXELS = 100  # that a picture may have
 THUMBNAIL = 112  # pixels of a side
 _WIDEST = 20_000  # pixels of a side; a strip of 1 x 40 million would break whatever comes after
 

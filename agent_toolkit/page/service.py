@@ -90,7 +90,6 @@ class Service:
         Raises:
             UserError: if memory runs out, or the user has stopped it; the session stays as it was.
         """
-        session.stop = False
         way = way if way in WAYS else WAYS[0]
         found = []
         for number, model in enumerate(self.models):

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
+
 from mmdet_agent.data.coco import has_id
 from mmdet_agent.data.read import read_coco
 from mmdet_agent.data.shapes import bounds, polygon_area
@@ -70,7 +72,7 @@ def _annotation(shape: Shape) -> dict[str, Any]:
     box = shape.box
     if shape.mask:
         inside = mask_of(shape.mask)
-        area, box = float(inside.sum()), _mask_bounds(inside)
+        area, box = float(inside.sum()), [*map(float, cv2.boundingRect(inside.astype("uint8")))]
     elif shape.polygons:
         area, box = sum(map(polygon_area, shape.polygons)), box or bounds(shape.polygons)
     else:
@@ -79,14 +81,6 @@ def _annotation(shape: Shape) -> dict[str, Any]:
     found = {"bbox": box, "area": area, "iscrowd": int(shape.crowd)}
     found["segmentation"] = shape.mask or shape.polygons
     return {**found, "attributes": shape.attributes} if shape.attributes else found
-
-
-def _mask_bounds(mask: Any) -> list[float]:
-    columns, rows = mask.any(0).nonzero()[0], mask.any(1).nonzero()[0]
-    if not len(columns):
-        return [0.0, 0.0, 0.0, 0.0]
-    left, top = float(columns[0]), float(rows[0])
-    return [left, top, float(columns[-1]) + 1 - left, float(rows[-1]) + 1 - top]
 
 
 def _write(path: Path, content: dict[str, Any]) -> str:

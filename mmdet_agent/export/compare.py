@@ -41,14 +41,22 @@ def predict(model: Any, x: Tensor, sizes: Sizes) -> list[Any]:
     """
     padded = tuple(x.shape[2:])
     (height, width), (rows, columns) = sizes
-    meta = {"img_shape": sizes.image, "ori_shape": sizes.picture, "pad_shape": padded}
+    meta: dict[str, Any] = {
+        "img_shape": sizes.image,
+        "ori_shape": sizes.picture,
+        "pad_shape": padded,
+    }
     meta |= {"batch_input_shape": padded, "scale_factor": (width / columns, height / rows)}
     samples = [DetDataSample(metainfo=dict(meta)) for _ in x]
     return [sample.pred_instances for sample in model.predict(x, samples, rescale=True)]
 
 
 def compare(
-    wanted: Sequence[Any], found: Mapping[str, Tensor], least: float, tolerance: float
+    wanted: Sequence[Any],
+    found: Mapping[str, Tensor],
+    least: float,
+    tolerance: float,
+    most: int | None = None,
 ) -> Differences:
     """Match the objects of a batch.
 
@@ -57,6 +65,7 @@ def compare(
         found: the file's, as ``Detector.detect`` gives them.
         least: score above which an object is one: just above it either may lack it.
         tolerance: largest difference of scores.
+        most: objects of an image; of some as good as the last one, which are in is chance.
 
     Raises:
         DifferenceError: if an object of either is none of the other's.
@@ -65,11 +74,13 @@ def compare(
     for number, objects in enumerate(wanted):
         rows = found["labels"][number] >= 0
         of_image = {name: value[number][rows] for name, value in found.items()}
-        total = total.join(match(objects, of_image, least, tolerance))
+        total = total.join(match(objects, of_image, least, tolerance, most))
     return total
 
 
-def match(wanted: Any, found: Mapping[str, Tensor], least: float, tolerance: float) -> Differences:
+def match(
+    wanted: Any, found: Mapping[str, Tensor], least: float, tolerance: float, most: int | None
+) -> Differences:
     """The differences between the objects of one image; see ``compare``."""
     boxes = (wanted.bboxes[:, None] - found["boxes"]).abs().amax(2)  # (wanted, found)
     scores = (wanted.scores[:, None] - found["scores"]).abs()
@@ -79,6 +90,7 @@ def match(wanted: Any, found: Mapping[str, Tensor], least: float, tolerance: flo
         for i, j in same.nonzero().tolist():
             masks[i, j] = (wanted.masks[i] != found["masks"][j]).float().mean()
         same &= masks <= MASK
+    apart = boxes / BOX + scores / tolerance + masks / MASK
     total, free = Differences(), torch.ones(len(found["labels"]), dtype=torch.bool)
     alone = []
     for i in range(len(wanted)):
@@ -86,14 +98,13 @@ def match(wanted: Any, found: Mapping[str, Tensor], least: float, tolerance: flo
         if not len(partners):
             alone.append(float(wanted.scores[i]))
             continue
-        j = int(partners[boxes[i, partners].argmin()])
+        j = int(partners[apart[i, partners].argmin()])
         free[j] = False
         pair = Differences(1, float(boxes[i, j]), float(scores[i, j]), float(masks[i, j]))
         total = total.join(pair)
     alone += found["scores"][free].tolist()
-    # of objects as good as the last one, which of them are in is chance
-    last = max(least, float(wanted.scores.min())) if len(wanted) else least
-    if lost := [score for score in alone if score > last + tolerance]:
+    last = float(wanted.scores.min()) + tolerance if len(wanted) == most else 0.0
+    if lost := [score for score in alone if score > last and abs(score - least) > tolerance]:
         raise DifferenceError(
             f"in {len(lost)} of {len(wanted)} objects, those with scores from {min(lost):.3f} to "
             f"{max(lost):.3f}, by more than {BOX} pixels, {tolerance:.1e} of a score or "

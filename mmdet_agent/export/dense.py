@@ -29,16 +29,16 @@ class DenseDetector(Detector):
 
     def detect(self, x: Tensor, sizes: Sizes) -> dict[str, Tensor]:
         best, _ = self.find(self.model.bbox_head(self.model.extract_feat(x)), sizes)
-        return best._asdict()
+        return leave_out_none(best._asdict())
 
     def find(self, outputs: Any, sizes: Sizes) -> tuple[Candidates, Tensor]:
-        """The objects, and their places (B, K) in all levels, one after the other."""
+        """The best candidates, and their places (B, K) in all levels, one after the other."""
         head, most = self.model.bbox_head, self.settings.max_per_img
         found, places, _ = decode(head, outputs, self.score_threshold, sizes.image)
         found = found._replace(boxes=sizes.to_picture(found.boxes))
         found = drop_small(found, self.settings.get("min_bbox_size", -1))
         best, order = take_best(suppress(found, self.iou_threshold, most), most)
-        return leave_out_none(best, places.gather(1, order))
+        return best, places.gather(1, order)
 
 
 def decode(

@@ -52,7 +52,8 @@ class Detector(Exported):
             if self.has_threshold:
                 settings.score_thr = before["score_thr"]
         run = load({"score_threshold": least} if self.has_threshold else {})
-        return str(compare(wanted, run(image), least, tolerance))
+        most = (settings or {}).get("max_per_img")
+        return str(compare(wanted, run(image), least, tolerance, most))
 
     def usable_threshold(self, image: Tensor) -> float:
         """The threshold of scores, or one above which there are objects to compare."""

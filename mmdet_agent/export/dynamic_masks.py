@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from agent_attention.compute.symbolic import crop, resize
 from mmdet_agent.export.dense import DenseDetector, by_place
 from mmdet_agent.export.detector import Sizes
-from mmdet_agent.export.select import pick
+from mmdet_agent.export.select import leave_out_none, pick
 
 
 class DynamicMaskDetector(DenseDetector):
@@ -18,7 +18,9 @@ class DynamicMaskDetector(DenseDetector):
     def detect(self, x: Tensor, sizes: Sizes) -> dict[str, Tensor]:
         head = self.model.bbox_head
         *outputs, kernels, features = head(self.model.extract_feat(x))
-        best, places = self.find(outputs, sizes)
+        found, order = self.find(outputs, sizes)
+        best = leave_out_none({**found._asdict(), "places": order}, 1)
+        places = best.pop("places")
         chosen = pick(torch.cat([by_place(each, each.shape[1]) for each in kernels], 1), places)
         priors = head.prior_generator.grid_priors(
             [each.shape[2:] for each in kernels], device=x.device, with_stride=True
@@ -34,7 +36,7 @@ class DynamicMaskDetector(DenseDetector):
             )
             logits = resize(logits, (rows, columns))
         masks = crop(logits, sizes.picture).sigmoid() > self.settings.mask_thr_binary
-        return {**best._asdict(), "masks": masks & (best.scores > 0)[..., None, None]}
+        return leave_out_none({**best, "masks": masks & (best["scores"] > 0)[..., None, None]})
 
 
 def convolve(head: Any, features: Tensor, kernels: Tensor, centres: Tensor) -> Tensor:

@@ -41,9 +41,8 @@ class MaskDetector(Detector):
         sure = (logits.sigmoid() * masks).sum((2, 3)) / (masks.sum((2, 3)) + 1e-6)
         scores = torch.where(labels < fusion.num_things_classes, best * sure, 0.0)
         found, order = take_best(Candidates(mask_boxes(masks), scores, labels), best.shape[1])
-        found, order = leave_out_none(found, order)
-        masks = pick_masks(masks, order) & (found.labels >= 0)[:, :, None, None]
-        return {**found._asdict(), "masks": masks}
+        masks = pick_masks(masks, order) & (found.scores > 0)[:, :, None, None]
+        return leave_out_none({**found._asdict(), "masks": masks})
 
 
 def full_size(logits: Tensor, padded: Any, sizes: Sizes) -> Tensor:

@@ -95,11 +95,16 @@ def take_best(found: Candidates, most: int) -> tuple[Candidates, Tensor]:
     return Candidates(boxes, scores, labels), order
 
 
-def leave_out_none(best: Candidates, order: Tensor) -> tuple[Candidates, Tensor]:
-    """What ``take_best`` gave without the columns in which no image has an object."""
-    count = (best.scores > 0).sum(1).max().item()
-    torch._check(count >= 0)
-    torch._check(count <= best.scores.shape[1])
-    columns = torch.arange(count, device=order.device)
-    cut = Candidates(*(each.index_select(1, columns) for each in best))
-    return cut, order.index_select(1, columns)
+def leave_out_none(outputs: dict[str, Tensor], least: int = 0) -> dict[str, Tensor]:
+    """Outputs (B, K, ...) without the columns in which no image has an object.
+
+    Args:
+        outputs: with the scores of ``take_best``.
+        least: how many columns are kept in any case: other runtimes' layers may take no empty
+            tensor.
+    """
+    count = (outputs["scores"] > 0).sum(1).max().clamp(min=least).item()
+    torch._check(count >= least)
+    torch._check(count <= outputs["scores"].shape[1])
+    columns = torch.arange(count, device=outputs["scores"].device)
+    return {name: value.index_select(1, columns) for name, value in outputs.items()}

@@ -51,15 +51,16 @@ class TwoStageDetector(Detector):
         if not self.with_masks:  # mmdet then scales boxes before it drops doubles
             found = found._replace(boxes=sizes.to_picture(found.boxes))
         most = self.model.roi_head.test_cfg.max_per_img
-        best, order = take_best(suppress(found, self.iou_threshold, most), most)
-        best, _ = leave_out_none(best, order)
+        best, _ = take_best(suppress(found, self.iou_threshold, most), most)
         if not self.with_masks:
-            return best._asdict()
+            return leave_out_none(best._asdict())
+        best = Candidates(**leave_out_none(best._asdict(), 1))
         shapes = self.mask_shapes(maps, best)
         best = best._replace(boxes=sizes.to_picture(best.boxes))
         least = self.model.roi_head.test_cfg.mask_thr_binary
         masks = paste(shapes, best.boxes, sizes.picture, least)
-        return {**best._asdict(), "masks": masks & (best.scores > 0)[..., None, None]}
+        masks = masks & (best.scores > 0)[..., None, None]
+        return leave_out_none({**best._asdict(), "masks": masks})
 
     def propose(self, maps: Sequence[Tensor], image: Pair) -> Candidates:
         """The proposals of an image: (B, K)."""
@@ -75,7 +76,8 @@ class TwoStageDetector(Detector):
         self, maps: Sequence[Tensor], found: Candidates, image: Pair
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes (B, K, C or 1, 4), scores (B, K, C) and whether there is such a proposal (B, K)."""
-        roi, boxes, total = self.model.roi_head, found.boxes, 0.0
+        roi, boxes = self.model.roi_head, found.boxes
+        total: Any = 0.0
         heads = stages(roi.bbox_head)
         for number, (head, extractor) in enumerate(
             zip(heads, stages(roi.bbox_roi_extractor), strict=True)
@@ -106,7 +108,8 @@ class TwoStageDetector(Detector):
 
     def mask_shapes(self, maps: Sequence[Tensor], found: Candidates) -> Tensor:
         """Probabilities of small masks, (B, N, S, S), each of its box."""
-        roi, total = self.model.roi_head, 0.0
+        roi = self.model.roi_head
+        total: Any = 0.0
         heads = stages(roi.mask_head)
         for head, extractor in zip(heads, stages(roi.mask_roi_extractor), strict=True):
             total = total + head(read(extractor, maps, found.boxes)).sigmoid()

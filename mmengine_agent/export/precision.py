@@ -10,6 +10,7 @@ import numpy as np
 from mmengine.config import Config
 
 from agent_attention.runtime import Model, Result
+from agent_attention.runtime.images import read_image
 from mmengine_agent.data.images import IMAGES
 from mmengine_agent.data.user_data import DataFlags, point_at, require_data
 from mmengine_agent.errors import UserError
@@ -39,6 +40,11 @@ def require_precision(cfg: Config, args: Namespace) -> None:
         return
     if args.out.suffix != ".onnx":
         raise UserError(f"--precision {args.precision} is of .onnx files; got {args.out}")
+    if args.outputs == "raw" or args.input == "normalised":
+        raise UserError(
+            f"--precision {args.precision} is checked on images: leave out --raw and --input "
+            "normalised"
+        )
     if args.precision == "int8" and args.calibration is None:
         raise UserError("--precision int8 needs --calibration DIR, a folder of typical images")
     calibration_images(args)
@@ -120,19 +126,23 @@ def agreement(one: Model, other: Model, images: Sequence[Path]) -> float:
     images a picture of noise is taken.
     """
     noise = np.random.default_rng(0).integers(0, 256, (150, 230, 3), dtype=np.uint8)
-    return float(np.mean([_agree(one(each), other(each)) for each in images or [noise]]))
+    pictures = [read_image(each) for each in images] or [noise]
+    return float(np.mean([_agree(one(each), other(each)) for each in pictures]))
 
 
 def _agree(one: Result, other: Result) -> float:
-    if one.boxes is None or other.boxes is None:
+    if one.label_map is not None:
         return float(np.mean(one.label_map == other.label_map))
-    if not len(one.boxes) or not len(other.boxes):
-        return float(len(one.boxes) == len(other.boxes))
-    low = np.maximum(one.boxes[:, None, :2], other.boxes[:, :2])
-    high = np.minimum(one.boxes[:, None, 2:], other.boxes[:, 2:])
+    ours, theirs = one.boxes, other.boxes
+    assert ours is not None and one.labels is not None and one.scores is not None
+    assert theirs is not None
+    if not len(ours) or not len(theirs):
+        return float(len(ours) == len(theirs))
+    low = np.maximum(ours[:, None, :2], theirs[:, :2])
+    high = np.minimum(ours[:, None, 2:], theirs[:, 2:])
     shared = (high - low).clip(0).prod(-1)
-    areas, others = ((each.boxes[:, 2:] - each.boxes[:, :2]).prod(-1) for each in (one, other))
-    same = shared >= 0.9 * (areas[:, None] + others - shared)
+    area, areas = ((each[:, 2:] - each[:, :2]).prod(-1) for each in (ours, theirs))
+    same = shared >= 0.9 * (area[:, None] + areas - shared)
     same &= one.labels[:, None] == other.labels
     same &= abs(one.scores[:, None] - other.scores) <= 0.05
     return float(min(same.any(0).sum(), same.any(1).sum()) / max(same.shape))

@@ -77,8 +77,10 @@ def require_exported(cfg: Config, args: Namespace) -> None:
     for flag, given in (("--tta", args.tta), ("--image-size", args.image_size)):
         if given:
             raise UserError(f"{flag}: {args.checkpoint} says itself how images are prepared")
+    if args.launcher != "none":
+        raise UserError(f"--launcher: {args.checkpoint} is tested by one process")
     names, wanted = load_exported(args.checkpoint).names, class_total(cfg.model)
-    if len(names) != wanted:
+    if wanted and len(names) != wanted:
         raise UserError(f"{args.checkpoint} has {len(names)} classes, and the config {wanted}")
 
 

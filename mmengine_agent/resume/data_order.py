@@ -76,7 +76,7 @@ class PlacedBatches(Sampler[list[int]]):
                 return
 
 
-class LaterBatches:
+class LaterBatches(Iterator[Any]):
     """What ``IterBasedTrainLoop`` draws from, when it resumes.
 
     Args:
@@ -92,9 +92,6 @@ class LaterBatches:
     def skip_iter(self, num_iters: int) -> None:
         """How newer versions of mmengine skip, at once."""
         self._batches = iter(self._loader)
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
 
     def __next__(self) -> Any:
         return next(self._batches)

@@ -33,6 +33,7 @@ from agent_attention.mixers import MIXERS, Mixer, build_mixer
 Pair = tuple[int, int]
 WAYS: dict[str, dict[str, Any]] = {
     "fused": {"way": "fused"},
+    "kept": {"way": "kept"},
     "tiled": {"way": "tiled"},
     "tiled, four tokens a chunk": {"way": "tiled", "chunk": 4},
     "chosen": {},
@@ -101,22 +102,29 @@ def test_agent_attention_in_every_way(way: str, first: str) -> None:
         same(*agent_case(first, *case), WAYS[way])
 
 
+by_hand = pytest.mark.parametrize("way", ["kept", "tiled"])
+
+
 @on_cpu
+@by_hand
 @firsts
-def test_gradients_of_tiles_are_finite_differences(first: str) -> None:
-    run, leaves = agent_case(first, (1, 2), (2, 3), d=2, p=1)
+def test_gradients_by_hand_are_finite_differences(first: str, way: str) -> None:
+    run, leaves = agent_case(first, (1, 2), (2, 3), batch=2, d=2, p=1)
     with using(chunk=4):
-        assert torch.autograd.gradcheck(lambda *_: run(way="tiled"), leaves)
+        assert torch.autograd.gradcheck(lambda *_: run(way=way), leaves)
 
 
+@by_hand
 @firsts
 @pytest.mark.parametrize("frozen", [(0,), (1,), (2,), (3, 4, 5), (0, 1, 3, 4, 5)])
-def test_gradients_are_made_where_they_are_needed_only(first: str, frozen: tuple[int, ...]) -> None:
+def test_gradients_are_made_where_they_are_needed_only(
+    first: str, way: str, frozen: tuple[int, ...]
+) -> None:
     run, leaves = agent_case(first, (1, 3), (2, 5))
     wanted = torch.autograd.grad(weighted([run(way="plain")]), leaves)
     for i in frozen:
         leaves[i].requires_grad_(False)
-    weighted([run(way="tiled")]).backward()
+    weighted([run(way=way)]).backward()
     for i, (leaf, gradient) in enumerate(zip(leaves, wanted, strict=True)):
         close(leaf.grad, None if i in frozen else gradient, **EXACT)
 
@@ -149,7 +157,7 @@ def test_the_tiled_way_is_taken_for_large_maps_on_a_cpu_alone(first: str) -> Non
             name = name.next_functions[0][0]  # type: ignore[union-attr]
         return "other"
 
-    small, large = agent_case(first, (2, 2), (4, 4))[0], agent_case(first, (16, 16), (32, 32))[0]
+    small, large = agent_case(first, (2, 2), (4, 4))[0], agent_case(first, (24, 24), (32, 32))[0]
     assert function_of(large) == "tiled" and function_of(small) == "other"
     assert function_of(small, way="tiled") == "tiled" and function_of(large, dropout=0.1) == "other"
     with torch.autocast("cpu", torch.bfloat16):

@@ -79,7 +79,7 @@ class State:
 
 
 class Copy(NamedTuple):
-    """COPY: from a stage or, if that is None, from the repository."""
+    """COPY: from a stage or, if that is None, files of the repository or (".") all of it."""
 
     stage: str | None
     sources: tuple[str, ...]

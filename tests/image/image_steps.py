@@ -27,6 +27,7 @@ ALONE = "IMAGE_STEPS_ALONE"  # set in the process that has mounts of its own
 WORK = OUT / "work"  # what is mounted as /work
 SMALL = ("--workers", "0")
 CONFIG = "/work/run/agent_pvt_semantic_fpn_demo.py"
+USERS = ("1000", "12345")  # the image's own, and one that it does not know
 TRIED = {  # by name: the arguments of `docker run IMAGE`
     "no argument": (),
     "configs": ("configs", "pvt"),
@@ -125,7 +126,7 @@ class Builder:
             run("cp", "-a", f"{OUT}/{copy.stage}/tree{source}", str(target))
             return
         for path in files(copy):
-            inside = target / (path if copy.sources == (".",) else path.relative_to(*copy.sources))
+            inside = target / (path if copy.sources == (".",) else path.name)
             inside.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / path, inside)
 
@@ -172,8 +173,9 @@ def try_image(builder: Builder, name: str) -> dict[str, float]:
     run(sys.executable, str(ROOT / demo[0]), str(WORK / "data"), *demo[1:])
     run("mount", "--bind", str(WORK), str(OUT / name / "tree/work"))
     state, seconds = builder.states[name], {}
-    for user in ("1000", "12345"):
+    for user in USERS:
         run("chown", "-R", user, str(WORK))
+        run("mount", "-t", "tmpfs", "tmpfs", str(OUT / name / "tree/tmp"))  # of a new container
         for title, words in TRIED.items():
             command = [*state.entry, *(words or state.command)]
             print(f"user {user}: {' '.join(command)}", flush=True)

@@ -5,6 +5,7 @@
 RECORD gets a line for each connection to another machine, and every text that goes to a browser.
 """
 
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ def record(asked: Any) -> Any:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` has it ignored
     sys.addaudithook(watch)
     guard.Guard.__call__ = record(guard.Guard.__call__)  # type: ignore[method-assign]
     run_tool(main)
