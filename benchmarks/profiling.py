@@ -41,7 +41,8 @@ _NO_KERNELS = (  # views, memory without numbers, and operations that only call 
     "unbind split split_with_sizes chunk flatten unflatten unsqueeze squeeze detach alias reshape "
     "empty empty_like empty_strided new_empty resize_ zeros new_zeros zeros_like ones_like "
     "contiguous clone to linear matmul conv2d convolution _convolution layer_norm dropout "
-    "thnn_conv2d adaptive_avg_pool2d softmax scaled_dot_product_attention"
+    "thnn_conv2d adaptive_avg_pool2d softmax scaled_dot_product_attention mT "
+    "resolve_conj as_strided_ is_nonzero item _local_scalar_dense select_backward _to_copy zero_"
 )
 NO_KERNELS = frozenset(_NO_KERNELS.split())
 TITLES = ("model", "size", "mode", "baseline", "ms", "of peak", "kernels", "Python", "nodes", "MiB")

@@ -197,6 +197,10 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
         ["weights.pth", "does not fit"],
     ),
     "labels of a detector": (["{detector}", "--out", "{tmp}/m.pt2", "--labels"], ["--labels"]),
+    "pictures that have no pixels": (
+        ["{segmentor}", "--out", "{tmp}/m.pt2", "--with-resize", "--input", "normalised"],
+        ["--with-resize", "--input normalised"],
+    ),
 }
 
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-import page as tool
 import pytest
 import torch
 from PIL import Image
 from tool_runs import ADE_DEMO, COCO_DEMO, CONFIGS
 
 from agent_attention.maps import recorded_maps
+from agent_toolkit.commands import demo as page
 from agent_toolkit.page.guard import Guard
 from agent_toolkit.page.models import PageModel
 from agent_toolkit.page.pictures import Gallery, read_picture
@@ -354,8 +354,8 @@ def test_a_mistake_is_one_message(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)  # as if it were not installed
-    monkeypatch.setattr(sys, "argv", ["page.py", "agent_pvt_maskrcnn_demo", "none", *flags])
+    monkeypatch.setattr(sys, "argv", ["tools/page.py", "agent_pvt_maskrcnn_demo", "none", *flags])
     with pytest.raises(SystemExit) as caught:
-        run_tool(tool.main)
+        run_tool(page.main)
     message = capsys.readouterr().err
     assert caught.value.code == code and words in message and "Traceback" not in message

@@ -75,9 +75,11 @@ def _of_base(slope: Tensor, m: Tensor, first: bool) -> Tensor:
 
 
 def _products(left: Tensor, right: Tensor, scale: float = 1.0) -> Tensor:
-    """scale * left right, (B, h, T, K) times (B, h, K, d), tokens before heads in memory."""
-    batch, heads, tokens, _ = left.shape
-    out = right.new_empty(batch, tokens, heads, right.shape[3]).transpose(1, 2)
+    """scale * left right, (B, h, T, K) times (B, h, K, d), heads before tokens in memory.
+
+    To write tokens first torch would take one product a head, for each of which threads wake.
+    """
+    out = right.new_empty(*left.shape[:3], right.shape[3])
     for some, x, y in zip(out, left, right, strict=True):
         some.baddbmm_(x, y, beta=0, alpha=scale)
     return out

@@ -1,5 +1,6 @@
 """Numbers that stay finite: the precision that sums need, and scales that cancel."""
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -38,7 +39,7 @@ def is_finite(x: Tensor) -> bool:
     """
     if not is_ordinary(x) or x.device.type != "cpu" or is_watched():
         return True
-    return bool(x.detach().sum().isfinite())
+    return math.isfinite(x.detach().sum().item())
 
 
 def hold_back(x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from agent_attention.arguments import Pair
-from agent_attention.compute.symbolic import count_cells, divide, is_symbolic, missing
+from agent_attention.compute.symbolic import count_cells, divide, is_symbolic, missing, numbers
 
 
 def cut_stripes(tensors: Sequence[Tensor], size: Pair, width: int, vertical: bool) -> list[Tensor]:
@@ -54,7 +54,7 @@ def stripe_sources(size: Pair, width: int, vertical: bool, device: torch.device)
     high, wide = size
     side = wide if vertical else high
     padded, front = count_cells(side, width) * width, missing(side, width) // 2
-    place = torch.arange(padded * (high if vertical else wide), device=device)
+    place = numbers(padded * (high if vertical else wide), device)
     if vertical:
         group, within = divide(place, high * width)
         row, within = divide(within, width)
@@ -69,7 +69,7 @@ def stripe_places(size: Pair, width: int, vertical: bool, device: torch.device) 
     """The place of each token (N) in the list of stripes."""
     high, wide = size
     front = missing(wide if vertical else high, width) // 2
-    token = torch.arange(high * wide, device=device)
+    token = numbers(high * wide, device)
     if not vertical:
         return token + front * wide
     row, column = divide(token, wide)

@@ -32,8 +32,7 @@ def fix(count: int) -> int:
     """
     if not is_symbolic((count,)):
         return count
-    fixed: int = torch.fx.experimental.symbolic_shapes.guard_scalar(count)
-    return fixed
+    return int(torch.fx.experimental.symbolic_shapes.guard_scalar(count))
 
 
 def resize(x: Tensor, size: Pair, mode: str = "bilinear") -> Tensor:
@@ -61,7 +60,7 @@ def pool(x: Tensor, grid: Pair) -> Tensor:
 
 def cell_means(size: int, cells: int, like: Tensor) -> Tensor:
     """Matrix (cells, size) of means: of all from where a cell begins to where it ends."""
-    place, cell = (torch.arange(count, device=like.device) for count in (size, cells))
+    place, cell = numbers(size, like.device), torch.arange(cells, device=like.device)
     begin = (cell * size).div(cells, rounding_mode="floor").unsqueeze(1)
     end = ((cell + 1) * size + cells - 1).div(cells, rounding_mode="floor").unsqueeze(1)
     inside = ((place >= begin) & (place < end)).to(like.dtype)
@@ -90,6 +89,18 @@ def crop(x: Tensor, size: Pair, axes: Pair = (-2, -1)) -> Tensor:
     for axis, side in zip(axes, size, strict=True):
         x = x.index_select(axis, torch.arange(side, device=x.device))
     return x
+
+
+def numbers(count: int, device: torch.device) -> Tensor:
+    """0, 1, 2, ... (count), int64.
+
+    Of a symbolic count as a sum where torch compiles: inductor takes what is computed from
+    ``arange`` for one expression, quotients of quotients, and proves statements about it for
+    minutes.
+    """
+    if is_dynamo_compiling() and is_symbolic((count,)):
+        return torch.ones(count, dtype=torch.int64, device=device).cumsum(0) - 1
+    return torch.arange(count, device=device)
 
 
 def divide(x: Tensor, by: int) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from agent_attention.arguments import Pair
 from agent_attention.compute.size_cache import pure
-from agent_attention.compute.symbolic import count_cells, divide, is_symbolic, pad_ends
+from agent_attention.compute.symbolic import count_cells, divide, is_symbolic, numbers, pad_ends
 
 _APART = -100.0  # score between pixels that the shift brought into one window from afar
 
@@ -58,7 +58,7 @@ def repeat_windows(x: Tensor, count: int) -> Tensor:
     Also (G*M*M), the pixels of windows, for their ``count``.
     """
     if is_symbolic((count, x.shape[0])):
-        return x.index_select(0, divide(torch.arange(count, device=x.device), x.shape[0])[1])
+        return x.index_select(0, divide(numbers(count, x.device), x.shape[0])[1])
     return x.expand(count // len(x), *x.shape).flatten(0, 1)
 
 
@@ -114,7 +114,7 @@ def window_sources(size: Pair, window: int, shift: int, device: torch.device) ->
 def window_places(size: Pair, window: int, shift: int, device: torch.device) -> Tensor:
     """The place of each token (N) in the list of windows (G*M*M)."""
     (height, width), (high, wide) = size, _padded(size, window)
-    row, column = divide(torch.arange(height * width, device=device), width)
+    row, column = divide(numbers(height * width, device), width)
     row, column = divide(row + high - shift, high)[1], divide(column + wide - shift, wide)[1]
     (upper, row), (left, column) = divide(row, window), divide(column, window)
     return (upper * (wide // window) + left) * window**2 + row * window + column
@@ -137,7 +137,6 @@ def _padded(size: Pair, window: int) -> Pair:
 def _rolled(size: Pair, window: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Row and column, of the padded and rolled map, of each place of each window (G*M*M)."""
     down, across = (count_cells(side, window) for side in size)
-    place = torch.arange(down * across * window**2, device=device)
-    group, pixel = divide(place, window**2)
+    group, pixel = divide(numbers(down * across * window**2, device), window**2)
     (upper, left), (row, column) = divide(group, across), divide(pixel, window)
     return upper * window + row, left * window + column

@@ -80,7 +80,12 @@ def main() -> None:
     add("--input", choices=INPUTS, default="rgb", help="what the images will be (%(default)s)")
     outputs = parser.add_mutually_exclusive_group()
     for name, text in OUTPUTS.items():
-        how = {"dest": "outputs", "action": "store_const", "const": name, "default": "usual"}
+        how: dict[str, Any] = {
+            "dest": "outputs",
+            "action": "store_const",
+            "const": name,
+            "default": "usual",
+        }
         outputs.add_argument(f"--{name}", **how, help=text)
     add("--with-resize", action="store_true", help="resize inside, as the config does in testing")
     add("--shape", type=int, nargs=2, metavar=("H", "W"), help="of images; only agents ask for it")
@@ -186,7 +191,7 @@ def known(cfg: Config, meta: dict[str, Any]) -> Facts:
         steps = dataset_of(cfg).pipeline
     except UserError:
         steps = []
-    resize = next((step for step in steps if step["type"] == "Resize"), {})
+    resize: Any = next((step for step in steps if step["type"] == "Resize"), {})
     size = {"scale": resize.get("scale"), "keep_ratio": resize.get("keep_ratio", False)}
     values = {"classes": names, "palette": colours, "test_size": size}
     return {key: json.dumps(value) for key, value in values.items()}

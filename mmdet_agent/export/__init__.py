@@ -10,12 +10,17 @@ from mmdet_agent.export.masks import MaskDetector
 from mmdet_agent.export.queries import DeformableDetector, QueryDetector
 from mmdet_agent.export.raw import RawDetector
 from mmdet_agent.export.two_stage import TwoStageDetector
+from mmdet_agent.export.yolox import YoloxDetector
 from mmengine_agent.errors import UserError
 
 # by the class of the head that finds the objects, not of its subclasses, which may decode otherwise
 HEADS: Mapping[str, type[Detector]] = {
     "RetinaHead": DenseDetector,
     "RetinaSepBNHead": DenseDetector,
+    "FreeAnchorRetinaHead": DenseDetector,
+    "PISARetinaHead": DenseDetector,
+    "FSAFHead": DenseDetector,
+    "YOLOFHead": DenseDetector,
     "ATSSHead": DenseDetector,
     "FCOSHead": DenseDetector,
     "GFLHead": DenseDetector,
@@ -23,6 +28,7 @@ HEADS: Mapping[str, type[Detector]] = {
     "RTMDetSepBNHead": DenseDetector,
     "RTMDetInsHead": DynamicMaskDetector,
     "RTMDetInsSepBNHead": DynamicMaskDetector,
+    "YOLOXHead": YoloxDetector,
     "StandardRoIHead": TwoStageDetector,
     "CascadeRoIHead": TwoStageDetector,
     "DETRHead": QueryDetector,
@@ -65,11 +71,15 @@ def raw(model: Any, prepare: Any) -> RawDetector:
         UserError: if it has none.
     """
     if not has_raw_outputs(model):
-        name = type(model).__name__
-        raise UserError(f"cannot export a {name} --raw: it has no rpn_head or bbox_head")
+        raise UserError(
+            f"cannot export a {type(model).__name__} --raw: it has no head that makes maps of "
+            "scores and boxes"
+        )
     return RawDetector(model, prepare)
 
 
 def has_raw_outputs(model: Any) -> bool:
-    """Whether a detector has a head that makes maps of scores and boxes."""
-    return hasattr(model, "rpn_head") or getattr(model, "bbox_head", None) is not None
+    """Whether a detector has a head that makes maps of scores and boxes; queries make none."""
+    head = getattr(model, "rpn_head", None) or getattr(model, "bbox_head", None)
+    queries = hasattr(model, "num_queries") or hasattr(head, "init_proposal_bboxes")
+    return head is not None and not queries

@@ -41,7 +41,11 @@ def predict(model: Any, x: Tensor, sizes: Sizes) -> list[Any]:
     """
     padded = tuple(x.shape[2:])
     (height, width), (rows, columns) = sizes
-    meta = {"img_shape": sizes.image, "ori_shape": sizes.picture, "pad_shape": padded}
+    meta: dict[str, Any] = {
+        "img_shape": sizes.image,
+        "ori_shape": sizes.picture,
+        "pad_shape": padded,
+    }
     meta |= {"batch_input_shape": padded, "scale_factor": (width / columns, height / rows)}
     samples = [DetDataSample(metainfo=dict(meta)) for _ in x]
     return [sample.pred_instances for sample in model.predict(x, samples, rescale=True)]

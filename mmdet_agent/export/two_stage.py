@@ -76,7 +76,8 @@ class TwoStageDetector(Detector):
         self, maps: Sequence[Tensor], found: Candidates, image: Pair
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes (B, K, C or 1, 4), scores (B, K, C) and whether there is such a proposal (B, K)."""
-        roi, boxes, total = self.model.roi_head, found.boxes, 0.0
+        roi, boxes = self.model.roi_head, found.boxes
+        total: Any = 0.0
         heads = stages(roi.bbox_head)
         for number, (head, extractor) in enumerate(
             zip(heads, stages(roi.bbox_roi_extractor), strict=True)
@@ -107,7 +108,8 @@ class TwoStageDetector(Detector):
 
     def mask_shapes(self, maps: Sequence[Tensor], found: Candidates) -> Tensor:
         """Probabilities of small masks, (B, N, S, S), each of its box."""
-        roi, total = self.model.roi_head, 0.0
+        roi = self.model.roi_head
+        total: Any = 0.0
         heads = stages(roi.mask_head)
         for head, extractor in zip(heads, stages(roi.mask_roi_extractor), strict=True):
             total = total + head(read(extractor, maps, found.boxes)).sigmoid()

@@ -3,7 +3,7 @@
 mmdet's and mmseg's own ask each image's meta data for sizes, or keep those of maps in tensors.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ def make_recordable(model: nn.Module) -> None:
     for each in model.modules():
         form = _FORMS.get(type(each).__name__)
         if form and getattr(each, "batch_first", True):
-            each.forward = partial(form, each)  # type: ignore[method-assign]
+            each.forward = partial(form, each)
 
 
 def decode_levels(decoder: Any, maps: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -145,7 +145,7 @@ def to_tokens(x: Tensor) -> Tensor:
     return x.flatten(2).transpose(1, 2)
 
 
-_FORMS = {  # by the name of the class: mmdet need not be there
+_FORMS: Mapping[str, Callable[..., Any]] = {  # by the name of the class: mmdet need not be there
     "MultiScaleDeformableAttention": attend,
     "MultiheadAttention": attend_densely,
     "MSDeformAttnPixelDecoder": decode_levels,

@@ -97,7 +97,9 @@ def _plain_nms(boxes: Tensor, scores: Tensor, threshold: float, most: int) -> Te
 
 def _onnx_nms(boxes: Any, scores: Any, threshold: float, most: int) -> Any:
     """``nms`` by ONNX's operator, which gives the numbers of the image, the class and the box."""
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
+
+    op: Any = opset18
 
     found = op.NonMaxSuppression(
         boxes,
@@ -211,7 +213,9 @@ def _line_weights(
 
 def _onnx_roi_align(x: Any, boxes: Any, image: Any, size: int, scale: float) -> Any:
     """``roi_align`` by ONNX's operator, of opset 16 and later."""
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
+
+    op: Any = opset18
 
     return op.RoiAlign(
         x,

@@ -149,8 +149,8 @@ def _set_device(cfg: Config, changes: Changes, name: str) -> None:
 
 # by name: the least value of whole numbers, and what sets it
 _SETTERS: _Setters = {
-    "epochs": (1, lambda cfg, changes, count: set_length(cfg, changes, count, None)),
-    "iters": (1, lambda cfg, changes, count: set_length(cfg, changes, None, count)),
+    "epochs": (1, partial(set_length, in_epochs=True)),
+    "iters": (1, partial(set_length, in_epochs=False)),
     "lr": (None, _set_lr),
     "image_size": (1, set_image_size),
     "workers": (0, _set_workers),

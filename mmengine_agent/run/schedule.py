@@ -37,32 +37,29 @@ _HOOKS = {
 _MODEL = ("initial_epoch", "warmup_iters")  # of heads, such as TOOD's and BoxInst's
 
 
-def set_length(cfg: Config, changes: Changes, epochs: int | None, iters: int | None) -> None:
+def set_length(cfg: Config, changes: Changes, count: int, in_epochs: bool) -> None:
     """Have a config train for a number of epochs or iterations, in place.
 
     Args:
         cfg: of a training.
         changes: takes what is changed.
-        epochs: the new length; a config by iterations gets as many as that takes of its data.
-        iters: the new length, of a config by iterations.
+        count: the new length.
+        in_epochs: of a config by iterations too, which gets as many as that takes of its data.
 
     Raises:
         UserError: if the config has no length, or counts in epochs and iterations are given.
     """
     loop = cfg.get("train_cfg") or {}
-    key = "max_epochs" if "max_epochs" in loop else "max_iters"
+    by_epoch = "max_epochs" in loop
+    key = "max_epochs" if by_epoch else "max_iters"
     if key not in loop:
         raise UserError(f"{changes.flag}: the config has no train_cfg.max_epochs or max_iters")
-    if iters is not None and key == "max_epochs":
+    if by_epoch and not in_epochs:
         raise UsageError(
             f"{changes.flag}: this config counts in epochs; take --epochs "
             f"(an epoch of its data has {epoch_length(cfg)} iterations)"
         )
-    by_epoch = key == "max_epochs"
-    if epochs is not None:
-        length = epochs if by_epoch else epochs * epoch_length(cfg)
-    else:
-        length = iters or 0
+    length = count * epoch_length(cfg) if in_epochs and not by_epoch else count
     before = loop[key] if isinstance(loop[key], int) and loop[key] > 0 else length
     _Rescaling(cfg, changes, length, before, by_epoch).apply()
 

@@ -43,7 +43,7 @@ from mmengine_agent.run.setup import read_config
 from mmengine_agent.task import task_of
 
 HEADS = (
-    *("RetinaNet", "ATSS", "GFL", "FCOS", "RTMDet", "RTMDet-Ins"),
+    *("RetinaNet", "ATSS", "GFL", "FCOS", "RTMDet", "RTMDet-Ins", "YOLOX", "YOLOF"),
     *("Faster R-CNN", "Mask R-CNN", "Cascade Mask R-CNN"),
     *("DETR", "DAB-DETR", "Deformable DETR", "DINO"),
     *("Mask2Former, instances", "Mask2Former, panoptic"),
