@@ -241,7 +241,7 @@ def row(record: Record, eager: Record) -> list[str]:
         reporting.milliseconds(record["median"]),
         reporting.decimals(record["median"] / eager["median"]),
         reporting.decimals(record["score"], 1),
-        f"{record['score'] - eager['score']:+.1f}",
+        f"{round(record['score'] - eager['score'], 1) + 0.0:+.1f}",  # no -0.0
     ]
 
 

@@ -65,7 +65,7 @@ def test_what_is_right_scores_100_and_turns_are_counted(cfg: Any, data: Path) ->
 
 
 def test_int8_needs_images_to_calibrate_with(monkeypatch: pytest.MonkeyPatch, cfg: Any) -> None:
-    line = "latency.py C W --data-root data --images 1 --rounds 2 --no-compile"
+    line = "latency.py C W --data-root data --images 1 --rounds 2 --no-compile --page page.md"
     asked: list[list[str]] = []
     done = argparse.Namespace(returncode=0)
     monkeypatch.setattr(latency.subprocess, "run", lambda words: asked.append(words) or done)
