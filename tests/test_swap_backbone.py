@@ -228,7 +228,7 @@ def test_a_written_config_is_the_swapped_one(head: str, tmp_path: Path) -> None:
     write_inheriting(out, base, wanted, "a head")
     found = Config.fromfile(out)
     assert without_scopes(found.to_dict()) == without_scopes(wanted.to_dict())
-    assert len(out.read_text().splitlines()) < 90
+    assert 3 * len(out.read_text().splitlines()) < len(wanted.pretty_text.splitlines())
 
 
 def without_scopes(node: Any) -> Any:
