@@ -41,7 +41,7 @@ def test_a_stock_config_is_counted_and_written_with_a_backbone(tmp_path: Path) -
     assert round(parts["backbone"]["parameters"] / 1e6) == 28
     written = ["agent_pvt_t", "--pretrained", "mine.pth", "--out", "mine.py"]
     output(python("with_backbone.py", SEGFORMER, *written, cwd=tmp_path))
-    assert 'checkpoint="mine.pth"' in (tmp_path / "mine.py").read_text()
+    assert "checkpoint='mine.pth'" in (tmp_path / "mine.py").read_text()
 
 
 def test_a_mistake_is_one_message(tmp_path: Path) -> None:

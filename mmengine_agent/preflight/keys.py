@@ -20,7 +20,11 @@ from mmengine.runner import Runner
 
 from mmengine_agent.config_walk import walk
 
-_REGISTRIES = [each for each in vars(registries).values() if isinstance(each, registries.Registry)]
+_REGISTRIES = (
+    *("MODELS", "TASK_UTILS", "DATASETS", "TRANSFORMS", "DATA_SAMPLERS", "HOOKS", "LOOPS"),
+    *("OPTIMIZERS", "OPTIM_WRAPPERS", "PARAM_SCHEDULERS", "METRICS", "EVALUATOR"),
+    *("VISUALIZERS", "VISBACKENDS", "LOG_PROCESSORS"),
+)
 # what tools and launchers read at the top of a config, though the runner does not
 _TOP = {"custom_imports", "model_wrapper_cfg", "find_unused_parameters", "compile", "runner_type"}
 _TOP |= {"tta_model", "tta_pipeline", "activation_checkpointing"}
@@ -102,10 +106,10 @@ def _arguments(kind: Any, scope: str) -> set[str]:
     return names
 
 
-def _found(registry: Any, kind: Any, scope: str) -> Any:
-    """The class of a type; None if a registry does not know it."""
+def _found(name: str, kind: Any, scope: str) -> Any:
+    """The class of a type; None if the registry of that name does not know it."""
     try:
-        with registry.switch_scope_and_registry(scope) as scoped:
+        with getattr(registries, name).switch_scope_and_registry(scope) as scoped:
             return scoped.get(kind) if isinstance(kind, str) else kind
     except (KeyError, ImportError, RuntimeError):
         return None
