@@ -30,7 +30,7 @@ def read_picture(data: bytes, most: int) -> np.ndarray:
         (H, W, 3) uint8 BGR.
 
     Raises:
-        UserError: if it cannot be read, in words for someone who sees the page alone.
+        UserError: if it cannot be read; the message is for someone who sees the page alone.
     """
     if len(data) > most:
         raise too_large(len(data), most)

@@ -148,7 +148,7 @@ class Exported(nn.Module):
             tolerance: largest difference that is none.
 
         Returns:
-            the largest differences, in words.
+            a sentence with the largest differences.
 
         Raises:
             DifferenceError: if the file gives something else.
