@@ -22,13 +22,13 @@ VENV ?= $(if $(filter upstream,$(STACK)),.venv-upstream,.venv)
 
 PYTHON ?= $(VENV)/bin/python
 
-# what `make quick` runs: not what others do to a model, not the graphs that torch records of it,
-# and not how the backbones are trained
+# what `make quick` runs: not what others do to a model and its weights, not the graphs that torch
+# records of it, and not how the backbones are trained
 QUICK = tests/mixers tests/compute tests/backbones tests/swap/test_swap_forms.py \
 	tests/swap/test_swap_clusters.py tests/test_golden.py tests/test_layers.py \
 	tests/test_arrows.py $(addprefix --ignore=tests/backbones/test_,clients.py watchers.py recorded.py) \
-	-k "not (every_stage or checkpointing or rate or frozen or out_indices or 2x256x384 or \
-	gradients_are_those_of_the_reference)"
+	--ignore=tests/compute/test_size_cache.py -k "not (every_stage or checkpointing or rate or frozen or out_indices or 2x256x384 or \
+	gradients_are_those_of_the_reference or gets_a_gradient or can_be_recorded)"
 
 # On a busy machine, threads that spin while they wait for each other cost most of the time.
 export OMP_WAIT_POLICY ?= PASSIVE
