@@ -60,7 +60,7 @@ class Guard:
         await self.app(scope, receive, send_with_headers)
 
     def refuse(self, scope: Scope) -> tuple[int, str] | None:
-        """The status and the words that a request is refused with; None if it is not."""
+        """The status and message of a refusal; None if the request is served."""
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
         path = scope["path"]
         known = path in _PAGES | _CALLS or (path.startswith(_FOLDERS) and ".." not in path)
@@ -72,7 +72,7 @@ class Guard:
             return None
         length = headers.get(b"content-length", "")
         if not length.isdecimal():
-            return 411, "How long is it?"
+            return 411, "The request does not say its length."
         if int(length) > self.longest:
             return 413, "The file is too large."
         return None
