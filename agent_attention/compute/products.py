@@ -72,17 +72,9 @@ class WeightGradients:
         self.sums[i] = grad if total is None else total.add_(grad)
 
     def add_product(self, i: int, slope: Tensor, x: Tensor) -> None:
-        """Add to those of a weight (D, C) and the bias after it, of slopes (T, D) and x (T, C).
-
-        With the narrower of the two first a product is up to 1.25 times as fast.
-        """
-        swap, total = slope.shape[1] > x.shape[1], self.sums[i]
-        left, right = (x, slope) if swap else (slope, x)
-        if total is None:
-            total = left.t() @ right
-            self.sums[i] = total.t() if swap else total
-        else:
-            (total.t() if swap else total).addmm_(left.t(), right)
+        """Add to those of a weight (D, C) and the bias after it, of slopes (T, D) and x (T, C)."""
+        total = self.sums[i]
+        self.sums[i] = slope.t() @ x if total is None else total.addmm_(slope.t(), x)
         self.add(i + 1, slope.sum(0))
 
     def all(self) -> list[Tensor]:
