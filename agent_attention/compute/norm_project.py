@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from agent_attention.compute.chunks import row_chunks
-from agent_attention.compute.guard import may_replace
+from agent_attention.compute.guard import Part, may_replace
 from agent_attention.compute.products import add_linear, linear
 from agent_attention.layers import DropPath
 
@@ -39,11 +39,18 @@ def can_project(
         drop_path: the block's.
     """
     mixer, proj, drop = mixing
-    parts = [(mixer, type(mixer)), (proj, nn.Linear), (drop, nn.Dropout), (drop_path, DropPath)]
+    parts: list[Part] = [
+        (mixer, type(mixer)),
+        (proj, nn.Linear),
+        (drop, nn.Dropout),
+        (drop_path, DropPath),
+    ]
     parts += [(norm, nn.LayerNorm), *((layer, nn.Linear) for layer in layers)]
-    if not may_replace(x, *parts) or (drop.training and drop.p > 0):
+    if not may_replace(x, *parts):
         return False
-    return norm.weight is not None and norm.bias is not None
+    assert isinstance(drop, nn.Dropout)
+    drops = drop.training and drop.p > 0
+    return not drops and norm.weight is not None and norm.bias is not None
 
 
 def norm_project(
@@ -61,7 +68,7 @@ def norm_project(
     """
     weights = norm.weight, norm.bias, *_weights(layers)
     rows = _NormProject.apply(x.flatten(0, 1), norm.eps, *weights)
-    return tuple(each.unflatten(0, x.shape[:2]) for each in rows)  # type: ignore[return-value]
+    return tuple(each.unflatten(0, x.shape[:2]) for each in rows)
 
 
 def add_projected(x: Tensor, layer: nn.Linear, factor: Tensor | None, mixed: Tensor) -> Tensor:
