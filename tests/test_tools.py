@@ -112,7 +112,7 @@ Runner.from_cfg(cfg)
 
 def test_all_comforts_at_once_train(trained: Trained, data: Path, tmp_path: Path) -> None:
     task = trained.task
-    asked = ["--ema", "0.5", "--clip-grad", "1", "--accumulate", "2", "--early-stop", "3"]
+    asked = ["--amp", "--ema", "0.5", "--clip-grad", "1", "--accumulate", "2", "--early-stop", "3"]
     arguments = train_flags(task, tmp_path, data, *task.two)
     said = output(python("train.py", str(CONFIGS / task.config), *asked, *arguments, cwd=tmp_path))
     state = torch.load(tmp_path / task.checkpoints[0], weights_only=False)

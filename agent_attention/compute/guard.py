@@ -91,6 +91,12 @@ def is_for_cpu(x: Tensor) -> bool:
     return is_ordinary(x) and x.device.type == "cpu" and full
 
 
+def is_half_on_cpu(x: Tensor) -> bool:
+    """Whether a tensor is an ordinary one of half precision on the CPU, where nobody watches."""
+    half = x.dtype in (torch.float16, torch.bfloat16) and x.device.type == "cpu"
+    return half and is_ordinary(x) and settings().way is None and not is_watched()
+
+
 def may_replace(x: Tensor, *parts: Part) -> bool:
     """Whether an executor may compute what modules do with ``x``.
 
