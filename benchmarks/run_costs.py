@@ -42,7 +42,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("config", help="for example configs/demo/agent_pvt_maskrcnn_demo.py")
-    parser.add_argument("--iters", type=at_least(WARM_UP + 1), default=20, help="%(default)s")
+    parser.add_argument("--iters", type=at_least(WARM_UP + 2), default=20, help="%(default)s")
     parser.add_argument("--threads", type=at_least(1), help="CPU threads of torch")
     parser.add_argument("--out", default="work_dirs/benchmarks", metavar="DIR", help="%(default)s")
     add_common_flags(parser)

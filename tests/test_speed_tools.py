@@ -69,7 +69,7 @@ def test_the_costs_of_a_run_are_taken_apart(
 ) -> None:
     make_demo_data.generate(tmp_path / "data", train=8, val=1, size=64)
     config = CONFIGS / "agent_pvt_semantic_fpn_demo.py"
-    flags = ["--data-root", str(tmp_path / "data/ade"), "--out", str(tmp_path), "--iters", "3"]
+    flags = ["--data-root", str(tmp_path / "data/ade"), "--out", str(tmp_path), "--iters", "4"]
     options = ["train_dataloader.batch_size=2", "train_dataloader.num_workers=0"]
     options += ["train_dataloader.persistent_workers=False"]
     monkeypatch.setattr(sys, "argv", ["x", str(config), *flags, "--cfg-options", *options])
