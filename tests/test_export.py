@@ -62,7 +62,7 @@ def test_onnx_takes_layers_of_other_packages_for_open_sizes(tmp_path: Path) -> N
         dynamic_shapes={"image": {2: height, 3: width}},
     )
     export_formats.write_onnx(program, tmp_path / "layers.onnx", {}, None)
-    run = export_formats.load_onnx(tmp_path / "layers.onnx")
+    run = export_formats.load_onnx(tmp_path / "layers.onnx")({})
     for size in [(5, 7), (8, 6), (13, 21)]:
         x = normal(1, (1, 4, *size))
         close(run(x), Layers()(x))
@@ -112,7 +112,7 @@ def test_onnx_gives_the_numbers_of_the_model_at_other_sizes(
     name: str, request: pytest.FixtureRequest
 ) -> None:
     made: Made = request.getfixturevalue(name)
-    run = export_formats.load_onnx(made.file("model.onnx"))
+    run = export_formats.load_onnx(made.file("model.onnx"))({})
     for shape in SIZES:
         image = photo(*shape)
         close(run(image), predict(made.model, image), **CLOSE)
@@ -137,16 +137,16 @@ def test_the_file_says_what_it_takes(detector: Made) -> None:
 
 @torch.no_grad()
 def test_torch_runs_its_program_at_the_sizes_it_is_for_and_refuses_others(detector: Made) -> None:
-    run = export_formats.load_pt2(detector.file("model.pt2"))
+    load = export_formats.load_pt2(detector.file("model.pt2"))
     cfg = Config.fromfile(detector.config)
     whole = task_of(cfg).exported(
         deepcopy(detector.model), Prepare(cfg.model.data_preprocessor, "rgb"), "usual"
     )
     for shape in [(3, 129, 150), (1, 224, 211)]:
-        said = whole.check(detector.model, lambda _: run, photo(*shape), 1e-4)
+        said = whole.check(detector.model, load, photo(*shape), 1e-4)
         assert said.startswith(f"{100 * shape[0]} objects")
     with pytest.raises(AssertionError, match=">= 129"):
-        run(photo(1, 128, 224))
+        load({})(photo(1, 128, 224))
 
 
 @torch.no_grad()
@@ -252,7 +252,7 @@ FAILURES: dict[str, tuple[type[nn.Module], str, list[str], list[str]]] = {
 def record_as(kind: type[nn.Module]) -> Callable[..., ExportedProgram]:
     """Record another model in the place of the one that is given."""
 
-    def record(model: Any, plain: bool) -> ExportedProgram:
+    def record(model: Any) -> ExportedProgram:
         other: Any = kind()
         other.least = model.least
         return export_formats.record(other)
@@ -275,7 +275,7 @@ def test_what_cannot_be_exported_is_one_message_and_leaves_no_file(
 def test_a_file_that_does_not_run_is_one_message_and_is_not_left(
     segmentor: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load(path: Path, values: Any) -> Any:
+    def load(path: Path) -> Any:
         raise RuntimeError("opset 27 is newer than this runtime\nsecond line")
 
     monkeypatch.setattr(export, "record", record_as(Halves))

@@ -29,7 +29,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ from mmengine.config import Config
 from agent_attention import __version__
 from mmengine_agent.backbone_flags import BackboneFlags
 from mmengine_agent.errors import UserError
-from mmengine_agent.export.check import DifferenceError
+from mmengine_agent.export.check import DifferenceError, Load
 from mmengine_agent.export.formats import FORMATS, Facts, Format, cause, record
 from mmengine_agent.export.modules import STRIDE, Exported, Prepare, fix_agent_grids
 from mmengine_agent.export.precision import (
@@ -129,7 +128,7 @@ def export(args: argparse.Namespace) -> None:
     model, reference, facts = prepare(cfg, args)
     with atomic_write(args.out) as part:
         print("recording the model, which takes about a minute", file=sys.stderr)
-        form.write(record(model, form.plain), part, facts, args.opset)
+        form.write(record(model), part, facts, args.opset)
         if not args.no_verify:
             verify(model, reference, form, part, args.tolerance)
         change_precision(part, cfg, args)
@@ -203,6 +202,7 @@ def verify(model: Exported, reference: Any, form: Format, path: Path, tolerance:
     Raises:
         UserError: if the file cannot be run, or differs by more than the tolerance.
     """
+    load: Load | None = None
     for shape in PICTURES if model.resize else VERIFIED:
         image = 255 * torch.rand(shape)
         if model.resize:
@@ -212,7 +212,8 @@ def verify(model: Exported, reference: Any, form: Format, path: Path, tolerance:
         sides = shape[1:3] if model.resize else shape[2:]
         where = f"at batch {len(image)} and {sides[0]}x{sides[1]} pixels"
         try:
-            found = model.check(reference, partial(form.load, path), image, tolerance)
+            load = load or form.load(path)
+            found = model.check(reference, load, image, tolerance)
         except DifferenceError as error:
             raise UserError(
                 f"what was exported differs from the model {where}, {error}: nothing is written"
