@@ -8,15 +8,6 @@ from torch import Tensor
 from mmengine_agent.predict.model import Predictor
 
 
-def pad_in_tests(cfg: Config, multiple: int = 32) -> None:
-    """Have a config pad images of its test pipeline right and bottom, as exported files do."""
-    settings = cfg.model.data_preprocessor
-    if cfg.default_scope == "mmseg":
-        settings.test_cfg = {"size_divisor": multiple}
-    else:
-        settings.pad_size_divisor = multiple
-
-
 class PipedModel:
     """In the place of a model, one that is given the pixels of a picture by its config's pipeline.
 
