@@ -94,7 +94,6 @@ def predict(model: Any, image: Tensor) -> dict[str, Tensor]:
     """What a model of mmdet's or mmseg's makes of images (B, 3, H, W), RGB, as pipelines do."""
     data: dict[str, Any] = {"inputs": list(image.flip(1))}
     if hasattr(model, "encode_decode"):
-        model.data_preprocessor.test_cfg = {"size_divisor": 32}  # what mmdet's configs have
         data["data_samples"] = [BaseDataElement() for _ in image]
         x = model.data_preprocessor(data)["inputs"]
         logits = model.encode_decode(x, [{"img_shape": x.shape[2:]}])
