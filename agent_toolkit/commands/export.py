@@ -37,7 +37,6 @@ import torch
 from mmengine.config import Config
 
 from agent_attention import __version__
-from mmengine_agent.backbone_flags import BackboneFlags
 from mmengine_agent.errors import UserError
 from mmengine_agent.export.check import DifferenceError, Load
 from mmengine_agent.export.formats import FORMATS, Facts, Format, cause, record
@@ -51,7 +50,7 @@ from mmengine_agent.export.resize import Resize
 from mmengine_agent.files import atomic_write
 from mmengine_agent.predict.classes import classes_of
 from mmengine_agent.predict.model import dataset_of, load_model
-from mmengine_agent.run.setup import KeyValues, make_parser, read_config
+from mmengine_agent.run.setup import add_config_flags, config_of, make_parser
 from mmengine_agent.task import task_of
 
 # of images: other shapes than the recorded one, and padded too
@@ -93,8 +92,7 @@ def main() -> None:
     add("--no-verify", action="store_true", help="do not run what was exported")
     tolerance = "of verifying (%(default)s)"
     add("--tolerance", type=float, default=1e-4, metavar="X", help=tolerance)
-    add("--cfg-options", nargs="+", action=KeyValues, metavar="KEY=VALUE")
-    BackboneFlags.add_to(parser)
+    add_config_flags(parser)
     add_precision_flags(parser)
     args = parser.parse_args()
     with without_warnings():
@@ -124,7 +122,7 @@ def export(args: argparse.Namespace) -> None:
         raise UserError(f"--out: name a file that ends in {' or '.join(FORMATS)}; got {args.out}")
     form = FORMATS[args.out.suffix]
     form.require(run=not args.no_verify)
-    cfg = read_config(args.config, args.cfg_options, BackboneFlags.of(args))
+    cfg = config_of(args)
     require_precision(cfg, args)
     model, reference, facts = prepare(cfg, args)
     with atomic_write(args.out) as part:
