@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from agent_attention.compute.bias import AgentBias, Factors
 from agent_attention.compute.guard import (
     is_for_cpu,
+    is_half_on_cpu,
     is_recording,
     is_transformed,
     is_watched,
@@ -76,6 +77,9 @@ def attend(
     Raises:
         ValueError: if there is no such way.
     """
+    if way is None and isinstance(bias, AgentBias) and is_half_on_cpu(q) and _has_few(q, k):
+        with without_autocast(q):  # where torch's kernels take longer
+            return attend(*full_precision(q, k, v), bias, dropout).to(q.dtype)
     way = _choose(q, k, bias, dropout, way)
     found = _attend(q, k, v, bias, dropout, way, out)
     if out is not None or q.dtype == torch.float16 or is_finite(found):
@@ -121,8 +125,12 @@ def _choose(q: Tensor, k: Tensor, bias: Bias, dropout: float, way: str | None) -
         return "plain" if way is None and _is_slow_fused(q) else "fused"
     if dropout:
         return "fused"
-    few = q.shape[1] * q.shape[2] * k.shape[2] < settings().few
-    return way or ("kept" if few else "tiled")
+    return way or ("kept" if _has_few(q, k) else "tiled")
+
+
+def _has_few(q: Tensor, k: Tensor) -> bool:
+    """Whether a sample has few scores."""
+    return q.shape[1] * q.shape[2] * k.shape[2] < settings().few
 
 
 def _is_slow_fused(q: Tensor) -> bool:
