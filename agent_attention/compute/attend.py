@@ -102,8 +102,11 @@ def _attend(
     if way == "kept":
         return attend_kept(q, k, v, bias)
     factors = bias.factors().to(q.dtype)
+    if way == "tiled" and out is not None and bias.tokens_first:
+        broadcast_into(out, q, k, v, factors)
+        return out
     if way == "tiled":
-        return _tiled(q, k, v, factors, bias.tokens_first, out)
+        return (broadcast if bias.tokens_first else aggregate)(q, k, v, factors)
     return _fused(q, k, v, factors, bias.tokens_first, dropout)
 
 
@@ -140,22 +143,6 @@ def _is_slow_fused(q: Tensor) -> bool:
     Without gradients, and in half precision, they are quicker.
     """
     return q.device.type != "cpu" and q.dtype == torch.float32 and q.requires_grad
-
-
-def _tiled(
-    q: Tensor, k: Tensor, v: Tensor, bias: Factors, tokens_first: bool, out: Tensor | None
-) -> Tensor:
-    """One sample of the batch after the other."""
-    if out is not None and tokens_first:
-        for sample in zip(out, q, k, v, strict=True):
-            broadcast_into(*sample, bias)
-        return out
-    function = broadcast if tokens_first else aggregate
-    outs = [function(*sample, bias) for sample in zip(q, k, v, strict=True)]
-    if len(outs) == 1:
-        return outs[0][None]
-    # tokens come before heads in memory, as a linear layer takes them
-    return torch.stack([out.transpose(0, 1) for out in outs]).transpose(1, 2)
 
 
 def _fused(
