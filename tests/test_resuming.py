@@ -91,6 +91,19 @@ def test_a_validation_that_is_broken_off_is_done_again(
     assert difference(tmp_path / name, tmp_path / "whole" / name) is None
 
 
+def test_a_run_from_before_optimizers_were_fused_goes_on_as_it_was(tmp_path: Path) -> None:
+    assert toy(tmp_path).optim_wrapper.optimizer.fused
+    plain = {"optim_wrapper.optimizer": {"type": "Adam", "lr": 0.05, "fused": None}}
+    train(toy(tmp_path / "whole", **plain), 1)
+    cfg = add_hook(toy(tmp_path, **plain), "SendSignal", number=signal.SIGTERM, iteration=8)
+    with pytest.raises(SystemExit):
+        train(cfg, seed=1)
+    cfg = toy(tmp_path)
+    runner = train(cfg, resume=newest_whole(cfg, pytest.fail))
+    assert difference(tmp_path / "epoch_4.pth", tmp_path / "whole/epoch_4.pth") is None
+    assert not runner.optim_wrapper.param_groups[0]["fused"]
+
+
 def test_gradients_of_a_step_that_is_not_complete_are_kept(tmp_path: Path) -> None:
     settings = {"optim_wrapper.accumulative_counts": 5}
     train(toy(tmp_path / "whole", **settings), 1)

@@ -32,8 +32,6 @@ for _kind in {*MIXERS.values(), *WITH_CLASS_TOKEN.values()}:
     define(_kind, "project", "mix", "mix_in_chunks", "attend", "branches")
 define(Stripes, "mix", "attend")
 define(nn.ModuleList)
-define(Block, "mix", "feed")
-define(DropPath)
 
 
 def takes(blocks: Iterable[nn.Module], x: Tensor) -> bool:

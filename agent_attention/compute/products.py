@@ -56,3 +56,27 @@ def _is_for_kernel(x: Tensor, weight: Tensor) -> bool:
         and bool(x.numel() and weight.numel())
         and torch._C._get_mkldnn_enabled()
     )
+
+
+class WeightGradients:
+    """Gradients of weights, from those of chunk after chunk; the first is taken as it is."""
+
+    def __init__(self, *weights: Tensor) -> None:
+        self.weights = weights
+        self.sums: list[Tensor | None] = [None] * len(weights)
+
+    def add(self, i: int, grad: Tensor) -> None:
+        """Add to the gradient of the i-th weight."""
+        total = self.sums[i]
+        self.sums[i] = grad if total is None else total.add_(grad)
+
+    def add_product(self, i: int, slope: Tensor, x: Tensor) -> None:
+        """Add to those of a weight (D, C) and the bias after it, of slopes (T, D) and x (T, C)."""
+        total = self.sums[i]
+        self.sums[i] = slope.t() @ x if total is None else total.addmm_(slope.t(), x)
+        self.add(i + 1, slope.sum(0))
+
+    def all(self) -> list[Tensor]:
+        """Zeros where there was no chunk."""
+        pairs = zip(self.sums, self.weights, strict=True)
+        return [torch.zeros_like(w) if total is None else total for total, w in pairs]

@@ -4,8 +4,10 @@ A tile is some rows of the map with all agents (FlashAttention's scheme, arXiv 2
 matrix products as large as the cache allows). Nothing of the size agents x tokens exists at once,
 and for the backward pass nothing of it is kept: the scores are computed again.
 
-Shapes, of one sample: agents (h, n, d) and tokens (h, N, d), strided as it comes; scores of a tile
-of T tokens (h, n, T). What has no gradient, ``fixed``, is (m_h, m_w, x) of the factors of the bias.
+One sample comes after the other, all in the memory of one result.
+
+Shapes: agents (B, h, n, d) and tokens (B, h, N, d), strided as it comes; scores of a tile of T tokens
+of a sample (h, n, T). What has no gradient, ``fixed``, is (m_h, m_w, x) of the factors of the bias.
 """
 
 import math
@@ -26,22 +28,23 @@ _LOG2_E = math.log2(math.e)  # torch takes a third of the time of exp for exp2
 
 
 def aggregate(a: Tensor, k: Tensor, v: Tensor, bias: Factors) -> Tensor:
-    """Agents attend to all tokens: softmax(a kᵀ / √d + B) v, (h, n, d)."""
+    """Agents attend to all tokens: softmax(a kᵀ / √d + B) v, (B, h, n, d)."""
     out: Tensor = _Aggregate.apply(a, k, v, tuple(bias[:3]), bias.y, bias.row)
     return out
 
 
 def broadcast(q: Tensor, a: Tensor, v_a: Tensor, bias: Factors) -> Tensor:
-    """Tokens attend to all agents: softmax(q aᵀ / √d + Bᵀ) v_a, (h, N, d)."""
+    """Tokens attend to all agents: softmax(q aᵀ / √d + Bᵀ) v_a, (B, h, N, d)."""
     out: Tensor = _Broadcast.apply(a, q, v_a, tuple(bias[:3]), bias.y, bias.row)
     return out
 
 
 def broadcast_into(out: Tensor, q: Tensor, a: Tensor, v_a: Tensor, bias: Factors) -> None:
-    """Write what ``broadcast`` gives to ``out`` (h, N, d), which may be ``q`` itself."""
-    for rows, part in _tiles(bias, a.shape[:2].numel()):
-        weights = _over_agents(_scores(a, q[:, part], bias, rows))
-        _set_product(out, part, weights.mT, v_a)
+    """Write what ``broadcast`` gives to ``out`` (B, h, N, d), which may be ``q`` itself."""
+    for into, tokens, agents, values in zip(out, q, a, v_a, strict=True):
+        for rows, part in _tiles(bias, agents.shape[:2].numel()):
+            weights = _over_agents(_scores(agents, tokens[:, part], bias, rows))
+            _set_product(into[:, part], weights.mT, values)
 
 
 class _Aggregate(torch.autograd.Function):
@@ -51,20 +54,10 @@ class _Aggregate(torch.autograd.Function):
     def forward(
         ctx: Any, a: Tensor, k: Tensor, v: Tensor, fixed: Fixed, y: Tensor, row: Tensor
     ) -> Tensor:
-        bias = Factors(*fixed, y, row)
-        out = _tokens_like(a).zero_()
-        largest = a.new_full((*a.shape[:2], 1), -torch.inf)  # score so far
-        total = a.new_zeros(*a.shape[:2], 1)  # of exp(score - largest) so far
-        for rows, part in _tiles(bias, a.shape[:2].numel()):
-            scores = _scores(a, k[:, part], bias, rows, _LOG2_E)
-            now = torch.maximum(largest, scores.amax(-1, keepdim=True))
-            weights = scores.sub_(now).exp2_()
-            shrink = largest.sub_(now).exp2_()
-            largest = now
-            total.mul_(shrink).add_(weights.sum(-1, keepdim=True))
-            out.mul_(shrink).baddbmm_(weights, v[:, part])
-        out.div_(total)
-        ctx.save_for_backward(a, k, v, y, row, out, largest.add_(total.log2_()))
+        out, log_total = _tokens_like(a), a.new_empty(*a.shape[:3], 1)
+        for sample in zip(a, k, v, out, log_total, strict=True):
+            _aggregate_into(*sample, Factors(*fixed, y, row))
+        ctx.save_for_backward(a, k, v, y, row, out, log_total)
         ctx.fixed = fixed
         return out
 
@@ -76,15 +69,35 @@ class _Aggregate(torch.autograd.Function):
         bias = Factors(*fixed, y, row)
         scores = _ScoreGradients(a, k, bias, ctx.needs_input_grad)
         of_v = _tokens_like(v) if ctx.needs_input_grad[2] else None
-        mean = (grad * out).sum(-1, keepdim=True)  # (h, n, 1)
+        mean = (grad * out).sum(-1, keepdim=True)  # (B, h, n, 1)
         with torch.autocast("cpu", enabled=False):  # as in the forward pass
-            for rows, part in _tiles(bias, 2 * mean.numel()):
-                scores_of_tile = _scores(a, k[:, part], bias, rows, _LOG2_E)
-                weights = scores_of_tile.sub_(log_total).exp2_()
-                _set_product(of_v, part, weights.mT, grad)
-                slope = torch.bmm(grad, v[:, part].mT)
-                scores.add(rows, part, slope.sub_(mean).mul_(weights))
+            for b, rows, part in _tiles_of_batch(bias, a):
+                weights = _scores(a[b], k[b, :, part], bias, rows, _LOG2_E)
+                weights.sub_(log_total[b]).exp2_()
+                if of_v is not None:
+                    _set_product(of_v[b, :, part], weights.mT, grad[b])
+                slope = torch.bmm(grad[b], v[b, :, part].mT)
+                scores.add(b, rows, part, slope.sub_(mean[b]).mul_(weights))
         return scores.of_a, scores.of_tokens, of_v, None, scores.of_y, scores.of_row
+
+
+def _aggregate_into(
+    a: Tensor, k: Tensor, v: Tensor, out: Tensor, log_total: Tensor, bias: Factors
+) -> None:
+    """Write the output (h, n, d) of a sample, and log2 of the sums of exp(scores) (h, n, 1)."""
+    out.zero_()
+    largest = torch.full_like(log_total, -torch.inf)  # score so far
+    total = torch.zeros_like(log_total)  # of exp(score - largest) so far
+    for rows, part in _tiles(bias, a.shape[:2].numel()):
+        scores = _scores(a, k[:, part], bias, rows, _LOG2_E)
+        now = torch.maximum(largest, scores.amax(-1, keepdim=True))
+        weights = scores.sub_(now).exp2_()
+        shrink = largest.sub_(now).exp2_()
+        largest = now
+        total.mul_(shrink).add_(weights.sum(-1, keepdim=True))
+        out.mul_(shrink).baddbmm_(weights, v[:, part])
+    out.div_(total)
+    torch.add(largest, total.log2_(), out=log_total)
 
 
 class _Broadcast(torch.autograd.Function):
@@ -97,8 +110,7 @@ class _Broadcast(torch.autograd.Function):
         ctx.save_for_backward(a, q, v_a, y, row)
         ctx.fixed = fixed
         out = _tokens_like(q)
-        bias = Factors(*fixed, y, row)
-        broadcast_into(out, q, a, v_a, bias)
+        broadcast_into(out, q, a, v_a, Factors(*fixed, y, row))
         return out
 
     @staticmethod
@@ -110,12 +122,13 @@ class _Broadcast(torch.autograd.Function):
         scores = _ScoreGradients(a, q, bias, ctx.needs_input_grad)
         of_v = torch.zeros_like(v_a) if ctx.needs_input_grad[2] else None
         with torch.autocast("cpu", enabled=False):  # as in the forward pass
-            for rows, part in _tiles(bias, 2 * a.shape[:2].numel()):
-                weights = _over_agents(_scores(a, q[:, part], bias, rows))
-                _add_product(of_v, weights, grad[:, part])
-                slope = torch.bmm(v_a, grad[:, part].mT)
+            for b, rows, part in _tiles_of_batch(bias, a):
+                weights = _over_agents(_scores(a[b], q[b, :, part], bias, rows))
+                if of_v is not None:
+                    _add_product(of_v[b], weights, grad[b, :, part])
+                slope = torch.bmm(v_a[b], grad[b, :, part].mT)
                 aten._softmax_backward_data.out(slope, weights, 1, slope.dtype, grad_input=slope)
-                scores.add(rows, part, slope)
+                scores.add(b, rows, part, slope)
         return scores.of_a, scores.of_tokens, of_v, None, scores.of_y, scores.of_row
 
 
@@ -129,19 +142,28 @@ class _ScoreGradients:
         self.of_y = torch.zeros_like(bias.y) if needed[4] else None
         self.of_row = torch.zeros_like(bias.row) if needed[5] else None
 
-    def add(self, rows: slice, part: slice, slope: Tensor) -> None:
-        """Take in the gradient (h, n, T) of the scores of a tile."""
+    def add(self, b: int, rows: slice, part: slice, slope: Tensor) -> None:
+        """Take in the gradient (h, n, T) of the scores of a tile of the b-th sample."""
         scale = self.a.shape[-1] ** -0.5
-        _add_product(self.of_a, slope, self.tokens[:, part], scale)
-        _set_product(self.of_tokens, part, slope.mT, self.a, scale)
+        if self.of_a is not None:
+            _add_product(self.of_a[b], slope, self.tokens[b, :, part], scale)
+        if self.of_tokens is not None:
+            _set_product(self.of_tokens[b, :, part], slope.mT, self.a[b], scale)
         if self.of_y is None and self.of_row is None:
             return
         m_h, m_w, x, *_ = self.bias
         base = _interpolate(m_h.t(), m_w.t(), slope).unflatten(2, (-1, x.shape[1]))
         if self.of_y is not None:
-            self.of_y[:, :, rows] = base @ x.t()
+            self.of_y[:, :, rows] += base @ x.t()
         if self.of_row is not None:
             self.of_row += base.sum(2, keepdim=True)
+
+
+def _tiles_of_batch(bias: Factors, a: Tensor) -> Iterator[tuple[int, slice, slice]]:
+    """Tiles of each sample for the backward pass, in which two numbers are made for a score."""
+    for b in range(len(a)):
+        for rows, part in _tiles(bias, 2 * a.shape[1:3].numel()):
+            yield b, rows, part
 
 
 def _tiles(bias: Factors, width: int) -> Iterator[tuple[slice, slice]]:
@@ -175,20 +197,16 @@ def _over_agents(scores: Tensor) -> Tensor:
 
 
 def _tokens_like(x: Tensor) -> Tensor:
-    """Memory for (h, N, d) in which tokens come before heads, as linear layers take them."""
-    heads, tokens, d = x.shape
-    return x.new_empty(tokens, heads, d).transpose(0, 1)
+    """Memory for (B, h, N, d) in which tokens come before heads, as linear layers take them."""
+    batch, heads, tokens, d = x.shape
+    return x.new_empty(batch, tokens, heads, d).transpose(1, 2)
 
 
-def _set_product(
-    out: Tensor | None, part: slice, left: Tensor, right: Tensor, scale: float = 1.0
-) -> None:
-    """out[:, part] = scale * left right, for left (h, T, n) and right (h, n, d)."""
-    if out is not None:
-        out[:, part].baddbmm_(left, right, beta=0, alpha=scale)
+def _set_product(out: Tensor, left: Tensor, right: Tensor, scale: float = 1.0) -> None:
+    """out = scale * left right, for left (h, T, n) and right (h, n, d)."""
+    out.baddbmm_(left, right, beta=0, alpha=scale)
 
 
-def _add_product(out: Tensor | None, left: Tensor, right: Tensor, scale: float = 1.0) -> None:
+def _add_product(out: Tensor, left: Tensor, right: Tensor, scale: float = 1.0) -> None:
     """out += scale * left right, for left (h, n, T) and right (h, T, d)."""
-    if out is not None:
-        out.baddbmm_(left, right, alpha=scale)
+    out.baddbmm_(left, right, alpha=scale)

@@ -4,9 +4,10 @@
     python tools/export.py configs/agent_pvt_semantic_fpn.py iter_40000.pth --out fpn.pt2 --labels
 
 The input is `image`, float32 (B, 3, H, W), of any batch and size, RGB of 0 to 255 (see --input).
-The normalisation of the config is part of what is exported, and so is padding, right and bottom, to
-multiples of 32; resizing is yours, or --with-resize: `image` then is uint8 (1, H, W, 3).
-(A .pt2 file refuses sides below 33, of detectors below 129.) The outputs, in pixels of `image`:
+The config's normalisation is part of what is exported, and so is its padding, right and bottom;
+resizing is yours, or --with-resize: `image` then is uint8 (1, H, W, 3).
+(A .pt2 file refuses sides below 33, of detectors below 129, without padding below 64.) The outputs,
+in pixels of `image`:
 
     detectors     boxes (B, N, 4), scores (B, N), labels (B, N), of instances masks (B, N, H, W)
     segmentors    logits (B, classes, H, W); --labels: labels (B, H, W); --probabilities
@@ -17,7 +18,7 @@ Agents that the config leaves to a rule (agent_shapes="bounded") are fixed to th
 (default: the size of tools/get_flops.py), which is said.
 
 What was exported is run at two other sizes and compared with the model before the file gets its
-name, objects with those of mmdet's own prediction; exit code 1 if they differ.
+name, with mmdet's or mmseg's own prediction; exit code 1 if they differ.
 ONNX needs: pip install onnx onnxscript onnxruntime
 """
 
@@ -29,7 +30,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from mmengine.config import Config
 
 from agent_attention import __version__
 from mmengine_agent.errors import UserError
-from mmengine_agent.export.check import DifferenceError
+from mmengine_agent.export.check import DifferenceError, Load
 from mmengine_agent.export.formats import FORMATS, Facts, Format, cause, record
 from mmengine_agent.export.modules import STRIDE, Exported, Prepare, fix_agent_grids
 from mmengine_agent.export.precision import (
@@ -127,7 +127,7 @@ def export(args: argparse.Namespace) -> None:
     model, reference, facts = prepare(cfg, args)
     with atomic_write(args.out) as part:
         print("recording the model, which takes about a minute", file=sys.stderr)
-        form.write(record(model, form.plain), part, facts, args.opset)
+        form.write(record(model), part, facts, args.opset)
         if not args.no_verify:
             verify(model, reference, form, part, args.tolerance)
         change_precision(part, cfg, args)
@@ -139,7 +139,7 @@ def prepare(cfg: Config, args: argparse.Namespace) -> tuple[Exported, Any, Facts
     if args.checkpoint is None:
         print("no checkpoint: the weights are random", file=sys.stderr)
     model, meta = load_model(cfg, args.checkpoint, torch.device("cpu"))
-    facts = {"config": args.config, "input": INPUTS[args.input], "padded_to": str(STRIDE)}
+    facts = {"config": args.config, "input": INPUTS[args.input]}
     facts |= {"version": __version__, "precision": "fp32"} | known(cfg, meta)
     height, width = args.shape or task_of(cfg).flops_shape
     if min(height, width) < STRIDE:
@@ -201,6 +201,7 @@ def verify(model: Exported, reference: Any, form: Format, path: Path, tolerance:
     Raises:
         UserError: if the file cannot be run, or differs by more than the tolerance.
     """
+    load: Load | None = None
     for shape in PICTURES if model.resize else VERIFIED:
         image = 255 * torch.rand(shape)
         if model.resize:
@@ -210,7 +211,8 @@ def verify(model: Exported, reference: Any, form: Format, path: Path, tolerance:
         sides = shape[1:3] if model.resize else shape[2:]
         where = f"at batch {len(image)} and {sides[0]}x{sides[1]} pixels"
         try:
-            found = model.check(reference, partial(form.load, path), image, tolerance)
+            load = load or form.load(path)
+            found = model.check(reference, load, image, tolerance)
         except DifferenceError as error:
             raise UserError(
                 f"what was exported differs from the model {where}, {error}: nothing is written"

@@ -26,8 +26,8 @@ from agent_attention.compute.attend import attend, attend_plain
 from agent_attention.compute.bias import AgentBias
 from agent_attention.compute.chunks import row_chunks
 from agent_attention.compute.guard import using
-from agent_attention.compute.norm_mlp import norm_mlp
-from agent_attention.layers import Mlp
+from agent_attention.compute.norm_mlp import add_norm_mlp
+from agent_attention.layers import DropPath, Mlp
 from agent_attention.mixers import MIXERS, Mixer, build_mixer
 
 Pair = tuple[int, int]
@@ -319,12 +319,65 @@ def test_maps_in_little_memory(family: str) -> None:
     assert torch.equal(x, copy)
 
 
+# --- blocks in training
+
+
+@on_cpu
+@ways
+@mixers
+def test_blocks_in_training(name: str, way: str) -> None:
+    for rate, batch in ((0.0, 2), (0.5, 4), (0.0, 0)):
+        block = Block(8, MIXER_CASES[name](), 24, drop=0.0, drop_path=rate, eps=1e-3)
+        block, size = seed_weights(block).double(), (5, 6)
+        x = tokens(size, batch=batch).double().requires_grad_()
+
+        def run(block: Block = block, x: Tensor = x, size: Pair = size) -> Tensor:
+            torch.manual_seed(1)
+            out: Tensor = block(x, size)
+            return out
+
+        same(run, [x, *block.parameters()], WAYS[way])
+
+
+def test_the_layers_around_a_mixer_keep_neither_norm_nor_sum() -> None:
+    block, x = block_of("agent", torch.float64).requires_grad_(), tokens((32, 32)).double()
+    kept: dict[str, int] = {}
+    for way in ("tiled", "plain"):
+        shapes: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, shapes=shapes: shapes.append(t.shape.numel()) or t, lambda t: t
+        ), using(way=way, kept=0):
+            block(x.clone().requires_grad_(), (32, 32))
+        kept[way] = sum(count for count in shapes if count >= x.numel())
+    assert kept["tiled"] <= 0.5 * kept["plain"]
+
+
+@on_cpu
+@pytest.mark.parametrize("frozen", ["norm1", "attn.q", "attn.kv", "attn.proj", "mlp", "x"])
+def test_blocks_with_frozen_parts(frozen: str) -> None:
+    block = Block(8, MIXER_CASES["agent"](), 24, drop=0.0, drop_path=0.0, eps=1e-3)
+    block, x = seed_weights(block).double(), tokens((5, 6)).double()
+    x.requires_grad_(frozen != "x")
+    if frozen != "x":
+        block.get_submodule(frozen).requires_grad_(False)
+    leaves = [t for t in (x, *block.parameters()) if t.requires_grad]
+    same(lambda: block(x, (5, 6)), leaves, {"way": "tiled"})
+
+
 # --- layers
 
 
-def mlp_and_norm(drop: float = 0.0) -> nn.ModuleList:
-    layers = nn.ModuleList([nn.LayerNorm(8, eps=1e-3), Mlp(8, 24, drop)])
+def mlp_layers(drop: float = 0.0, rate: float = 0.0) -> nn.ModuleList:
+    layers = nn.ModuleList([nn.LayerNorm(8, eps=1e-3), Mlp(8, 24, drop), DropPath(rate)])
     return seed_weights(layers).double()
+
+
+def add_fed(layers: nn.ModuleList, x: Tensor) -> Tensor:
+    """What a block makes of them, with the same random numbers each time."""
+    norm, mlp, drop_path = layers
+    torch.manual_seed(1)
+    out = add_norm_mlp(norm, mlp, drop_path, x)
+    return x + drop_path(mlp(norm(x))) if out is None else out
 
 
 @on_cpu
@@ -332,18 +385,18 @@ def mlp_and_norm(drop: float = 0.0) -> nn.ModuleList:
 @pytest.mark.parametrize("kept", [0, 1 << 23])
 @pytest.mark.parametrize("chunk", [4, 1 << 21])
 def test_the_mlp_in_chunks(training: bool, kept: int, chunk: int) -> None:
-    norm, mlp = mlp_and_norm().train(training)
+    layers = mlp_layers(rate=0.5).train(training)
     x = numbers((3, 7, 8), 1)
-    leaves = [x, *norm.parameters(), *mlp.parameters()]
-    same(lambda: norm_mlp(norm, mlp, x), leaves, {"chunk": chunk, "kept": kept})
+    leaves = [x, *layers.parameters()]
+    same(lambda: add_fed(layers, x), leaves, {"chunk": chunk, "kept": kept})
     with using(chunk=chunk, kept=kept):
-        function = type(norm_mlp(norm, mlp, x).grad_fn.next_functions[0][0])  # type: ignore[union-attr]
+        function = type(add_fed(layers, x).grad_fn.next_functions[0][0])  # type: ignore[union-attr]
     assert "NormMlp" in function.__name__
 
 
 @on_cpu
 def test_a_large_hidden_layer_is_never_made_of_all_tokens() -> None:
-    norm, mlp = mlp_and_norm()
+    layers = mlp_layers()
     x = tokens((32, 32)).double().requires_grad_()
     shapes: list[int] = []
 
@@ -354,20 +407,20 @@ def test_a_large_hidden_layer_is_never_made_of_all_tokens() -> None:
     for kept, hidden in ((2 * 32 * 32 * 24 - 1, False), (2 * 32 * 32 * 24, True)):
         shapes.clear()
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), using(kept=kept):
-            norm_mlp(norm, mlp, x)
+            add_fed(layers, x)
         assert (2 * 32 * 32 * 24 in shapes) == hidden
 
 
 def test_the_mlp_drops_in_training_only() -> None:
-    norm, mlp = mlp_and_norm(drop=0.5).train()
+    layers = mlp_layers(drop=0.5).train()
+    norm, mlp, _ = layers
     x = numbers((5, 6, 8), 1)
+    found = add_fed(layers, x)
     torch.manual_seed(1)
-    found = norm_mlp(norm, mlp, x)
-    torch.manual_seed(1)
-    assert torch.equal(found, mlp(norm(x)))
+    assert torch.equal(found, x + mlp(norm(x)))
     mlp.eval()
-    close(norm_mlp(norm, mlp, x), mlp(norm(x)), **EXACT)
-    assert not torch.allclose(norm_mlp(norm, mlp, x), found)
+    close(add_fed(layers, x), x + mlp(norm(x)), **EXACT)
+    assert not torch.allclose(add_fed(layers, x), found)
 
 
 def test_chunks_are_equal_and_cover_every_row() -> None:
