@@ -102,11 +102,12 @@ def _attend(
     if way == "kept":
         return attend_kept(q, k, v, bias)
     factors = bias.factors().to(q.dtype)
-    if way == "tiled" and out is not None and bias.tokens_first:
-        broadcast_into(out, q, k, v, factors)
-        return out
     if way == "tiled":
-        return (broadcast if bias.tokens_first else aggregate)(q, k, v, factors)
+        thin = factors.by_agent(), factors.by_token().mT.contiguous()
+        if out is not None and bias.tokens_first:
+            broadcast_into(out, q, k, v, *thin)
+            return out
+        return (broadcast if bias.tokens_first else aggregate)(q, k, v, *thin)
     return _fused(q, k, v, factors, bias.tokens_first, dropout)
 
 
