@@ -52,7 +52,8 @@ def main() -> None:
                     found = measure(file, size)
                     bad += found > bound
                     row = (name, precision, "{} x {}".format(*size), f"{found:.1e}")
-                    print("|", *row, "ok |" if found <= bound else "BAD |", sep=" | ", flush=True)
+                    said = "ok" if found <= bound else "BAD"
+                    print(f"| {' | '.join(row)} | {said} |", flush=True)
     sys.exit(bool(bad))
 
 
