@@ -114,7 +114,9 @@ class Model:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             cfg = read_config(stock.config, None, BackboneFlags(backbone, from_scratch=True))
             for _, node in walk(cfg.model):
-                if "num_queries" in node:  # those that DINO chooses are as many as small images have
+                if (
+                    "num_queries" in node
+                ):  # those that DINO chooses are as many as small images have
                     node.num_queries = min(node.num_queries, 100)
             self.own: Any = seed_weights(build_model(cfg)).eval()
         settings = cfg.model.get("data_preprocessor") or cfg.get("data_preprocessor") or {}
