@@ -63,7 +63,7 @@ def test_onnx_takes_layers_of_other_packages_for_open_sizes(tmp_path: Path) -> N
         dynamic_shapes={"image": {2: height, 3: width}},
     )
     export_formats.write_onnx(program, tmp_path / "layers.onnx", {}, None)
-    run = export_formats.load_onnx(tmp_path / "layers.onnx")
+    run = export_formats.load_onnx(tmp_path / "layers.onnx")({})
     for size in [(5, 7), (8, 6), (13, 21)]:
         x = normal(1, (1, 4, *size))
         close(run(x), Layers()(x))
@@ -103,7 +103,8 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Made:
 @pytest.fixture(scope="module")
 def upernet(tmp_path_factory: pytest.TempPathFactory) -> Made:
     made = make("upernet", tmp_path_factory.mktemp("upernet"))
-    call(made.config, made.checkpoint, "--out", made.file("model.onnx"))
+    files = ("--out", made.file("model.onnx"), "--out", made.file("model.pt2"))
+    call(made.config, made.checkpoint, *files)
     return made
 
 
@@ -113,10 +114,21 @@ def test_onnx_gives_the_numbers_of_the_model_at_other_sizes(
     name: str, sizes: list[tuple[int, int, int]], request: pytest.FixtureRequest
 ) -> None:
     made: Made = request.getfixturevalue(name)
-    run = export_formats.load_onnx(made.file("model.onnx"))
+    run = export_formats.load_onnx(made.file("model.onnx"))({})
     for shape in sizes:
         image = photo(*shape)
         close(run(image), predict(made.model, image), **CLOSE)
+
+
+@torch.no_grad()
+def test_files_of_one_recording_give_the_same(upernet: Made) -> None:
+    image = photo(2, 70, 90)
+    wanted = predict(upernet.model, image)
+    for name, load in {
+        "model.onnx": export_formats.load_onnx,
+        "model.pt2": export_formats.load_pt2,
+    }.items():
+        close(load(upernet.file(name))({})(image), wanted, **CLOSE)
 
 
 def test_the_file_says_what_it_takes(detector: Made) -> None:
@@ -138,16 +150,19 @@ def test_the_file_says_what_it_takes(detector: Made) -> None:
 
 @torch.no_grad()
 def test_torch_runs_its_program_at_the_sizes_it_is_for_and_refuses_others(detector: Made) -> None:
-    run = export_formats.load_pt2(detector.file("model.pt2"))
+    load = export_formats.load_pt2(detector.file("model.pt2"))
     cfg = Config.fromfile(detector.config)
     whole = task_of(cfg).exported(
         deepcopy(detector.model), Prepare(cfg.model.data_preprocessor, "rgb"), "usual"
     )
     for shape in [(3, 129, 150), (1, 224, 211)]:
-        said = whole.check(detector.model, lambda _: run, photo(*shape), 1e-4)
+        said = whole.check(detector.model, load, photo(*shape), 1e-4)
         assert said.startswith(f"{100 * shape[0]} objects")
+    none = load({"score_threshold": 2.0})(photo(2, 129, 150))
+    shapes = {name: tuple(value.shape) for name, value in none.items()}
+    assert shapes == {"boxes": (2, 0, 4), "scores": (2, 0), "labels": (2, 0)}
     with pytest.raises(AssertionError, match=">= 129"):
-        run(photo(1, 128, 224))
+        load({})(photo(1, 128, 224))
 
 
 @torch.no_grad()
@@ -240,7 +255,7 @@ FAILURES: dict[str, tuple[type[nn.Module], str, list[str], list[str]]] = {
 def record_as(kind: type[nn.Module]) -> Callable[..., ExportedProgram]:
     """Record another model in the place of the one that is given."""
 
-    def record(model: Any, plain: bool) -> ExportedProgram:
+    def record(model: Any) -> ExportedProgram:
         other: Any = kind()
         other.least = model.least
         return export_formats.record(other)
@@ -254,7 +269,8 @@ def test_what_cannot_be_exported_is_one_message_and_leaves_no_file(
 ) -> None:
     kind, name, flags, wanted = FAILURES[failure]
     monkeypatch.setattr(export, "record", record_as(kind))
-    said = refusal(segmentor.config, "--out", tmp_path / name, *flags)
+    other = ("--out", tmp_path / "other.pt2")  # which may be right, and is not left either
+    said = refusal(segmentor.config, *other, "--out", tmp_path / name, *flags)
     for words in wanted:
         assert words in said
     assert "\n" not in said and not list(tmp_path.iterdir())
@@ -263,7 +279,7 @@ def test_what_cannot_be_exported_is_one_message_and_leaves_no_file(
 def test_a_file_that_does_not_run_is_one_message_and_is_not_left(
     segmentor: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load(path: Path, values: Any) -> Any:
+    def load(path: Path) -> Any:
         raise RuntimeError("opset 27 is newer than this runtime\nsecond line")
 
     monkeypatch.setattr(export, "record", record_as(Halves))

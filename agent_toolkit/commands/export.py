@@ -2,6 +2,7 @@
 
     python tools/export.py configs/agent_pvt_maskrcnn.py epoch_12.pth --out detector.onnx
     python tools/export.py configs/agent_pvt_semantic_fpn.py iter_40000.pth --out fpn.pt2 --labels
+    python tools/export.py CONFIG CHECKPOINT --out model.onnx --out model.pt2    # recorded once
 
 The input is `image`, float32 (B, 3, H, W), of any batch and size, RGB of 0 to 255 (see --input).
 The config's normalisation is part of what is exported, and so is its padding, right and bottom;
@@ -28,9 +29,8 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ from mmengine.config import Config
 from agent_attention import __version__
 from mmengine_agent.backbone_flags import BackboneFlags
 from mmengine_agent.errors import UserError
-from mmengine_agent.export.check import DifferenceError
+from mmengine_agent.export.check import DifferenceError, Load
 from mmengine_agent.export.formats import FORMATS, Facts, Format, cause, record
 from mmengine_agent.export.modules import STRIDE, Exported, Prepare, fix_agent_grids
 from mmengine_agent.export.precision import (
@@ -77,7 +77,8 @@ def main() -> None:
     add = parser.add_argument
     add("config", help="config file, for example configs/agent_pvt_maskrcnn.py")
     add("checkpoint", nargs="?", help="checkpoint file; without it random weights")
-    add("--out", required=True, type=Path, metavar="FILE", help="FILE.onnx or FILE.pt2")
+    text = "FILE.onnx or FILE.pt2; given twice, the model is recorded once for both"
+    add("--out", required=True, type=Path, metavar="FILE", action="append", help=text)
     add("--input", choices=INPUTS, default="rgb", help="what the images will be (%(default)s)")
     outputs = parser.add_mutually_exclusive_group()
     for name, text in OUTPUTS.items():
@@ -116,25 +117,39 @@ def without_warnings() -> Iterator[None]:
 
 
 def export(args: argparse.Namespace) -> None:
-    """Export the model that the flags name.
+    """Export the model that the flags name; of several files all or none are written.
 
     Raises:
         UserError: if it cannot be exported, or what was exported differs from it.
     """
-    if args.out.suffix not in FORMATS:
-        raise UserError(f"--out: name a file that ends in {' or '.join(FORMATS)}; got {args.out}")
-    form = FORMATS[args.out.suffix]
-    form.require(run=not args.no_verify)
+    forms = {path: format_of(path) for path in args.out}
+    for form in forms.values():
+        form.require(run=not args.no_verify)
     cfg = read_config(args.config, args.cfg_options, BackboneFlags.of(args))
     require_precision(cfg, args)
     model, reference, facts = prepare(cfg, args)
-    with atomic_write(args.out) as part:
+    with ExitStack() as stack:
+        parts = {path: stack.enter_context(atomic_write(path)) for path in forms}
         print("recording the model, which takes about a minute", file=sys.stderr)
-        form.write(record(model, form.plain), part, facts, args.opset)
-        if not args.no_verify:
-            verify(model, reference, form, part, args.tolerance)
-        change_precision(part, cfg, args)
-    print(f"wrote {args.out} ({args.out.stat().st_size / 2**20:.0f} MiB)")
+        program = record(model)
+        for path, form in forms.items():
+            form.write(program, parts[path], facts, args.opset)
+            if not args.no_verify:
+                verify(model, reference, form, parts[path], args.tolerance)
+            change_precision(parts[path], cfg, args)
+    for path in forms:
+        print(f"wrote {path} ({path.stat().st_size / 2**20:.0f} MiB)")
+
+
+def format_of(path: Path) -> Format:
+    """The kind of file that a name stands for.
+
+    Raises:
+        UserError: if there is none.
+    """
+    if path.suffix not in FORMATS:
+        raise UserError(f"--out: name a file that ends in {' or '.join(FORMATS)}; got {path}")
+    return FORMATS[path.suffix]
 
 
 def prepare(cfg: Config, args: argparse.Namespace) -> tuple[Exported, Any, Facts]:
@@ -204,6 +219,7 @@ def verify(model: Exported, reference: Any, form: Format, path: Path, tolerance:
     Raises:
         UserError: if the file cannot be run, or differs by more than the tolerance.
     """
+    load: Load | None = None
     for shape in PICTURES if model.resize else VERIFIED:
         image = 255 * torch.rand(shape)
         if model.resize:
@@ -213,7 +229,8 @@ def verify(model: Exported, reference: Any, form: Format, path: Path, tolerance:
         sides = shape[1:3] if model.resize else shape[2:]
         where = f"at batch {len(image)} and {sides[0]}x{sides[1]} pixels"
         try:
-            found = model.check(reference, partial(form.load, path), image, tolerance)
+            load = load or form.load(path)
+            found = model.check(reference, load, image, tolerance)
         except DifferenceError as error:
             raise UserError(
                 f"what was exported differs from the model {where}, {error}: nothing is written"
