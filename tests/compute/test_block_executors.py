@@ -1,5 +1,7 @@
 """Every executor of blocks and their layers equals its definition, in values and gradients."""
 
+from typing import Any
+
 import pytest
 import torch
 from executor_cases import EXACT, MIXER_CASES, WAYS, Pair, numbers, same, tolerance
