@@ -5,9 +5,10 @@
     python tools/export.py CONFIG CHECKPOINT --out model.onnx --out model.pt2    # recorded once
 
 The input is `image`, float32 (B, 3, H, W), of any batch and size, RGB of 0 to 255 (see --input).
-The normalisation of the config is part of what is exported, and so is padding, right and bottom, to
-multiples of 32; resizing is yours, or --with-resize: `image` then is uint8 (1, H, W, 3).
-(A .pt2 file refuses sides below 33, of detectors below 129.) The outputs, in pixels of `image`:
+The config's normalisation is part of what is exported, and so is its padding, right and bottom;
+resizing is yours, or --with-resize: `image` then is uint8 (1, H, W, 3).
+(A .pt2 file refuses sides below 33, of detectors below 129, without padding below 64.) The outputs,
+in pixels of `image`:
 
     detectors     boxes (B, N, 4), scores (B, N), labels (B, N), of instances masks (B, N, H, W)
     segmentors    logits (B, classes, H, W); --labels: labels (B, H, W); --probabilities
@@ -18,7 +19,7 @@ Agents that the config leaves to a rule (agent_shapes="bounded") are fixed to th
 (default: the size of tools/get_flops.py), which is said.
 
 What was exported is run at two other sizes and compared with the model before the file gets its
-name, objects with those of mmdet's own prediction; exit code 1 if they differ.
+name, with mmdet's or mmseg's own prediction; exit code 1 if they differ.
 ONNX needs: pip install onnx onnxscript onnxruntime
 """
 
@@ -37,7 +38,6 @@ import torch
 from mmengine.config import Config
 
 from agent_attention import __version__
-from mmengine_agent.backbone_flags import BackboneFlags
 from mmengine_agent.errors import UserError
 from mmengine_agent.export.check import DifferenceError, Load
 from mmengine_agent.export.formats import FORMATS, Facts, Format, cause, record
@@ -51,7 +51,7 @@ from mmengine_agent.export.resize import Resize
 from mmengine_agent.files import atomic_write
 from mmengine_agent.predict.classes import classes_of
 from mmengine_agent.predict.model import dataset_of, load_model
-from mmengine_agent.run.setup import KeyValues, make_parser, read_config
+from mmengine_agent.run.setup import add_config_flags, config_of, make_parser
 from mmengine_agent.task import task_of
 
 # of images: other shapes than the recorded one, and padded too
@@ -94,8 +94,7 @@ def main() -> None:
     add("--no-verify", action="store_true", help="do not run what was exported")
     tolerance = "of verifying (%(default)s)"
     add("--tolerance", type=float, default=1e-4, metavar="X", help=tolerance)
-    add("--cfg-options", nargs="+", action=KeyValues, metavar="KEY=VALUE")
-    BackboneFlags.add_to(parser)
+    add_config_flags(parser)
     add_precision_flags(parser)
     args = parser.parse_args()
     with without_warnings():
@@ -124,7 +123,7 @@ def export(args: argparse.Namespace) -> None:
     forms = formats_of(args.out)
     for form in forms.values():
         form.require(run=not args.no_verify)
-    cfg = read_config(args.config, args.cfg_options, BackboneFlags.of(args))
+    cfg = config_of(args)
     require_precision(cfg, args)
     model, reference, facts = prepare(cfg, args)
     with ExitStack() as stack:
@@ -158,7 +157,7 @@ def prepare(cfg: Config, args: argparse.Namespace) -> tuple[Exported, Any, Facts
     if args.checkpoint is None:
         print("no checkpoint: the weights are random", file=sys.stderr)
     model, meta = load_model(cfg, args.checkpoint, torch.device("cpu"))
-    facts = {"config": args.config, "input": INPUTS[args.input], "padded_to": str(STRIDE)}
+    facts = {"config": args.config, "input": INPUTS[args.input]}
     facts |= {"version": __version__, "precision": "fp32"} | known(cfg, meta)
     height, width = args.shape or task_of(cfg).flops_shape
     if min(height, width) < STRIDE:

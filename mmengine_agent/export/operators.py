@@ -79,7 +79,8 @@ def _onnx_nms(boxes: Any, scores: Any, threshold: float, most: int) -> Any:
     op: Any = opset18
 
     found = op.NonMaxSuppression(
-        boxes,
+        # that a box has four numbers is said once more: of int8 files OpenVINO does not find it out
+        op.Reshape(boxes, op.Constant(value_ints=[0, -1, 4])),
         op.Unsqueeze(scores, op.Constant(value_ints=[1])),
         op.Constant(value_ints=[most]),
         op.Constant(value_floats=[threshold]),
