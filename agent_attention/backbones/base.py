@@ -15,6 +15,7 @@ from agent_attention.arguments import (
 )
 from agent_attention.backbones import lean
 from agent_attention.backbones.info import ClassifierRules, FeatureInfo, Recognised
+from agent_attention.compute.regions import compiled_once
 from agent_attention.compute.symbolic import assume_multiple_of
 
 Self = TypeVar("Self", bound="Backbone")
@@ -124,7 +125,7 @@ class Backbone(nn.Module):
             if self.with_cp and self.training:
                 x = checkpoint(block, x, size, use_reentrant=False)
             else:
-                x = block(x, size)
+                x = compiled_once(block, x, size)
         return x
 
     def _frozen(self) -> list[nn.Module | nn.Parameter]:

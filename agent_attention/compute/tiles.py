@@ -21,6 +21,8 @@ from agent_attention.compute.chunks import row_chunks
 
 Fixed = tuple[Tensor, Tensor, Tensor]  # m_h, m_w, x
 Gradients = tuple[Tensor | None, ...]
+Needed = tuple[bool, ...]
+ALL = (True,) * 6
 aten = torch.ops.aten
 _LOG2_E = math.log2(math.e)  # torch takes a third of the time of exp for exp2
 
@@ -51,40 +53,57 @@ class _Aggregate(torch.autograd.Function):
     def forward(
         ctx: Any, a: Tensor, k: Tensor, v: Tensor, fixed: Fixed, y: Tensor, row: Tensor
     ) -> Tensor:
-        bias = Factors(*fixed, y, row)
-        out = _tokens_like(a).zero_()
-        largest = a.new_full((*a.shape[:2], 1), -torch.inf)  # score so far
-        total = a.new_zeros(*a.shape[:2], 1)  # of exp(score - largest) so far
-        for rows, part in _tiles(bias, a.shape[:2].numel()):
-            scores = _scores(a, k[:, part], bias, rows, _LOG2_E)
-            now = torch.maximum(largest, scores.amax(-1, keepdim=True))
-            weights = scores.sub_(now).exp2_()
-            shrink = largest.sub_(now).exp2_()
-            largest = now
-            total.mul_(shrink).add_(weights.sum(-1, keepdim=True))
-            out.mul_(shrink).baddbmm_(weights, v[:, part])
-        out.div_(total)
-        ctx.save_for_backward(a, k, v, y, row, out, largest.add_(total.log2_()))
+        out, log_total = aggregate_forward(a, k, v, Factors(*fixed, y, row))
+        ctx.save_for_backward(a, k, v, y, row, out, log_total)
         ctx.fixed = fixed
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Gradients:
-        fixed: Fixed = ctx.fixed
         a, k, v, y, row, out, log_total = ctx.saved_tensors
-        bias = Factors(*fixed, y, row)
-        scores = _ScoreGradients(a, k, bias, ctx.needs_input_grad)
-        of_v = _tokens_like(v) if ctx.needs_input_grad[2] else None
-        mean = (grad * out).sum(-1, keepdim=True)  # (h, n, 1)
-        with torch.autocast("cpu", enabled=False):  # as in the forward pass
-            for rows, part in _tiles(bias, 2 * mean.numel()):
-                scores_of_tile = _scores(a, k[:, part], bias, rows, _LOG2_E)
-                weights = scores_of_tile.sub_(log_total).exp2_()
-                _set_product(of_v, part, weights.mT, grad)
-                slope = torch.bmm(grad, v[:, part].mT)
-                scores.add(rows, part, slope.sub_(mean).mul_(weights))
-        return scores.of_a, scores.of_tokens, of_v, None, scores.of_y, scores.of_row
+        bias = Factors(*ctx.fixed, y, row)
+        return aggregate_backward(grad, a, k, v, bias, out, log_total, ctx.needs_input_grad)
+
+
+def aggregate_forward(a: Tensor, k: Tensor, v: Tensor, bias: Factors) -> tuple[Tensor, Tensor]:
+    """What ``aggregate`` gives, and log2 of the sum of exp(score) of each agent (h, n, 1)."""
+    out = _tokens_like(a).zero_()
+    largest = a.new_full((*a.shape[:2], 1), -torch.inf)  # score so far
+    total = a.new_zeros(*a.shape[:2], 1)  # of exp(score - largest) so far
+    for rows, part in _tiles(bias, a.shape[:2].numel()):
+        scores = _scores(a, k[:, part], bias, rows, _LOG2_E)
+        now = torch.maximum(largest, scores.amax(-1, keepdim=True))
+        weights = scores.sub_(now).exp2_()
+        shrink = largest.sub_(now).exp2_()
+        largest = now
+        total.mul_(shrink).add_(weights.sum(-1, keepdim=True))
+        out.mul_(shrink).baddbmm_(weights, v[:, part])
+    return out.div_(total), largest.add_(total.log2_())
+
+
+def aggregate_backward(
+    grad: Tensor,
+    a: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Factors,
+    out: Tensor,
+    log_total: Tensor,
+    needed: Needed = ALL,
+) -> Gradients:
+    """Gradients of a, k, v, nothing, y and row, as far as they are needed."""
+    scores = _ScoreGradients(a, k, bias, needed)
+    of_v = _tokens_like(v) if needed[2] else None
+    mean = (grad * out).sum(-1, keepdim=True)  # (h, n, 1)
+    with torch.autocast("cpu", enabled=False):  # as in the forward pass
+        for rows, part in _tiles(bias, 2 * mean.numel()):
+            scores_of_tile = _scores(a, k[:, part], bias, rows, _LOG2_E)
+            weights = scores_of_tile.sub_(log_total).exp2_()
+            _set_product(of_v, part, weights.mT, grad)
+            slope = torch.bmm(grad, v[:, part].mT)
+            scores.add(rows, part, slope.sub_(mean).mul_(weights))
+    return scores.of_a, scores.of_tokens, of_v, None, scores.of_y, scores.of_row
 
 
 class _Broadcast(torch.autograd.Function):
@@ -104,25 +123,32 @@ class _Broadcast(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Gradients:
-        fixed: Fixed = ctx.fixed
         a, q, v_a, y, row = ctx.saved_tensors
-        bias = Factors(*fixed, y, row)
-        scores = _ScoreGradients(a, q, bias, ctx.needs_input_grad)
-        of_v = torch.zeros_like(v_a) if ctx.needs_input_grad[2] else None
-        with torch.autocast("cpu", enabled=False):  # as in the forward pass
-            for rows, part in _tiles(bias, 2 * a.shape[:2].numel()):
-                weights = _over_agents(_scores(a, q[:, part], bias, rows))
-                _add_product(of_v, weights, grad[:, part])
-                slope = torch.bmm(v_a, grad[:, part].mT)
-                aten._softmax_backward_data.out(slope, weights, 1, slope.dtype, grad_input=slope)
-                scores.add(rows, part, slope)
-        return scores.of_a, scores.of_tokens, of_v, None, scores.of_y, scores.of_row
+        return broadcast_backward(
+            grad, a, q, v_a, Factors(*ctx.fixed, y, row), ctx.needs_input_grad
+        )
+
+
+def broadcast_backward(
+    grad: Tensor, a: Tensor, q: Tensor, v_a: Tensor, bias: Factors, needed: Needed = ALL
+) -> Gradients:
+    """Gradients of a, q, v_a, nothing, y and row, as far as they are needed."""
+    scores = _ScoreGradients(a, q, bias, needed)
+    of_v = torch.zeros_like(v_a) if needed[2] else None
+    with torch.autocast("cpu", enabled=False):  # as in the forward pass
+        for rows, part in _tiles(bias, 2 * a.shape[:2].numel()):
+            weights = _over_agents(_scores(a, q[:, part], bias, rows))
+            _add_product(of_v, weights, grad[:, part])
+            slope = torch.bmm(v_a, grad[:, part].mT)
+            aten._softmax_backward_data.out(slope, weights, 1, slope.dtype, grad_input=slope)
+            scores.add(rows, part, slope)
+    return scores.of_a, scores.of_tokens, of_v, None, scores.of_y, scores.of_row
 
 
 class _ScoreGradients:
     """Gradients of what the scores are made of, where needed, from those of tile after tile."""
 
-    def __init__(self, a: Tensor, tokens: Tensor, bias: Factors, needed: tuple[bool, ...]) -> None:
+    def __init__(self, a: Tensor, tokens: Tensor, bias: Factors, needed: Needed) -> None:
         self.a, self.tokens, self.bias = a, tokens, bias
         self.of_a = torch.zeros_like(a) if needed[0] else None
         self.of_tokens = _tokens_like(tokens) if needed[1] else None
