@@ -60,7 +60,8 @@ def _gradients(
     """Gradients of q, k and v as (B, N, h, d), of y and of row."""
     q, k, v, y, row, out, log_total = tensors
     bias, found = _factors(y, row, numbers), _like(tensors)
-    found[3].zero_(), found[4].zero_()
+    for of_table in found[3:]:
+        of_table.zero_()
     for i, slope in enumerate(grad.transpose(1, 2)):
         if numbers[3]:
             of_k, of_q, of_v, _, of_y, of_row = broadcast_backward(slope, k[i], q[i], v[i], bias)

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.compiler import is_dynamo_compiling, is_exporting
+from torch.compiler import is_dynamo_compiling
 
+_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # new in torch 2.7
 Numbers = Sequence[int]
 Map = Callable[[Tensor, Numbers], Tensor]
 Shape = Callable[[Tensor, Numbers], Sequence[int]]
@@ -24,7 +25,7 @@ def is_compiling() -> bool:
 
     An exported graph has ordinary operations alone: other runtimes know no others.
     """
-    return is_dynamo_compiling() and not is_exporting()
+    return is_dynamo_compiling() and not _is_exporting()
 
 
 def as_operator(function: Function) -> Function:
