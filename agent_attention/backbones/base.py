@@ -15,7 +15,6 @@ from agent_attention.arguments import (
 )
 from agent_attention.backbones import lean
 from agent_attention.backbones.info import ClassifierRules, FeatureInfo, Recognised
-from agent_attention.compute.regions import compiled_once
 from agent_attention.compute.symbolic import assume_multiple_of
 
 Self = TypeVar("Self", bound="Backbone")
@@ -33,14 +32,15 @@ class Backbone(nn.Module):
         out_indices: stages whose maps are returned; later stages than the last are not built.
         frozen_stages: -1 trains everything; k freezes the stem and the first k stages.
         with_cp: recompute blocks in the backward pass (gradient checkpointing) to save memory.
-        drop_path_rate: stochastic depth of the last block.
-        drop_rate: dropout after projections and MLP layers.
+        drop_path_rate: stochastic depth of the last block; earlier ones grow linearly from 0.
+        drop_rate: dropout after position embeddings, projections and MLP layers.
         attn_drop_rate: dropout on attention maps.
     """
 
     ARCHS: Mapping[str, Mapping[str, Any]] = {}  # sizes by the name that ``arch`` takes
     CLASSIFIER = ClassifierRules({})  # of the published ImageNet files
     feature_info: FeatureInfo  # of the maps that ``forward`` returns
+    whole_strides = True  # whether exported graphs of open sizes take multiples of 32 alone
 
     def __init__(
         self,
@@ -71,7 +71,9 @@ class Backbone(nn.Module):
                 smaller than the coarsest stride.
         """
         check_image(x.shape, self.strides[-1], self._channels())
-        return tuple(self.maps(assume_multiple_of(self.strides[-1], x)))
+        if self.whole_strides:
+            x = assume_multiple_of(self.strides[-1], x)
+        return tuple(self.maps(x))
 
     def maps(self, x: Tensor) -> list[Tensor]:
         """The maps of ``forward``, in order."""
@@ -125,7 +127,7 @@ class Backbone(nn.Module):
             if self.with_cp and self.training:
                 x = checkpoint(block, x, size, use_reentrant=False)
             else:
-                x = compiled_once(block, x, size)
+                x = block(x, size)
         return x
 
     def _frozen(self) -> list[nn.Module | nn.Parameter]:

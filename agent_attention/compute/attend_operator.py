@@ -4,6 +4,7 @@ The compiled graph runs the tiles that the model runs without it. Shapes: see ``
 are those of ``Factors``, numbers are (W, a_h, a_w, whether the queries are the tokens).
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,14 +34,13 @@ def _attend(
     """The result as (B, Q, h, d), and log2 of sums that the gradient needs."""
     bias = _factors(y, row, numbers)
     out, log_total = _results(q, numbers)
-    each = zip(out.transpose(1, 2), log_total, q, k, v, strict=True)
-    for sample, log_sum, *qkv in each:
+    for i, sample in enumerate(out.transpose(1, 2)):
         if numbers[3]:
-            broadcast_into(sample, *qkv, bias)
+            broadcast_into(sample, q[i], k[i], v[i], bias)
         else:
-            found, total = aggregate_forward(*qkv, bias)
+            found, total = aggregate_forward(q[i], k[i], v[i], bias)
             sample.copy_(found)
-            log_sum.copy_(total)
+            log_total[i] = total
     return out, log_total
 
 
@@ -70,10 +70,12 @@ def _gradients(
             of_q, of_k, of_v, _, of_y, of_row = aggregate_backward(
                 slope, q[i], k[i], v[i], bias, *saved
             )
-        for to, of in zip(found[:3], (of_q, of_k, of_v), strict=True):
-            to[i].transpose(0, 1).copy_(of)
-        found[3] += of_y
-        found[4] += of_row
+        for j, of in enumerate((of_q, of_k, of_v, of_y, of_row)):
+            assert of is not None
+            if j < 3:
+                found[j][i] = of.transpose(0, 1)
+            else:
+                found[j] += of
     return found
 
 
@@ -97,9 +99,9 @@ _attend.register_autograd(_backward, setup_context=_keep)
 
 def _factors(y: Tensor, row: Tensor, numbers: Sequence[int]) -> Factors:
     width, a_h, a_w, _ = numbers
-    p, kind = round(y.shape[1] ** 0.5), (y.dtype, y.device)
-    matrices = (interpolation(p, a, *kind) for a in (a_h, a_w))
-    return Factors(*matrices, columns_and_one(y.shape[-1] - 1, width, *kind), y, row)
+    p, kind = math.isqrt(y.shape[1]), (y.dtype, y.device)
+    m_h, m_w = (interpolation(p, a, *kind) for a in (a_h, a_w))
+    return Factors(m_h, m_w, columns_and_one(y.shape[-1] - 1, width, *kind), y, row)
 
 
 def _results(q: Tensor, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:

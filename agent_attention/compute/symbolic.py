@@ -87,7 +87,7 @@ def _spread(x: Tensor, numbers: Sequence[int]) -> Tensor:
 _pool, _ = linear_operators(  # of tokens (B, N, C); numbers: size, grid
     "pool",
     lambda x, n: (
-        F.adaptive_avg_pool2d(x.unflatten(1, (n[0], n[1])).permute(0, 3, 1, 2), n[2:])
+        F.adaptive_avg_pool2d(x.unflatten(1, n[:2]).permute(0, 3, 1, 2), (n[2], n[3]))
         .permute(0, 2, 3, 1)
         .flatten(1, 2)
     ),

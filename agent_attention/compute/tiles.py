@@ -61,8 +61,9 @@ class _Aggregate(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Gradients:
+        fixed: Fixed = ctx.fixed
         a, k, v, y, row, out, log_total = ctx.saved_tensors
-        bias = Factors(*ctx.fixed, y, row)
+        bias = Factors(*fixed, y, row)
         return aggregate_backward(grad, a, k, v, bias, out, log_total, ctx.needs_input_grad)
 
 
@@ -123,10 +124,10 @@ class _Broadcast(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Gradients:
+        fixed: Fixed = ctx.fixed
         a, q, v_a, y, row = ctx.saved_tensors
-        return broadcast_backward(
-            grad, a, q, v_a, Factors(*ctx.fixed, y, row), ctx.needs_input_grad
-        )
+        bias = Factors(*fixed, y, row)
+        return broadcast_backward(grad, a, q, v_a, bias, ctx.needs_input_grad)
 
 
 def broadcast_backward(
