@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from fork_server import share
 from tool_runs import data, tested, trained  # noqa: F401  (fixtures of all files)
 
 from agent_attention.compute.guard import using
@@ -32,6 +33,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        share()  # one fork server for all workers of pytest-xdist
     device = config.getoption("--device")
     if device != "cpu":
         torch.set_default_device(device)

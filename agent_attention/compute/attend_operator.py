@@ -19,12 +19,13 @@ from agent_attention.compute.tiles import (
     broadcast_into,
 )
 
+_ALL = (True,) * 5  # gradients are needed
+
 
 def attend_compiled(q: Tensor, k: Tensor, v: Tensor, bias: AgentBias) -> Tensor:
     """softmax(q kᵀ / √d + B) v: (B, h, Q, d)."""
-    y, row = (x.contiguous() for x in bias.resized())
     numbers = (bias.size[1], *bias.agent_shape, int(bias.tokens_first))
-    return _attend(q, k, v, y, row, numbers)[0].transpose(1, 2)
+    return _attend(q, k, v, *bias.resized(), numbers)[0].transpose(1, 2)
 
 
 @torch.library.custom_op("agent_attention::attend", mutates_args=())
@@ -32,15 +33,13 @@ def _attend(
     q: Tensor, k: Tensor, v: Tensor, y: Tensor, row: Tensor, numbers: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     """The result as (B, Q, h, d), and log2 of sums that the gradient needs."""
-    bias = _factors(y, row, numbers)
-    out, log_total = _results(q, numbers)
-    for i, sample in enumerate(out.transpose(1, 2)):
-        if numbers[3]:
-            broadcast_into(sample, q[i], k[i], v[i], bias)
-        else:
-            found, total = aggregate_forward(q[i], k[i], v[i], bias)
-            sample.copy_(found)
-            log_total[i] = total
+    factors, (out, log_total) = _factors(y, row, numbers), _results(q, numbers)
+    thin = factors.by_agent(), factors.by_token().mT.contiguous()
+    if numbers[3]:
+        broadcast_into(out.transpose(1, 2), q, k, v, *thin)
+    else:
+        found, log_total = aggregate_forward(q, k, v, *thin)
+        out.copy_(found.transpose(1, 2))
     return out, log_total
 
 
@@ -52,36 +51,26 @@ def _(
 
 
 @torch.library.custom_op("agent_attention::attend_gradients", mutates_args=())
-def _gradients(
-    grad: Tensor,
-    tensors: Sequence[Tensor],
-    numbers: Sequence[int],
-) -> list[Tensor]:
+def _gradients(grad: Tensor, tensors: Sequence[Tensor], numbers: Sequence[int]) -> list[Tensor]:
     """Gradients of q, k and v as (B, N, h, d), of y and of row."""
     q, k, v, y, row, out, log_total = tensors
-    bias, found = _factors(y, row, numbers), _like(tensors)
-    for of_table in found[3:]:
-        of_table.zero_()
-    for i, slope in enumerate(grad.transpose(1, 2)):
-        if numbers[3]:
-            of_k, of_q, of_v, _, of_y, of_row = broadcast_backward(slope, k[i], q[i], v[i], bias)
-        else:
-            saved = out[i].transpose(0, 1), log_total[i]
-            of_q, of_k, of_v, _, of_y, of_row = aggregate_backward(
-                slope, q[i], k[i], v[i], bias, *saved
-            )
-        for j, of in enumerate((of_q, of_k, of_v, of_y, of_row)):
-            assert of is not None
-            if j < 3:
-                found[j][i] = of.transpose(0, 1)
-            else:
-                found[j] += of
-    return found
+    factors, grad = _factors(y, row, numbers), grad.transpose(1, 2)
+    thin = factors.by_agent(), factors.by_token().mT.contiguous()
+    if numbers[3]:
+        of_k, of_q, of_v, _, of_base = broadcast_backward(grad, k, q, v, *thin, needed=_ALL)
+    else:
+        saved = out.transpose(1, 2), log_total
+        of_q, of_k, of_v, _, of_base = aggregate_backward(grad, q, k, v, *thin, *saved, needed=_ALL)
+    assert of_base is not None
+    maps = of_base.mT.unflatten(2, (y.shape[2], -1))  # (h, P, H, W)
+    found = [of.transpose(1, 2).contiguous() for of in (of_q, of_k, of_v) if of is not None]
+    return [*found, maps @ factors.x.t(), maps.sum(2, keepdim=True)]
 
 
 @_gradients.register_fake
 def _(grad: Tensor, tensors: Sequence[Tensor], numbers: Sequence[int]) -> list[Tensor]:
-    return _like(tensors)
+    of_qkv = (x.new_empty((x.shape[0], x.shape[2], *x.shape[1::2])) for x in tensors[:3])
+    return [*of_qkv, *(x.new_empty(x.shape) for x in tensors[3:5])]
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -107,11 +96,5 @@ def _factors(y: Tensor, row: Tensor, numbers: Sequence[int]) -> Factors:
 def _results(q: Tensor, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Memory for the two."""
     batch, heads, count, d = q.shape
-    sums = (0, 0) if numbers[3] else (count, 1)
-    return q.new_empty((batch, count, heads, d)), q.new_empty((batch, heads, *sums))
-
-
-def _like(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Memory for gradients."""
-    of_qkv = (x.new_empty((x.shape[0], x.shape[2], *x.shape[1::2])) for x in tensors[:3])
-    return [*of_qkv, *(x.new_empty(x.shape) for x in tensors[3:5])]
+    sums = 0 if numbers[3] else count
+    return q.new_empty((batch, count, heads, d)), q.new_empty((batch, heads, sums))
