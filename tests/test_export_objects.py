@@ -12,7 +12,9 @@ import torch
 from mmcv.ops import nms as mmcv_nms
 from mmcv.ops import roi_align as mmcv_roi_align
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
+from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import ConfigDict
+from mmengine.dataset import Compose, pseudo_collate
 from mmengine.structures import InstanceData
 from narrow_models import photo
 from query_models import build, narrow_config
@@ -75,6 +77,25 @@ def test_pictures_that_are_resized_inside_give_objects_in_their_own_pixels() -> 
     assert found["masks"].shape[2:] == (60, 70) and 50 < found["boxes"].max() <= 70
 
 
+@torch.no_grad()
+def test_resizing_inside_gives_what_the_test_pipeline_of_the_config_gives() -> None:
+    cfg = narrow_config("mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco")
+    cfg.model.test_cfg.rpn.update(nms_pre=60, max_per_img=40)
+    model = build(cfg)
+    picture = np.random.randint(0, 256, (77, 101, 3), np.uint8)  # BGR, as mmcv reads it
+    steps = [dict(step) for step in get_test_pipeline_cfg(cfg)]
+    steps[0] = {"type": "LoadImageFromNDArray"}
+    next(step for step in steps if step["type"] == "Resize")["scale"] = (192, 128)
+    steps = [step for step in steps if step["type"] != "LoadAnnotations"]
+    data = Compose(steps)({"img": picture, "img_id": 0})
+    (sample,) = model.test_step(pseudo_collate([data]))
+    made = whole(deepcopy(model), Prepare(cfg.model.data_preprocessor, "bgr"))
+    made.resize = Resize((192, 128), keep_ratio=True)
+    found = made(torch.from_numpy(picture)[None])
+    same = compare([sample.pred_instances], found, 0.05, 1e-4, 100)
+    assert same.objects >= 10 and found["masks"].shape[2:] == (77, 101)
+
+
 def test_the_check_finds_objects_where_no_score_is_high_enough() -> None:
     cfg = narrow_config(f"mmdet::{STOCK['GFL']}")
     model = build(cfg)
@@ -102,7 +123,10 @@ def test_what_cannot_be_exported_whole_is_named() -> None:
 
 
 class Operators(nn.Module):
-    """What is no operator of both torch and ONNX, of boxes made of an image's pixels."""
+    """What is no operator of both torch and ONNX, of boxes made of an image's pixels.
+
+    And the grid of RTMDet's anchors, without ``indexing``, which torch cannot record twice.
+    """
 
     least = 33
     resize = None
@@ -120,6 +144,7 @@ class Operators(nn.Module):
         return {
             "kept": nms(boxes, scores, 0.4, 30),
             "features": roi_align(image, boxes.flatten(0, 1), number, 3, 0.5),
+            "rows": torch.meshgrid([torch.arange(side) for side in image.shape[2:]])[0],
         }
 
 
@@ -128,12 +153,13 @@ class Operators(nn.Module):
 def test_operators_in_files_are_those_of_mmcv(kind: str, tmp_path: Path) -> None:
     own: Any = Operators()
     form = formats.FORMATS[kind]
-    form.write(formats.record(own, form.plain), tmp_path / "m", {}, None)
-    run = form.load(tmp_path / "m", {})
+    form.write(formats.record(own), tmp_path / "m", {}, None)
+    run = form.load(tmp_path / "m")({})
     for shape in [(1, 33, 40), (3, 41, 35)]:
         image = photo(*shape)
         boxes, scores = own.inputs(image)
         found = run(image)
+        assert torch.equal(found["rows"], own(image)["rows"])
         for i in range(shape[0]):
             _, index = mmcv_nms(boxes[i], scores[i], 0.4)
             wanted = torch.zeros(len(scores[i]), dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""Heads with queries as they are exported: what mmcv, mmdet and mmseg make of images themselves."""
+"""Heads with queries as they are exported: what mmcv and mmdet make of images themselves."""
 
 from copy import deepcopy
 from typing import Any
@@ -8,9 +8,8 @@ import torch
 from helpers import seed_weights
 from mmcv.ops import MultiScaleDeformableAttention
 from mmdet.structures.mask import mask2bbox
-from mmengine.structures import BaseDataElement
 from narrow_models import photo
-from query_models import DETECTORS, SEGMENTORS, build, narrow_config
+from query_models import DETECTORS, build, narrow_config
 from torch import Tensor, nn
 
 from mmdet_agent.export import whole
@@ -21,7 +20,6 @@ from mmengine_agent.export import formats
 from mmengine_agent.export.deformable import cell_centres
 from mmengine_agent.export.mask_heads import make_recordable, to_tokens
 from mmengine_agent.export.modules import Prepare
-from mmseg_agent.export import Segmentor
 
 SIZES = [(1, 70, 150), (2, 96, 64)]  # one with padding that reaches over cells of finer maps
 FAMILIES = ("DAB-DETR", "Deformable DETR, two stages", "DINO", "Mask2Former, panoptic")
@@ -40,25 +38,6 @@ def test_objects_are_those_of_mmdet(name: str) -> None:
         same = compare(wanted, found, 0.0, 1e-4)
         assert same.objects == sum((each.scores > 0).sum() for each in wanted) > 0
         assert (found["scores"].diff() <= 0).all()
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("name", SEGMENTORS)
-def test_pixels_are_those_of_mmseg(name: str) -> None:
-    cfg = narrow_config(f"mmseg::{SEGMENTORS[name]}")
-    model = build(cfg)
-    model.data_preprocessor.test_cfg = {"size_divisor": 32}
-    made = Segmentor(deepcopy(model), Prepare(cfg.model.data_preprocessor, "rgb"))
-    for shape in SIZES:
-        image = photo(*shape)
-        samples = [BaseDataElement(metainfo={"ori_shape": shape[1:]}) for _ in image]
-        data = model.data_preprocessor({"inputs": list(image.flip(1)), "data_samples": samples})
-        x = data["inputs"]
-        metas = [{"img_shape": x.shape[2:]}]  # of one image: mmseg's MaskFormer takes no more
-        wanted = torch.cat([model.encode_decode(each, metas) for each in x.split(1)])
-        torch.testing.assert_close(made(image)["logits"], wanted[:, :, : shape[1], : shape[2]])
-    shares = Segmentor(model, made.prepare, "probabilities")(image)["probabilities"]
-    torch.testing.assert_close(shares.sum(1), torch.ones_like(shares[:, 0]))
 
 
 def test_panoptic_segments_are_refused() -> None:

@@ -32,14 +32,15 @@ class Backbone(nn.Module):
         out_indices: stages whose maps are returned; later stages than the last are not built.
         frozen_stages: -1 trains everything; k freezes the stem and the first k stages.
         with_cp: recompute blocks in the backward pass (gradient checkpointing) to save memory.
-        drop_path_rate: stochastic depth of the last block.
-        drop_rate: dropout after projections and MLP layers.
+        drop_path_rate: stochastic depth of the last block; earlier ones grow linearly from 0.
+        drop_rate: dropout after position embeddings, projections and MLP layers.
         attn_drop_rate: dropout on attention maps.
     """
 
     ARCHS: Mapping[str, Mapping[str, Any]] = {}  # sizes by the name that ``arch`` takes
     CLASSIFIER = ClassifierRules({})  # of the published ImageNet files
     feature_info: FeatureInfo  # of the maps that ``forward`` returns
+    whole_strides = True  # whether exported graphs of open sizes take multiples of 32 alone
 
     def __init__(
         self,
@@ -70,7 +71,9 @@ class Backbone(nn.Module):
                 smaller than the coarsest stride.
         """
         check_image(x.shape, self.strides[-1], self._channels())
-        return tuple(self.maps(assume_multiple_of(self.strides[-1], x)))
+        if self.whole_strides:
+            x = assume_multiple_of(self.strides[-1], x)
+        return tuple(self.maps(x))
 
     def maps(self, x: Tensor) -> list[Tensor]:
         """The maps of ``forward``, in order."""

@@ -2,11 +2,13 @@
 
     python tools/export.py configs/agent_pvt_maskrcnn.py epoch_12.pth --out detector.onnx
     python tools/export.py configs/agent_pvt_semantic_fpn.py iter_40000.pth --out fpn.pt2 --labels
+    python tools/export.py CONFIG CHECKPOINT --out model.onnx --out model.pt2    # recorded once
 
 The input is `image`, float32 (B, 3, H, W), of any batch and size, RGB of 0 to 255 (see --input).
-The normalisation of the config is part of what is exported, and so is padding, right and bottom, to
-multiples of 32; resizing is yours, or --with-resize: `image` then is uint8 (1, H, W, 3).
-(A .pt2 file refuses sides below 33, of detectors below 129.) The outputs, in pixels of `image`:
+The config's normalisation is part of what is exported, and so is its padding, right and bottom;
+resizing is yours, or --with-resize: `image` then is uint8 (1, H, W, 3).
+(A .pt2 file refuses sides below 33, of detectors below 129, without padding below 64.) The outputs,
+in pixels of `image`:
 
     detectors     boxes (B, N, 4), scores (B, N), labels (B, N), of instances masks (B, N, H, W)
     segmentors    logits (B, classes, H, W); --labels: labels (B, H, W); --probabilities
@@ -17,7 +19,7 @@ Agents that the config leaves to a rule (agent_shapes="bounded") are fixed to th
 (default: the size of tools/get_flops.py), which is said.
 
 What was exported is run at two other sizes and compared with the model before the file gets its
-name, objects with those of mmdet's own prediction; exit code 1 if they differ.
+name, with mmdet's or mmseg's own prediction; exit code 1 if they differ.
 ONNX needs: pip install onnx onnxscript onnxruntime
 """
 
@@ -26,10 +28,9 @@ import json
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,8 @@ import torch
 from mmengine.config import Config
 
 from agent_attention import __version__
-from mmengine_agent.backbone_flags import BackboneFlags
 from mmengine_agent.errors import UserError
-from mmengine_agent.export.check import DifferenceError
+from mmengine_agent.export.check import DifferenceError, Load
 from mmengine_agent.export.formats import FORMATS, Facts, Format, cause, record
 from mmengine_agent.export.modules import STRIDE, Exported, Prepare, fix_agent_grids
 from mmengine_agent.export.precision import (
@@ -51,7 +51,7 @@ from mmengine_agent.export.resize import Resize
 from mmengine_agent.files import atomic_write
 from mmengine_agent.predict.classes import classes_of
 from mmengine_agent.predict.model import dataset_of, load_model
-from mmengine_agent.run.setup import KeyValues, make_parser, read_config
+from mmengine_agent.run.setup import add_config_flags, config_of, make_parser
 from mmengine_agent.task import task_of
 
 # of images: other shapes than the recorded one, and padded too
@@ -76,7 +76,8 @@ def main() -> None:
     add = parser.add_argument
     add("config", help="config file, for example configs/agent_pvt_maskrcnn.py")
     add("checkpoint", nargs="?", help="checkpoint file; without it random weights")
-    add("--out", required=True, type=Path, metavar="FILE", help="FILE.onnx or FILE.pt2")
+    text = "FILE.onnx or FILE.pt2; given twice, the model is recorded once for both"
+    add("--out", required=True, type=Path, metavar="FILE", action="append", help=text)
     add("--input", choices=INPUTS, default="rgb", help="what the images will be (%(default)s)")
     outputs = parser.add_mutually_exclusive_group()
     for name, text in OUTPUTS.items():
@@ -93,8 +94,7 @@ def main() -> None:
     add("--no-verify", action="store_true", help="do not run what was exported")
     tolerance = "of verifying (%(default)s)"
     add("--tolerance", type=float, default=1e-4, metavar="X", help=tolerance)
-    add("--cfg-options", nargs="+", action=KeyValues, metavar="KEY=VALUE")
-    BackboneFlags.add_to(parser)
+    add_config_flags(parser)
     add_precision_flags(parser)
     args = parser.parse_args()
     with without_warnings():
@@ -115,25 +115,41 @@ def without_warnings() -> Iterator[None]:
 
 
 def export(args: argparse.Namespace) -> None:
-    """Export the model that the flags name.
+    """Export the model that the flags name; of several files all or none are written.
 
     Raises:
         UserError: if it cannot be exported, or what was exported differs from it.
     """
-    if args.out.suffix not in FORMATS:
-        raise UserError(f"--out: name a file that ends in {' or '.join(FORMATS)}; got {args.out}")
-    form = FORMATS[args.out.suffix]
-    form.require(run=not args.no_verify)
-    cfg = read_config(args.config, args.cfg_options, BackboneFlags.of(args))
+    forms = formats_of(args.out)
+    for form in forms.values():
+        form.require(run=not args.no_verify)
+    cfg = config_of(args)
     require_precision(cfg, args)
     model, reference, facts = prepare(cfg, args)
-    with atomic_write(args.out) as part:
+    with ExitStack() as stack:
+        parts = {path: stack.enter_context(atomic_write(path)) for path in forms}
         print("recording the model, which takes about a minute", file=sys.stderr)
-        form.write(record(model, form.plain), part, facts, args.opset)
-        if not args.no_verify:
-            verify(model, reference, form, part, args.tolerance)
-        change_precision(part, cfg, args)
-    print(f"wrote {args.out} ({args.out.stat().st_size / 2**20:.0f} MiB)")
+        program = record(model)
+        for path, form in forms.items():
+            form.write(program, parts[path], facts, args.opset)
+            if not args.no_verify:
+                verify(model, reference, form, parts[path], args.tolerance)
+            change_precision(parts[path], cfg, args)
+    for path in forms:
+        print(f"wrote {path} ({path.stat().st_size / 2**20:.0f} MiB)")
+
+
+def formats_of(paths: Sequence[Path]) -> dict[Path, Format]:
+    """The kinds of files that names stand for, in the order in which they have to be written.
+
+    Raises:
+        UserError: if a name stands for none.
+    """
+    for path in paths:
+        if path.suffix not in FORMATS:
+            raise UserError(f"--out: name a file that ends in {' or '.join(FORMATS)}; got {path}")
+    ordered = sorted(paths, key=lambda path: list(FORMATS).index(path.suffix))
+    return {path: FORMATS[path.suffix] for path in ordered}
 
 
 def prepare(cfg: Config, args: argparse.Namespace) -> tuple[Exported, Any, Facts]:
@@ -141,7 +157,7 @@ def prepare(cfg: Config, args: argparse.Namespace) -> tuple[Exported, Any, Facts
     if args.checkpoint is None:
         print("no checkpoint: the weights are random", file=sys.stderr)
     model, meta = load_model(cfg, args.checkpoint, torch.device("cpu"))
-    facts = {"config": args.config, "input": INPUTS[args.input], "padded_to": str(STRIDE)}
+    facts = {"config": args.config, "input": INPUTS[args.input]}
     facts |= {"version": __version__, "precision": "fp32"} | known(cfg, meta)
     height, width = args.shape or task_of(cfg).flops_shape
     if min(height, width) < STRIDE:
@@ -203,6 +219,7 @@ def verify(model: Exported, reference: Any, form: Format, path: Path, tolerance:
     Raises:
         UserError: if the file cannot be run, or differs by more than the tolerance.
     """
+    load: Load | None = None
     for shape in PICTURES if model.resize else VERIFIED:
         image = 255 * torch.rand(shape)
         if model.resize:
@@ -212,7 +229,8 @@ def verify(model: Exported, reference: Any, form: Format, path: Path, tolerance:
         sides = shape[1:3] if model.resize else shape[2:]
         where = f"at batch {len(image)} and {sides[0]}x{sides[1]} pixels"
         try:
-            found = model.check(reference, partial(form.load, path), image, tolerance)
+            load = load or form.load(path)
+            found = model.check(reference, load, image, tolerance)
         except DifferenceError as error:
             raise UserError(
                 f"what was exported differs from the model {where}, {error}: nothing is written"

@@ -70,7 +70,7 @@ class Detector(Exported):
         """Objects in a batch, as the head's own ``predict`` finds them.
 
         Args:
-            x: (B, 3, H', W'), normalised, and padded right and bottom to multiples of 32.
+            x: (B, 3, H', W'), normalised, and padded right and bottom as the config does.
             sizes: of the image in it.
 
         Returns:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch._dynamo import config as dynamo_config
 from torch.export import Dim, ExportedProgram
+from torch.func import functional_call
 
 from mmengine_agent.errors import UserError
-from mmengine_agent.export.check import Run
+from mmengine_agent.export.check import Load, Run
 from mmengine_agent.export.modules import STRIDE, Exported
 from mmengine_agent.export.operators import ONNX, in_plain_torch
 
@@ -27,12 +29,10 @@ _TORCH = "2.9"  # the first that leaves to a run what it cannot prove of open si
 Facts = dict[str, str]
 
 
-def record(model: Exported, plain: bool = False) -> ExportedProgram:
+def record(model: Exported) -> ExportedProgram:
     """The model as a graph for any batch and any height and width from ``model.least`` on.
 
-    Args:
-        model: the model.
-        plain: whether the graph has torch's own operators alone.
+    All kinds of files are written from it.
 
     Raises:
         UserError: if the model cannot be recorded.
@@ -44,7 +44,8 @@ def record(model: Exported, plain: bool = False) -> ExportedProgram:
         example, axes = torch.zeros(_PICTURE, dtype=torch.uint8), PICTURE_AXES
     shapes = {"image": {axis: Dim(name, min=least[name]) for axis, name in axes.items()}}
     try:
-        with torch.no_grad(), in_plain_torch() if plain else nullcontext():
+        # the cache of fake tensors takes longer with open sizes than what it saves
+        with torch.no_grad(), dynamo_config.patch(fake_tensor_cache_enabled=False):
             return torch.export.export(
                 model,
                 (example,),
@@ -97,56 +98,61 @@ def write_onnx(program: ExportedProgram, path: Path, facts: Facts, opset: int | 
     made.save(path)
 
 
-def load_onnx(path: Path, values: Mapping[str, float] | None = None) -> Run:
-    """Run an ONNX file on the CPU, with other ``values`` of some of its tensors."""
+def load_onnx(path: Path) -> Load:
+    """An ONNX file, to run on the CPU."""
     import onnx
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
-    file: Any = path
-    if values:
-        model = onnx.load(path)
-        for tensor in model.graph.initializer:
-            if tensor.name in values:
-                new = np.asarray(values[tensor.name], np.float32)
-                tensor.CopyFrom(onnx.numpy_helper.from_array(new, tensor.name))
-        file = model.SerializeToString()
-    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
 
-    def run(image: Tensor) -> dict[str, Tensor]:
-        values = session.run(names, {"image": image.numpy()})
-        return dict(zip(names, map(torch.from_numpy, values), strict=True))
+    @cache  # making a session takes longer than running it
+    def session(*values: tuple[str, float]) -> Run:
+        file: Any = path
+        if values:
+            model, new = onnx.load(path), dict(values)
+            for tensor in model.graph.initializer:
+                if tensor.name in new:
+                    value = np.asarray(new[tensor.name], np.float32)
+                    tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
+            file = model.SerializeToString()
+        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
 
-    return run
+        def run(image: Tensor) -> dict[str, Tensor]:
+            outputs = session.run(names, {"image": image.numpy()})
+            return dict(zip(names, map(torch.from_numpy, outputs), strict=True))
+
+        return run
+
+    return lambda values: session(*values.items())
 
 
 def write_pt2(program: ExportedProgram, path: Path, facts: Facts, opset: int | None) -> None:
     """Write a graph as torch's own file, with ``facts`` in its facts.json."""
+    plain = in_plain_torch(program)
     with path.open("wb") as file:
-        torch.export.save(program, file, extra_files={"facts.json": json.dumps(facts)})
+        torch.export.save(plain, file, extra_files={"facts.json": json.dumps(facts)})
 
 
-def load_pt2(path: Path, values: Mapping[str, float] | None = None) -> Run:
-    """Run a file that ``write_pt2`` has written, with other ``values`` of some of its tensors.
-
-    It is a pickle, so read your own alone.
-    """
+def load_pt2(path: Path) -> Load:
+    """A file that ``write_pt2`` has written. It is a pickle, so read your own alone."""
     with path.open("rb") as file:
         module = torch.export.load(file).module()
-    for name, value in (values or {}).items():
-        module.get_buffer(name).fill_(value)
-    return module
+
+    def load(values: Mapping[str, float]) -> Run:
+        tensors = {name: torch.tensor(value) for name, value in values.items()}
+        return partial(functional_call, module, tensors)
+
+    return load
 
 
 class Format(NamedTuple):
     """A kind of file: how it is written and run, and what it needs besides torch."""
 
     write: Callable[[ExportedProgram, Path, Facts, int | None], None]
-    load: Callable[[Path, Mapping[str, float]], Run]
+    load: Callable[[Path], Load]
     packages: tuple[str, ...] = ()
-    plain: bool = False  # whether a graph for it is recorded in torch's own operators alone
 
     def require(self, run: bool) -> None:
         """Raise UserError if packages are missing, for writing and for running if it is wanted."""
@@ -158,7 +164,9 @@ class Format(NamedTuple):
             raise UserError(f"ONNX needs {' and '.join(missing)}: {install}")
 
 
+# of one recording they are written in this order: torch.onnx.export leaves symbols in it that are
+# not bound, with which torch.export goes no further
 FORMATS = {
+    ".pt2": Format(write_pt2, load_pt2),
     ".onnx": Format(write_onnx, load_onnx, ("onnx", "onnxscript", "onnxruntime")),
-    ".pt2": Format(write_pt2, load_pt2, plain=True),
 }

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from agent_attention.arguments import Pair
+from agent_attention.backbones.base import Backbone
 from agent_attention.compute.symbolic import is_symbolic, pool
 from agent_attention.mixers.agent import AgentAttention
 from agent_attention.mixers.grids import GridRule
 from mmengine_agent.export.check import DifferenceError, Load, difference
 from mmengine_agent.export.resize import Resize, double
 
-STRIDE = 32  # of the backbone's coarsest map; images are padded to multiples of it
+STRIDE = 32  # of the backbone's coarsest map
 
 
 @torch.no_grad()
@@ -50,7 +51,8 @@ def fix_agent_grids(backbone: nn.Module, shape: Pair) -> list[Pair]:
 class Prepare(nn.Module):
     """Images to what the backbone takes, as the data preprocessor of a config does it.
 
-    They are padded right and bottom with zeros to multiples of 32, after they are normalised.
+    They are padded right and bottom with zeros to multiples of ``multiple``, after they are
+    normalised.
 
     Args:
         settings: the config's ``model.data_preprocessor``.
@@ -65,18 +67,32 @@ class Prepare(nn.Module):
         super().__init__()
         self.normalise = order != "normalised"
         self.flip = order != ("rgb" if settings.get("bgr_to_rgb") else "bgr")
+        self.multiple = padded_to(settings)
         for name, default in (("mean", 0.0), ("std", 1.0)):
             values = torch.tensor(settings.get(name) or [default], dtype=torch.float32)
             self.register_buffer(name, values.view(-1, 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 3, H', W')."""
-        height, width = (
-            (side + STRIDE - 1) // STRIDE * STRIDE - side for side in (image.shape[2:])
-        )
         if self.normalise:
             image = ((image.flip(1) if self.flip else image) - self.mean) / self.std
+        if self.multiple == 1:
+            return image
+        height, width = (
+            (side + self.multiple - 1) // self.multiple * self.multiple - side
+            for side in image.shape[2:]
+        )
         return F.pad(image, (0, width, 0, height))
+
+
+def padded_to(settings: Mapping[str, Any]) -> int:
+    """What a data preprocessor pads tested images to multiples of, 1 if it does not pad.
+
+    mmdet's that say nothing of it follow a pipeline that pads.
+    """
+    if "Seg" in str(settings.get("type")):
+        return (settings.get("test_cfg") or {}).get("size_divisor") or 1
+    return settings.get("pad_size_divisor") or STRIDE
 
 
 class Sizes(NamedTuple):
@@ -115,7 +131,12 @@ class Exported(nn.Module):
         super().__init__()
         self.prepare, self.model = prepare, model
         self.resize: Resize | None = None
+        self.multiple: int = getattr(prepare, "multiple", STRIDE)
+        if self.multiple % STRIDE:
+            self.least = max(self.least, 2 * STRIDE)  # what fills no cell may be dropped
         for each in model.modules():
+            if isinstance(each, Backbone):
+                each.whole_strides = self.multiple % STRIDE == 0
             if type(each) is nn.AdaptiveAvgPool2d:
                 grid: Any = each.output_size
                 pair = (grid, grid) if isinstance(grid, int) else grid
@@ -124,8 +145,8 @@ class Exported(nn.Module):
 
     def facts(self) -> dict[str, str]:
         """What a reader of the file has to know of the model."""
-        one = "1" if self.resize else self.batch
-        return {"batch": one, "with_resize": str(self.resize is not None).lower()}
+        one, resizes = "1" if self.resize else self.batch, str(self.resize is not None).lower()
+        return {"batch": one, "with_resize": resizes, "padded_to": str(self.multiple)}
 
     def enter(self, image: Tensor) -> tuple[Tensor, Sizes]:
         """What the model takes of an input, (B, 3, H', W'), and the sizes of what is in it."""

@@ -1,36 +1,34 @@
 """Suppression of doubles and features of boxes, as operators that each kind of file has in its way.
 
-A graph for ONNX holds them by name, and ``ONNX`` has what the file gets for each:
-``NonMaxSuppression`` and ``RoiAlign``. For a ``.pt2`` file, which is to run where this package is
-not, a graph is recorded within ``in_plain_torch``.
+A recorded graph holds them by name. ``ONNX`` has what an ONNX file gets for each,
+``NonMaxSuppression`` and ``RoiAlign``. A ``.pt2`` file, which is to run where this package is not,
+gets what ``in_plain_torch`` makes of the graph.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._higher_order_ops.while_loop import while_loop
+from torch.export import ExportedProgram
 from torch.nn import functional as F
 
-_plain = ContextVar("plain", default=False)
 
-
-@contextmanager
-def in_plain_torch() -> Iterator[None]:
-    """Have ``nms`` and ``roi_align`` compute with torch's own operators, in what is recorded."""
-    token = _plain.set(True)
-    try:
-        yield
-    finally:
-        _plain.reset(token)
+def in_plain_torch(program: ExportedProgram) -> ExportedProgram:
+    """A graph with torch's own operators alone."""
+    found = {node.target for node in program.graph.nodes}
+    if not found & _TORCH.keys():
+        return program
+    # torch's rule for keeping it as it is lacks an argument
+    usual = {_MESHGRID: torch.export.default_decompositions()[_MESHGRID]}
+    table = {name: made for name, made in {**_TORCH, **usual}.items() if name in found}
+    return program.run_decompositions(table)
 
 
 # --- suppression
 
 
+@torch.library.custom_op("agent_attention::nms", mutates_args=())
 def nms(boxes: Tensor, scores: Tensor, threshold: float, most: int) -> Tensor:
     """Boxes that no better one overlaps: greedy non-maximum suppression, image by image.
 
@@ -43,33 +41,21 @@ def nms(boxes: Tensor, scores: Tensor, threshold: float, most: int) -> Tensor:
     Returns:
         bool (B, N): which are kept.
     """
-    compute = _plain_nms if _plain.get() else _named_nms
-    return compute(boxes, scores, threshold, most)
+    return _nms(boxes, scores, threshold, most)
 
 
-@torch.library.custom_op("agent_attention::nms", mutates_args=())
-def _named_nms(boxes: Tensor, scores: Tensor, threshold: float, most: int) -> Tensor:
-    going, take = _suppression(boxes, threshold, most)
-    state = _begin(scores)
-    while going(*state):
-        state = take(*state)
-    return state[2]
-
-
-@_named_nms.register_fake
+@nms.register_fake
 def _(boxes: Tensor, scores: Tensor, threshold: float, most: int) -> Tensor:
     return torch.empty_like(scores, dtype=torch.bool)
 
 
-def _suppression(
-    boxes: Tensor, threshold: float, most: int
-) -> tuple[Callable[..., Tensor], Callable[..., tuple[Tensor, ...]]]:
-    """Whether to go on, and a step: of the step's number, scores (B, N) and kept ones (B, N)."""
+def _nms(boxes: Tensor, scores: Tensor, threshold: float, most: int) -> Tensor:
+    """``nms`` as a loop, of a graph too, over the boxes that are kept."""
 
-    def going(step: Tensor, scores: Tensor, kept: Tensor) -> Tensor:
+    def going(step: Tensor, scores: Tensor, kept: Tensor, boxes: Tensor) -> Tensor:
         return (step < most) & (scores > 0).any()
 
-    def take(step: Tensor, scores: Tensor, kept: Tensor) -> tuple[Tensor, ...]:
+    def take(step: Tensor, scores: Tensor, kept: Tensor, boxes: Tensor) -> tuple[Tensor, ...]:
         best, index = scores.max(1, keepdim=True)
         box = boxes.gather(1, index.unsqueeze(2).expand(-1, -1, 4))
         sides = torch.minimum(box, boxes)[..., 2:] - torch.maximum(box, boxes)[..., :2]
@@ -80,18 +66,9 @@ def _suppression(
         taken = torch.zeros_like(kept).scatter(1, index, best > 0)
         return step + 1, torch.where(doubles | taken, 0.0, scores), kept | taken
 
-    return going, take
-
-
-def _begin(scores: Tensor) -> tuple[Tensor, ...]:
-    none = torch.zeros_like(scores, dtype=torch.bool)
-    return torch.zeros((), dtype=torch.int64, device=scores.device), scores.clone(), none
-
-
-def _plain_nms(boxes: Tensor, scores: Tensor, threshold: float, most: int) -> Tensor:
-    """``nms`` as a loop of a graph, which runs slowly without one."""
-    going, take = _suppression(boxes, threshold, most)
-    kept: Tensor = while_loop(going, take, _begin(scores))[2]
+    step = torch.zeros((), dtype=torch.int64, device=scores.device)
+    state = (step, scores.clone(), torch.zeros_like(scores, dtype=torch.bool))
+    kept: Tensor = torch.ops.higher_order.while_loop(going, take, state, (boxes,))[2]
     return kept
 
 
@@ -102,7 +79,8 @@ def _onnx_nms(boxes: Any, scores: Any, threshold: float, most: int) -> Any:
     op: Any = opset18
 
     found = op.NonMaxSuppression(
-        boxes,
+        # that a box has four numbers is said once more: of int8 files OpenVINO does not find it out
+        op.Reshape(boxes, op.Constant(value_ints=[0, -1, 4])),
         op.Unsqueeze(scores, op.Constant(value_ints=[1])),
         op.Constant(value_ints=[most]),
         op.Constant(value_floats=[threshold]),
@@ -117,6 +95,7 @@ def _onnx_nms(boxes: Any, scores: Any, threshold: float, most: int) -> Any:
 # --- features of boxes
 
 
+@torch.library.custom_op("agent_attention::roi_align", mutates_args=())
 def roi_align(x: Tensor, boxes: Tensor, image: Tensor, size: int, scale: float) -> Tensor:
     """Means of a map over the cells of a grid in each box (He et al., Mask R-CNN, section 3).
 
@@ -133,21 +112,15 @@ def roi_align(x: Tensor, boxes: Tensor, image: Tensor, size: int, scale: float) 
     Returns:
         (R, C, size, size).
     """
-    compute = _plain_roi_align if _plain.get() else _named_roi_align
-    return compute(x, boxes, image, size, scale)
+    return _roi_align(x, boxes, image, size, scale).contiguous()
 
 
-@torch.library.custom_op("agent_attention::roi_align", mutates_args=())
-def _named_roi_align(x: Tensor, boxes: Tensor, image: Tensor, size: int, scale: float) -> Tensor:
-    return _plain_roi_align(x, boxes, image, size, scale).contiguous()
-
-
-@_named_roi_align.register_fake
+@roi_align.register_fake
 def _(x: Tensor, boxes: Tensor, image: Tensor, size: int, scale: float) -> Tensor:
     return x.new_empty(boxes.shape[0], x.shape[1], size, size)
 
 
-def _plain_roi_align(x: Tensor, boxes: Tensor, image: Tensor, size: int, scale: float) -> Tensor:
+def _roi_align(x: Tensor, boxes: Tensor, image: Tensor, size: int, scale: float) -> Tensor:
     """``roi_align`` as weighted sums of the pixels that each cell of a box touches.
 
     Weights of rows and of columns multiply, as bilinear interpolation does. A cell is a bag of
@@ -230,6 +203,11 @@ def _onnx_roi_align(x: Any, boxes: Any, image: Any, size: int, scale: float) -> 
     )
 
 
+_MESHGRID = torch.ops.aten.meshgrid.default
+_TORCH: Mapping[Any, Callable[..., Tensor]] = {
+    torch.ops.agent_attention.nms.default: _nms,
+    torch.ops.agent_attention.roi_align.default: _roi_align,
+}
 ONNX: Mapping[Any, Callable[..., Any]] = {
     torch.ops.agent_attention.nms.default: _onnx_nms,
     torch.ops.agent_attention.roi_align.default: _onnx_roi_align,

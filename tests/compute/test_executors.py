@@ -132,6 +132,20 @@ def test_the_tiled_way_is_taken_for_large_maps_on_a_cpu_alone(first: str) -> Non
         assert function_of(large) == "other"
 
 
+@on_cpu
+@firsts
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_few_scores_of_half_precision_are_in_float32(first: str, dtype: torch.dtype) -> None:
+    run, leaves = agent_case(first, (2, 2), (4, 4), batch=2)
+    for leaf in leaves:
+        leaf.data = leaf.data.to(dtype).float()
+    wanted = run().to(dtype)
+    for leaf in leaves[:3]:
+        leaf.data = leaf.data.to(dtype)
+    with torch.autocast("cpu", torch.bfloat16):
+        close(run(), wanted, rtol=0, atol=0)
+
+
 def test_a_plain_bias_may_be_broadcast() -> None:
     q, k, v = (numbers((2, 3, 5, 4), i) for i in range(3))
     for shape in ((3, 5, 5), (2, 3, 5, 5), (5, 5)):
