@@ -214,12 +214,12 @@ def measure(
 def score_of(predict: Predict, cfg: Config) -> float:
     """The main score on the test set, in points."""
     main = task_of(cfg).main_score(cfg)
-    loader = test_images(cfg)
-    evaluator = Evaluator(cfg.test_evaluator)
-    evaluator.dataset_meta = loader.dataset.metainfo
     model: Any = torch.nn.Identity()
     read = Predictor(model, cfg).load
     with redirect_stdout(io.StringIO()):  # pycocotools prints how far it is
+        loader = test_images(cfg)
+        evaluator = Evaluator(cfg.test_evaluator)
+        evaluator.dataset_meta = loader.dataset.metainfo
         for data in loader:
             for sample in data["data_samples"]:
                 add(sample, predict(read(Path(sample.img_path))))

@@ -92,11 +92,11 @@ def use_exported(cfg: Config, file: str) -> None:
 def score(cfg: Config, file: Path) -> dict[str, float]:
     """The metrics of an exported file on the test data of a config, without a run's folder."""
     init_default_scope(cfg.get("default_scope") or "mmdet")
-    loader = Runner.build_dataloader(cfg.test_dataloader)
-    evaluator = Evaluator(cfg.test_evaluator)
-    evaluator.dataset_meta = loader.dataset.metainfo
     model = ExportedModel(str(file))
     with redirect_stdout(io.StringIO()):  # pycocotools prints how far it is
+        loader = Runner.build_dataloader(cfg.test_dataloader)
+        evaluator = Evaluator(cfg.test_evaluator)
+        evaluator.dataset_meta = loader.dataset.metainfo
         for data in loader:
             evaluator.process(data_samples=model.test_step(data), data_batch=data)
         metrics = evaluator.evaluate(len(loader.dataset))
