@@ -53,33 +53,55 @@ class _Aggregate(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, k: Tensor, v: Tensor, m: Tensor, base: Tensor) -> Tensor:
-        out, log_total = _tokens_like(a), a.new_empty(a.shape[:3])
-        for b, j in _heads(a):
-            agents = _with_bias(a[b, j], m, _LOG2_E)
-            log_total[b, j] = _aggregate_into(out[b, j], agents, k[b, j], v[b, j], base[j])
+        out, log_total = aggregate_forward(a, k, v, m, base)
         ctx.save_for_backward(a, k, v, m, base, out, log_total)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Gradients:
-        a, k, v, m, base, out, log_total = ctx.saved_tensors
-        sums = _ScoreGradients(a, k, m, base, ctx.needs_input_grad)
-        of_v = _tokens_like(v) if ctx.needs_input_grad[2] else None
-        less_mean, less_total = (grad * out).sum(-1).neg_(), log_total.neg()  # (B, h, n)
-        with torch.autocast("cpu", enabled=False):  # as in the forward pass
-            for b, j in _heads(a):
-                agents, slopes = _with_bias(a[b, j], m, _LOG2_E), grad[b, j].contiguous()
-                sums.begin(b, j)
-                for part in _tiles(base, 2 * len(m)):
-                    scores = linear(_joined(k[b, j], base[j], part), agents, less_total[b, j])
-                    weights = scores.exp2_()
-                    if of_v is not None:
-                        torch.mm(weights, slopes, out=of_v[b, j, part])
-                    slope = linear(v[b, j, part], slopes, less_mean[b, j])
-                    sums.add(part, slope.mul_(weights))
-                sums.end()
-        return sums.of_a, sums.of_tokens, of_v, None, sums.of_base
+        return aggregate_backward(grad, *ctx.saved_tensors, needed=ctx.needs_input_grad)
+
+
+def aggregate_forward(
+    a: Tensor, k: Tensor, v: Tensor, m: Tensor, base: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What ``aggregate`` gives, and log2 of the sums of exp(scores) (B, h, n)."""
+    out, log_total = _tokens_like(a), a.new_empty(a.shape[:3])
+    for b, j in _heads(a):
+        agents = _with_bias(a[b, j], m, _LOG2_E)
+        log_total[b, j] = _aggregate_into(out[b, j], agents, k[b, j], v[b, j], base[j])
+    return out, log_total
+
+
+def aggregate_backward(
+    grad: Tensor,
+    a: Tensor,
+    k: Tensor,
+    v: Tensor,
+    m: Tensor,
+    base: Tensor,
+    out: Tensor,
+    log_total: Tensor,
+    needed: tuple[bool, ...],
+) -> Gradients:
+    """Gradients of a, k, v, nothing and K̂, where they are needed."""
+    sums = _ScoreGradients(a, k, m, base, needed)
+    of_v = _tokens_like(v) if needed[2] else None
+    less_mean, less_total = (grad * out).sum(-1).neg_(), log_total.neg()  # (B, h, n)
+    with torch.autocast("cpu", enabled=False):  # as in the forward pass
+        for b, j in _heads(a):
+            agents, slopes = _with_bias(a[b, j], m, _LOG2_E), grad[b, j].contiguous()
+            sums.begin(b, j)
+            for part in _tiles(base, 2 * len(m)):
+                scores = linear(_joined(k[b, j], base[j], part), agents, less_total[b, j])
+                weights = scores.exp2_()
+                if of_v is not None:
+                    torch.mm(weights, slopes, out=of_v[b, j, part])
+                slope = linear(v[b, j, part], slopes, less_mean[b, j])
+                sums.add(part, slope.mul_(weights))
+            sums.end()
+    return sums.of_a, sums.of_tokens, of_v, None, sums.of_base
 
 
 def _aggregate_into(out: Tensor, agents: Tensor, k: Tensor, v: Tensor, base: Tensor) -> Tensor:
@@ -112,27 +134,37 @@ class _Broadcast(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Gradients:
-        a, q, v_a, m, base = ctx.saved_tensors
-        sums = _ScoreGradients(a, q, m, base, ctx.needs_input_grad)
-        of_v = _tokens_like(v_a) if ctx.needs_input_grad[2] else None
-        with torch.autocast("cpu", enabled=False):  # as in the forward pass
-            for b, j in _heads(a):
-                agents, values = _with_bias(a[b, j], m), v_a[b, j].contiguous()
-                of_values = torch.zeros_like(values.t())  # (d, n)
-                sums.begin(b, j)
-                for part in _tiles(base, 2 * len(m)):
-                    weights = _over_agents(linear(_joined(q[b, j], base[j], part), agents))
-                    slopes = grad[b, j, part]
-                    of_values.addmm_(slopes.t(), weights)
-                    slope = linear(slopes, values)
-                    aten._softmax_backward_data.out(
-                        slope, weights, 1, slope.dtype, grad_input=slope
-                    )
-                    sums.add(part, slope)
-                sums.end()
-                if of_v is not None:
-                    of_v[b, j] = of_values.t()
-        return sums.of_a, sums.of_tokens, of_v, None, sums.of_base
+        return broadcast_backward(grad, *ctx.saved_tensors, needed=ctx.needs_input_grad)
+
+
+def broadcast_backward(
+    grad: Tensor,
+    a: Tensor,
+    q: Tensor,
+    v_a: Tensor,
+    m: Tensor,
+    base: Tensor,
+    needed: tuple[bool, ...],
+) -> Gradients:
+    """Gradients of a, q, v_a, nothing and K̂, where they are needed."""
+    sums = _ScoreGradients(a, q, m, base, needed)
+    of_v = _tokens_like(v_a) if needed[2] else None
+    with torch.autocast("cpu", enabled=False):  # as in the forward pass
+        for b, j in _heads(a):
+            agents, values = _with_bias(a[b, j], m), v_a[b, j].contiguous()
+            of_values = torch.zeros_like(values.t())  # (d, n)
+            sums.begin(b, j)
+            for part in _tiles(base, 2 * len(m)):
+                weights = _over_agents(linear(_joined(q[b, j], base[j], part), agents))
+                slopes = grad[b, j, part]
+                of_values.addmm_(slopes.t(), weights)
+                slope = linear(slopes, values)
+                aten._softmax_backward_data.out(slope, weights, 1, slope.dtype, grad_input=slope)
+                sums.add(part, slope)
+            sums.end()
+            if of_v is not None:
+                of_v[b, j] = of_values.t()
+    return sums.of_a, sums.of_tokens, of_v, None, sums.of_base
 
 
 class _ScoreGradients:
