@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch._dynamo import config as dynamo_config
 from torch.export import Dim, ExportedProgram
 from torch.func import functional_call
 
@@ -45,7 +44,7 @@ def record(model: Exported) -> ExportedProgram:
     shapes = {"image": {axis: Dim(name, min=least[name]) for axis, name in axes.items()}}
     try:
         # the cache of fake tensors takes longer with open sizes than what it saves
-        with torch.no_grad(), dynamo_config.patch(fake_tensor_cache_enabled=False):
+        with torch.no_grad(), torch._dynamo.config.patch(fake_tensor_cache_enabled=False):
             return torch.export.export(
                 model,
                 (example,),
