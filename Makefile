@@ -76,7 +76,7 @@ mistakes: install
 
 # an environment of a target's own, which sees what is in the other: $(call make_environment,FOLDER)
 define make_environment
-	@test -d $(1) || $(VENV)/bin/python -m venv $(1)
+	@test -x $(1)/bin/pip || $(VENV)/bin/python -m venv $(1)
 	@$(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 		> "$$($(1)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth"
 endef

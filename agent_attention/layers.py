@@ -44,11 +44,15 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
+        factor = self.factor(x)
+        return x if factor is None else x * factor
+
+    def factor(self, x: Tensor) -> Tensor | None:
+        """What the samples of ``x`` (B, ...) are multiplied by, (B, 1, ...); None for 1."""
         if not self.training or self.rate == 0.0:
-            return x
+            return None
         keep = 1.0 - self.rate
-        mask = x.new_empty((x.shape[0],) + (1,) * (x.dim() - 1)).bernoulli_(keep)
-        return x * mask / keep
+        return x.new_empty((x.shape[0],) + (1,) * (x.dim() - 1)).bernoulli_(keep) / keep
 
     def extra_repr(self) -> str:
         return f"rate={self.rate:.3f}"
@@ -60,17 +64,22 @@ def linear_rates(last: float, count: int) -> list[float]:
 
 
 class PatchEmbed(nn.Module):
-    """Non-overlapping patches: a convolution with stride = kernel, then LayerNorm."""
+    """Patches: a convolution, then LayerNorm; with a ``kernel`` wider than the stride they overlap.
 
-    def __init__(self, in_dim: int, dim: int, stride: int) -> None:
+    Those that overlap reach over the map's border, in which there are zeros.
+    """
+
+    def __init__(self, in_dim: int, dim: int, stride: int, kernel: int | None = None) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(in_dim, dim, kernel_size=stride, stride=stride)
+        side, padding = (kernel, kernel // 2) if kernel else (stride, 0)
+        self.proj = nn.Conv2d(in_dim, dim, side, stride, padding)
         self.norm = nn.LayerNorm(dim, eps=1e-5)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Pair]:
         """(B, C_in, H, W) -> tokens (B, N, C) and the new (H, W).
 
-        Rows and columns that fill no patch are dropped, as the published scores assume.
+        Of patches that do not overlap, rows and columns that fill none are dropped, as the
+        published scores assume.
         """
         x = self.proj(x)
         return self.norm(x.permute(0, 2, 3, 1).flatten(1, 2)), (x.shape[2], x.shape[3])

@@ -15,7 +15,7 @@ from measure import allocated, peak_memory, saved_bytes
 from published import Published
 from torch import Tensor, nn
 
-from agent_attention.backbones import BACKBONES, pvt, swin
+from agent_attention.backbones import BACKBONES, pvt, pyramid, swin
 from mmengine_agent.errors import UserError
 
 MODELS = {  # 'pvt-t' for tiny, 'flatten_pvt_v2-b0'
@@ -125,7 +125,7 @@ def softmax_pvt(arch: str) -> nn.Module:
         num_layers=sizes["depths"],
         num_heads=sizes["num_heads"],
         mlp_ratios=sizes["mlp_ratios"],
-        sr_ratios=[stage.sr_ratio for stage in pvt.STAGES],
+        sr_ratios=[stage.sr_ratio for stage in pyramid.STAGES],
         drop_path_rate=0.0,
     )
 

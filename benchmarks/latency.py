@@ -7,16 +7,17 @@ resizing, and what comes after the network, is part of the time. Candidates take
 image. The score is that of the whole test set. What is not installed is left out, and so is int8
 without --calibration, a folder of images like those to come (not the tested ones).
 
-Writes DIR/latency.json with every single time, and the files that tools/export.py made.
+Writes DIR/latency.json with every single time, and the exported files.
 """
 
-import argparse
 import io
 import logging
+import shutil
 import statistics
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -39,6 +40,7 @@ from study_page import write_page
 from agent_attention.runtime import Model, Result
 from mmengine_agent.data.user_data import DataFlags, point_at, require_data
 from mmengine_agent.errors import UserError
+from mmengine_agent.export.precision import calibration_images, change_precision
 from mmengine_agent.export.scores import add_prediction
 from mmengine_agent.predict.model import Predictor, load_model
 from mmengine_agent.run.exit import run_tool
@@ -62,7 +64,7 @@ class Candidate(NamedTuple):
     load: Callable[[], Predict]
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args() -> Namespace:
     parser = make_parser(__doc__)
     add = parser.add_argument
     add("config", help="best the one that a training left")
@@ -95,7 +97,7 @@ def main() -> None:
     require_data(cfg, "test")
     args.out.mkdir(parents=True, exist_ok=True)
     images, shape = timed_images(cfg, args.images)
-    files = exported_files(args, shape)
+    files = exported_files(cfg, args, shape)
     records = measure(candidates(cfg, args, files), cfg, images, args.rounds)
     size = list(images[0].shape[:2])
     report = {**reporting.header(), "size": size, "rounds": args.rounds, "records": records}
@@ -115,7 +117,7 @@ def timed_images(cfg: Config, count: int) -> tuple[list[np.ndarray], tuple[int, 
 
     And (H, W) of what the network gets of them, for agents that follow the size.
     """
-    loader = Runner.build_dataloader({**cfg.test_dataloader, "num_workers": 0})
+    loader = test_images(cfg)
     paths = [loader.dataset.get_data_info(number)["img_path"] for number in range(len(loader))]
     model: Any = torch.nn.Identity()
     predictor = Predictor(model, cfg)
@@ -126,26 +128,31 @@ def timed_images(cfg: Config, count: int) -> tuple[list[np.ndarray], tuple[int, 
     return alike, (height, width)
 
 
-def exported_files(args: argparse.Namespace, shape: tuple[int, int]) -> dict[str, Path]:
-    """ONNX files by precision."""
-    precisions = {"fp32": [], "int8": ["--calibration", str(args.calibration)]}
-    precisions["int8"] += ["--calibration-images", str(args.calibration_images)]
-    files = {}
-    for precision, flags in precisions.items():
-        if precision == "int8" and args.calibration is None:
-            continue
-        files[precision] = args.out / f"{precision}.onnx"
-        command = [sys.executable, str(EXPORT), args.config, args.checkpoint]
-        command += ["--out", str(files[precision]), "--precision", precision, *flags]
-        command += ["--shape", *map(str, shape)]
-        if args.cfg_options:
-            command += ["--cfg-options", *(f"{k}={v}" for k, v in args.cfg_options.items())]
-        if subprocess.run(command).returncode:
-            raise UserError(f"tools/export.py cannot export this model in {precision}, see above")
+def test_images(cfg: Config) -> Any:
+    """A config's test data, read by this process."""
+    here = {"num_workers": 0, "persistent_workers": False}
+    return Runner.build_dataloader({**cfg.test_dataloader, **here})
+
+
+def exported_files(cfg: Config, args: Namespace, shape: tuple[int, int]) -> dict[str, Path]:
+    """ONNX files by precision; that of int8 is the first one, written anew."""
+    calibration_images(args)  # says what is wrong with them before minutes are spent
+    files = {"fp32": args.out / "fp32.onnx"}
+    command = [sys.executable, str(EXPORT), args.config, args.checkpoint]
+    command += ["--out", str(files["fp32"]), "--shape", *map(str, shape)]
+    if args.cfg_options:
+        command += ["--cfg-options", *(f"{k}={v}" for k, v in args.cfg_options.items())]
+    if subprocess.run(command).returncode:
+        raise UserError("tools/export.py cannot export this model, see above")
+    if args.calibration is not None:
+        files["int8"] = Path(shutil.copy(files["fp32"], args.out / "int8.onnx"))
+        # scores come later, with those of the others
+        flags = {**vars(args), "precision": "int8", "data_root": None}
+        change_precision(files["int8"], cfg, Namespace(**flags))
     return files
 
 
-def candidates(cfg: Config, args: argparse.Namespace, files: dict[str, Path]) -> list[Candidate]:
+def candidates(cfg: Config, args: Namespace, files: dict[str, Path]) -> list[Candidate]:
     """Those that can run here, eager first."""
     found = [Candidate(EAGER, "fp32", partial(load_torch, cfg, args.checkpoint, False))]
     if not args.no_compile:
@@ -207,7 +214,7 @@ def measure(
 def score_of(predict: Predict, cfg: Config) -> float:
     """The main score on the test set, in points."""
     main = task_of(cfg).main_score(cfg)
-    loader = Runner.build_dataloader(cfg.test_dataloader)
+    loader = test_images(cfg)
     evaluator = Evaluator(cfg.test_evaluator)
     evaluator.dataset_meta = loader.dataset.metainfo
     model: Any = torch.nn.Identity()

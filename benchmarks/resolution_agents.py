@@ -9,7 +9,7 @@ from study_config import AGENTS
 
 from agent_attention import AgentPVT
 from agent_attention.arguments import Pair
-from agent_attention.backbones.pvt import BASE_GRIDS
+from agent_attention.backbones.pyramid import BASE_GRIDS
 from agent_attention.mixers import AgentAttention
 
 # what ``agent_shapes`` is, by name

@@ -27,6 +27,7 @@ from mmengine_agent.data.user_data import require_data
 from mmengine_agent.errors import UserError
 from mmengine_agent.run.exit import run_tool
 from mmengine_agent.run.setup import add_common_flags, build_runner, load_config
+from mmengine_agent.run.train import fuse_optimizer
 
 TRAINING = ("data", "backbone", "neck and heads, loss", "backward", "optimizer")
 INFERENCE = ("data", "backbone", "neck and heads, results")
@@ -59,6 +60,7 @@ def main() -> None:
     cfg = load_config(args)
     require_data(cfg, "train", "test")
     prepare(cfg, args.checkpoint, args.workers)
+    fuse_optimizer(cfg)  # as tools/train.py does
     runner = build_runner(cfg)
     runner.load_or_resume()
     if args.threads:  # a config may set the number too

@@ -16,11 +16,10 @@ from torch import nn
 from agent_attention import AgentAttention
 from agent_attention.backbones import Backbone
 from agent_attention.maps import AttentionMaps, recorded_maps
-from mmengine_agent.backbone_flags import BackboneFlags
 from mmengine_agent.errors import UserError
 from mmengine_agent.files import atomic_write
 from mmengine_agent.predict.model import Predictor, choose_device, load_model
-from mmengine_agent.run.setup import read_config
+from mmengine_agent.run.setup import config_of
 
 COLUMNS = 4  # panels a row
 _PANEL = 3.2  # width of a panel, in inches
@@ -44,7 +43,7 @@ def write_picture(flags: Namespace) -> None:
     Raises:
         UserError: if there is no such image, pixel, stage, block or head, or it cannot be written.
     """
-    cfg = read_config(flags.config, flags.cfg_options, BackboneFlags.of(flags))
+    cfg = config_of(flags)
     checkpoint = None if flags.checkpoint == "none" else flags.checkpoint
     model = load_model(cfg, checkpoint, choose_device(flags.device))[0]
     attn = _choose("--block", flags.block, agent_modules(model.backbone, flags.stage))

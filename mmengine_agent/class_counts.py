@@ -27,14 +27,9 @@ class ClassCount(NamedTuple):
 
 def class_counts(model: Any) -> Iterator[ClassCount]:
     """Every number of the data set's classes in a model's config."""
-    for path, node in walk(model, "model"):
-        if _OTHER.intersection(path.split(".")):
-            continue
-        for key in _KEYS:
-            number = node.get(key)
-            edges = "auxiliary_head" in path and number in _BOUNDARY
-            if isinstance(number, int) and not edges:
-                yield ClassCount(f"{path}.{key}", node, key)
+    for each in _counts(model, _OTHER):
+        if not ("auxiliary_head" in each.path and each.number in _BOUNDARY):
+            yield each
 
 
 def class_total(model: Any) -> int:
@@ -72,13 +67,16 @@ def set_class_count(model: Any, count: int, things: int | None = None) -> None:
 
 def _panoptic_counts(model: Any) -> list[ClassCount]:
     """All counts of a model that tells things from stuff, also those of its parts for stuff."""
-    found = [
-        ClassCount(f"{path}.{key}", node, key)
-        for path, node in walk(model, "model")
-        for key in _KEYS
-        if isinstance(node.get(key), int) and not {"rpn_head", "backbone"} & {*path.split(".")}
-    ]
+    found = list(_counts(model, {"rpn_head", "backbone"}))
     return found if any(each.node.get(_STUFF) for each in found) else []
+
+
+def _counts(model: Any, others: set[str]) -> Iterator[ClassCount]:
+    """Every number of classes that is in none of some parts."""
+    for path, node in walk(model, "model"):
+        for key in _KEYS:
+            if isinstance(node.get(key), int) and not others.intersection(path.split(".")):
+                yield ClassCount(f"{path}.{key}", node, key)
 
 
 def _fit_weights(head: Any, before: int, count: int, path: str) -> None:

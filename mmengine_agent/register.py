@@ -3,7 +3,8 @@
 from mmengine.registry import Registry
 
 import mmengine_agent.optimizer_constructors
-import mmengine_agent.resume.switch_on  # noqa: F401  (both register what is in them)
+import mmengine_agent.resume.switch_on
+import mmengine_agent.run.mixed_precision  # noqa: F401  (all register what is in them)
 from mmengine_agent.backbones import REGISTERED
 from mmengine_agent.checkpoints import install_safe_loader
 from mmengine_agent.simple_feature_pyramid import ChannelLayerNorm, SimpleFeaturePyramid

@@ -96,7 +96,7 @@ SLIPS = {
     ],
     "choice": [
         *("--log-to floppy", "--nan maybe", "--launcher mpirun", "--log-to", "--epoch"),
-        *("--nonsense", "--device gpu", "--device cuda:99", "--log-to mlflow", "--amp"),
+        *("--nonsense", "--device gpu", "--device cuda:99", "--log-to mlflow"),
     ],
     "option": [
         f"--cfg-options {each}"

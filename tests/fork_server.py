@@ -16,6 +16,9 @@ imported beforehand, so an import that a tool lacks still fails.
 Scripts that start interpreters themselves, as torchrun does, get one that asks this server:
 
     subprocess.run(["bash", "tools/dist_train.sh", ...], env={**os.environ, **interpreter()})
+
+A server ends with the process that started it. Processes that this one starts may use its server:
+``share``.
 """
 
 import atexit
@@ -33,7 +36,7 @@ import tempfile
 import types
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from select import select
 from typing import IO, Any
@@ -47,6 +50,8 @@ SETTINGS = {
 }
 # In a child's environment: mmengine writes configs without laying them out, for a second.
 PLAIN_CONFIGS = "PLAIN_CONFIGS"
+# In the environment of whoever uses the server of another process: the server's socket.
+ADDRESS = "FORK_SERVER"
 # In a child's environment: its modules are taken apart at its end, as the interpreter does.
 WHOLE_END = "WHOLE_END"
 PACKAGES = (
@@ -114,7 +119,7 @@ class Process:
     def _line(self) -> str:
         line = self._reply.readline()
         if not line:
-            raise RuntimeError("the fork server is gone")
+            raise _gone()
         return line
 
 
@@ -142,12 +147,15 @@ def start(
     if wrong:
         raise ValueError(f"all children of the server have one {', '.join(wrong)}")
     request = {"argv": list(map(str, argv)), "cwd": str(cwd or os.getcwd()), "env": known}
-    reply, theirs = socket.socketpair()
-    with ExitStack() as stack:
-        stack.enter_context(theirs)
-        null = stack.enter_context(open(os.devnull, "r+"))
-        files = [(file or null).fileno() for file in (stdin, stdout, stderr)]
-        socket.send_fds(_server(), [b"+"], [theirs.fileno(), *files])
+    reply = socket.socket(socket.AF_UNIX)
+    try:
+        reply.connect(_address())
+    except ConnectionRefusedError as error:
+        raise _gone() from error
+    with open(os.devnull, "r+") as null:
+        socket.send_fds(
+            reply, [b"+"], [(file or null).fileno() for file in (stdin, stdout, stderr)]
+        )
     reply.sendall(json.dumps(request).encode() + b"\n")
     return Process(request["argv"], reply)
 
@@ -179,14 +187,18 @@ def run(
 @functools.cache
 def interpreter() -> dict[str, str]:
     """Variables that name a program to run in Python's place, for our scripts and for torchrun."""
-    _server()
     program, module = _folder() / "python", Path(__file__).with_name("forked_python.py")
     program.write_text(
         f"#!{sys.executable} -IS\nimport sys\nsys.path.insert(0, {str(module.parent)!r})\n"
-        f"from forked_python import main\nmain({str(_folder() / 'socket')!r})\n"
+        f"from forked_python import main\nmain({_address()!r})\n"
     )
     program.chmod(0o700)
     return {**SETTINGS, PLAIN_CONFIGS: "1", "PYTHON": str(program), "PYTHON_EXEC": str(program)}
+
+
+def share() -> None:
+    """Start a server that is also that of all processes which this one starts from now on."""
+    os.environ[ADDRESS] = _address()
 
 
 @functools.cache
@@ -198,30 +210,44 @@ def _folder() -> Path:
 
 
 @functools.cache
-def _server() -> socket.socket:
-    """The socket of the server, which ends when this process does."""
+def _address() -> str:
+    """The socket of the server: another process's, or of one that ends when this process does.
+
+    Whoever asks it before it has imported everything waits for an answer.
+    """
+    if known := os.environ.get(ADDRESS):
+        return known
+    address = str(_folder() / "socket")
     ours, theirs = socket.socketpair()
     paths = ("PYTHONPATH", "PYTHONWARNINGS")  # of each child: its own
     env = {name: value for name, value in os.environ.items() if name not in paths}
-    command = [sys.executable, "-P", __file__, str(theirs.fileno()), str(_folder() / "socket")]
-    if sys.version_info < (3, 11):
-        command.remove("-P")
-    with tempfile.TemporaryFile("w+") as said:
+    with socket.socket(socket.AF_UNIX) as public, theirs, _said(address).open("w") as said:
+        public.bind(address)
+        public.listen()
+        descriptors = (theirs.fileno(), public.fileno())
+        command = [sys.executable, "-P", __file__, *map(str, descriptors)]
+        if sys.version_info < (3, 11):
+            command.remove("-P")
         process = subprocess.Popen(
             command,
             env={**env, **SETTINGS},
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=said,
-            pass_fds=[theirs.fileno()],
+            pass_fds=descriptors,
         )
-        theirs.close()
-        if ours.recv(1) != b"+":
-            said.seek(0)
-            raise RuntimeError(f"the fork server does not start:\n{said.read()}")
     atexit.register(process.wait)
     atexit.register(ours.close)
-    return ours
+    return address
+
+
+def _said(address: str) -> Path:
+    """The file with what a server says of itself."""
+    return Path(address).with_name("said")
+
+
+def _gone() -> RuntimeError:
+    return RuntimeError(f"the fork server is gone:\n{_said(_address()).read_text()}")
 
 
 # ---- in the server
@@ -240,16 +266,12 @@ def serve(control: socket.socket, public: socket.socket) -> tuple[dict[str, Any]
         if wake in ready:
             os.read(wake, 1000)
             _report_ends(replies)
-        if control in ready:
-            files = socket.recv_fds(control, 1, 4)[1]
-            if not files:  # the tests have ended
-                return None
-            reply = socket.socket(fileno=files.pop(0))
-        elif public in ready:
-            reply = public.accept()[0]
-            files = socket.recv_fds(reply, 1, 3)[1]
-        else:
+        if control in ready:  # the tests have ended
+            return None
+        if public not in ready:
             continue
+        reply = public.accept()[0]
+        files = socket.recv_fds(reply, 1, 3)[1]
         with reply.makefile("r") as lines:
             request = json.loads(lines.readline())
         child = os.fork()
@@ -345,9 +367,7 @@ def skip_teardown() -> None:
 def main() -> None:
     """Import, serve, and be what each child is asked to be."""
     atexit.register(skip_teardown)  # the first is called last
-    control, public = socket.socket(fileno=int(sys.argv[1])), socket.socket(socket.AF_UNIX)
-    public.bind(sys.argv[2])
-    public.listen()
+    control, public = (socket.socket(fileno=int(each)) for each in sys.argv[1:])
     sys.path[:] = [path for path in sys.path if Path(path) != Path(__file__).parent]
     for package in PACKAGES:
         importlib.import_module(package)
@@ -356,7 +376,6 @@ def main() -> None:
     assert not threads.exists() or len([*threads.iterdir()]) == 1, "threads do not survive a fork"
     gc.collect()
     gc.freeze()  # children leave the pages of what was imported alone
-    control.sendall(b"+")
     asked = serve(control, public)
     if asked is None:
         return

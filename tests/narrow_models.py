@@ -68,8 +68,15 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "agent_pvt/retinanet_agent-pvt-t_fpn_1x_coco.py",
         {
             "backbone": PVT,
-            "neck": NECK,
-            "bbox_head": {**RPN, "stacked_convs": 1, "num_classes": 3},
+            # three levels, of the backbone's last two maps and one more: each takes long to record
+            "neck": {**NECK, "start_level": 2, "num_outs": 3},
+            "bbox_head": {
+                **RPN,
+                "stacked_convs": 1,
+                "num_classes": 3,
+                "anchor_generator": {"strides": [16, 32, 64]},
+            },
+            "test_cfg": {"max_per_img": 30},
         },
     ),
 }

@@ -14,7 +14,7 @@ from mmengine.evaluator import Evaluator
 from mmseg.evaluation import IoUMetric
 from pycocotools import mask as run_lengths
 
-from mmdet_agent.evaluation.coco import Evaluation
+from mmdet_agent.evaluation.record import Evaluation
 from mmengine_agent.report.record import add_record
 from mmseg_agent.evaluation.record import SegmentationRecord
 

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from mmengine_agent.hooks import SafeCheckpointHook
+from mmengine_agent.hooks.checkpoint import SafeCheckpointHook
 
 
 class Killed(BaseException):

@@ -52,8 +52,15 @@ def near(found: Tensor, wanted: Tensor, relative: float = 1e-5) -> bool:
 # --- the published formulation
 
 
-@pytest.mark.parametrize("name", BUILDERS)
-@pytest.mark.parametrize("size", [(45, 71), (96, 160), (224, 224)])
+WHOLE = ("pvt-t", "swin-t")  # what they have besides does not depend on the size of the image
+SIZED = [
+    (name, size)
+    for name in BUILDERS
+    for size in ([(96, 160)] if name in WHOLE else [(45, 71), (96, 160), (224, 224)])
+]
+
+
+@pytest.mark.parametrize(("name", "size"), SIZED)
 def test_the_published_form_gives_our_features(name: str, size: tuple[int, int]) -> None:
     model, image = BUILDERS[name]().eval(), seeded_input(2, *size)
     with torch.no_grad():

@@ -6,15 +6,17 @@ from typing import Any
 
 import pytest
 import torch
+from mmcv.ops import RoIAlign
 from mmdet.registry import TRANSFORMS
 from mmengine.config import Config
 from mmengine.hooks import EarlyStoppingHook
 from tool_runs import CONFIGS, TASKS
+from torch import nn
 
 from mmdet_agent.task import TASK as DETECTION
 from mmengine_agent.errors import UserError
 from mmengine_agent.run import flags as training
-from mmengine_agent.run import tta
+from mmengine_agent.run import mixed_precision, tta
 from mmengine_agent.run.exit import explain
 from mmengine_agent.run.setup import read_config
 
@@ -90,13 +92,40 @@ def test_training_stops_when_the_score_no_longer_grows(task: str, gain: float) -
 def test_mixed_precision_is_bfloat16_where_the_gpu_has_it(
     task: str, bfloat: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(mixed_precision, "get_device", lambda: "cuda")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bfloat)
     wrapper = with_flags(task, "--amp").optim_wrapper
     assert wrapper.type == "AmpOptimWrapper"
     assert ("loss_scale" in wrapper, wrapper.get("dtype")) == (
         (False, "bfloat16") if bfloat else (True, None)
     )
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@tasks
+def test_mixed_precision_on_a_cpu_is_bfloat16(
+    task: str, fast: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(mixed_precision, "get_device", lambda: "cpu")
+    monkeypatch.setattr(mixed_precision, "has_fast_bfloat16", lambda: fast)
+    assert with_flags(task, "--amp").optim_wrapper.type == "CPUAmpOptimWrapper"
+    assert ("no instructions for bfloat16" in capsys.readouterr().err) == (not fast)
+
+
+def test_operations_of_mmcv_get_float32_on_a_cpu() -> None:
+    """They know no bfloat16 there; around them losses are computed in it."""
+    model = nn.ModuleList([nn.Conv2d(3, 4, 1), RoIAlign(2)])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    wrapper = mixed_precision.CPUAmpOptimWrapper(optimizer=optimizer)
+    image, box = torch.ones(1, 3, 8, 8), torch.tensor([[0.0, 1.0, 1.0, 6.0, 6.0]])
+    with wrapper.optim_context(model):
+        maps = model[0](image)
+        part = model[1](maps, box.bfloat16())
+        part.float().sum().backward()
+    assert maps.dtype == part.dtype == torch.bfloat16
+    assert torch.allclose(part.float(), maps[..., :2, :2].float())
+    assert model[0].weight.grad is not None and model[0].weight.grad.dtype == torch.float32
+    assert "forward" not in vars(model[1])
 
 
 @tasks
@@ -115,14 +144,12 @@ def test_a_logger_is_added_once(task: str, monkeypatch: pytest.MonkeyPatch) -> N
         (["--clip-grad", "0"], ["--clip-grad", "positive"]),
         (["--accumulate", "-1"], ["--accumulate", "positive"]),
         (["--early-stop", "0"], ["--early-stop", "positive"]),
-        (["--amp"], ["--amp", "GPU"]),
         (["--log-to", "wandb"], ["--log-to wandb", "pip install nosuchpackage"]),
     ],
 )
 def test_what_cannot_be_is_said(
     arguments: list[str], words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setitem(training.LOGGERS, "wandb", ("WandbVisBackend", "nosuchpackage"))
     with pytest.raises(UserError) as caught:
         with_flags("detection", *arguments)

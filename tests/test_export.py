@@ -92,8 +92,8 @@ def call(*arguments: Any) -> None:
 def detector(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """A detector with its raw outputs as ONNX, and whole as torch's program."""
     made = make("retinanet", tmp_path_factory.mktemp("detector"))
-    call(made.config, made.checkpoint, "--out", made.file("model.onnx"), "--raw")
     # compared below; the tool would do the same
+    call(made.config, made.checkpoint, "--out", made.file("model.onnx"), "--raw", "--no-verify")
     call(made.config, made.checkpoint, "--out", made.file("model.pt2"), "--no-verify")
     return made
 
@@ -155,7 +155,7 @@ def test_torch_runs_its_program_at_the_sizes_it_is_for_and_refuses_others(detect
     )
     for shape in [(3, 129, 150), (1, 224, 211)]:
         said = whole.check(detector.model, load, photo(*shape), 1e-4)
-        assert said.startswith(f"{100 * shape[0]} objects")
+        assert said.startswith(f"{30 * shape[0]} objects")
     none = load({"score_threshold": 2.0})(photo(2, 129, 150))
     shapes = {name: tuple(value.shape) for name, value in none.items()}
     assert shapes == {"boxes": (2, 0, 4), "scores": (2, 0), "labels": (2, 0)}

@@ -9,10 +9,12 @@ import latency
 import numpy as np
 import pytest
 from mmengine.registry import init_default_scope
+from small_exports import write_network
 from tool_runs import ADE_DEMO, CONFIGS
 
-from agent_attention.runtime import Result
+from agent_attention.runtime import Model, Result
 from mmengine_agent.data.user_data import DataFlags, point_at
+from mmengine_agent.errors import UserError
 from mmengine_agent.run.setup import read_config
 from mmengine_agent.task import task_of
 
@@ -21,8 +23,7 @@ NAMES = ("grass",)
 
 @pytest.fixture
 def cfg(data: Path) -> Any:
-    cfg = read_config(str(CONFIGS / ADE_DEMO), {"test_dataloader.num_workers": 0})
-    cfg.test_dataloader.persistent_workers = False
+    cfg = read_config(str(CONFIGS / ADE_DEMO))
     task_of(cfg)
     init_default_scope(cfg.default_scope)
     point_at(cfg, DataFlags(root=str(data / "ade")))
@@ -64,16 +65,34 @@ def test_what_is_right_scores_100_and_turns_are_counted(cfg: Any, data: Path) ->
     assert latency.row(second, first)[3:] == ["1.0", "0.50", "0.0", "-100.0"]
 
 
-def test_int8_needs_images_to_calibrate_with(monkeypatch: pytest.MonkeyPatch, cfg: Any) -> None:
-    line = "latency.py C W --data-root data --images 1 --rounds 2 --no-compile --page page.md"
+def test_int8_is_the_exported_file_written_anew(
+    monkeypatch: pytest.MonkeyPatch, cfg: Any, data: Path, tmp_path: Path
+) -> None:
+    photos = data / "ade/images/training"
     asked: list[list[str]] = []
-    done = argparse.Namespace(returncode=0)
-    monkeypatch.setattr(latency.subprocess, "run", lambda words: asked.append(words) or done)
-    for more, precisions in (("", ["fp32"]), (" --calibration photos", ["fp32", "int8"])):
+
+    def export(words: list[str]) -> argparse.Namespace:
+        asked.append(words)
+        write_network(Path(words[words.index("--out") + 1]))
+        return argparse.Namespace(returncode=0)
+
+    monkeypatch.setattr(latency.subprocess, "run", export)
+    line = f"latency.py C W --data-root data --no-compile --calibration-images 2 --out {tmp_path}"
+    for more, precisions in (("", ["fp32"]), (f" --calibration {photos}", ["fp32", "int8"])):
         monkeypatch.setattr("sys.argv", (line + more).split())
         args = latency.parse_args()
-        files = latency.exported_files(args, (64, 96))
+        files = latency.exported_files(cfg, args, (64, 96))
         assert [*files] == precisions
         ways = latency.candidates(cfg, args, files)
         assert ways[0].name == latency.EAGER and "ONNX Runtime" in {way.name for way in ways}
-    assert asked[-1][-2:] == ["64", "96"] and "photos" in asked[-1]
+    assert len(asked) == 2 and asked[-1][-2:] == ["64", "96"]
+    assert [Model(path).facts["precision"] for path in files.values()] == ["fp32", "int8"]
+
+
+def test_images_for_int8_that_are_not_there_are_said_first(
+    monkeypatch: pytest.MonkeyPatch, cfg: Any
+) -> None:
+    monkeypatch.setattr("sys.argv", ["latency.py", "C", "W", "--calibration", "nowhere"])
+    monkeypatch.setattr(latency.subprocess, "run", None)
+    with pytest.raises(UserError, match="--calibration nowhere"):
+        latency.exported_files(cfg, latency.parse_args(), (64, 96))

@@ -40,11 +40,15 @@ def reference(
     return {"task": task, "data": data, "last": folder / LAST[task], **places}
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+# the other pairs are in test_faults.py: recipes of both tasks with workers, a segmentor without
+WORKERS = {("detection", "end"): 2, ("segmentation", "middle"): 2}
+
+
 @pytest.mark.parametrize("place", ["middle", "end"])
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
-    reference: dict[str, Any], place: str, workers: int, tmp_path: Path
+    reference: dict[str, Any], place: str, tmp_path: Path
 ) -> None:
+    workers = WORKERS.get((reference["task"], place), 0)
     scramble()
     cfg = tiny(reference["task"], reference["data"], tmp_path, workers)
     train(cfg, resume=reference[place])  # without a seed: it is the checkpoint's
@@ -89,6 +93,19 @@ def test_a_validation_that_is_broken_off_is_done_again(
     train(cfg, 1)
     name = toy_weights[by_epoch].name
     assert difference(tmp_path / name, tmp_path / "whole" / name) is None
+
+
+def test_a_run_from_before_optimizers_were_fused_goes_on_as_it_was(tmp_path: Path) -> None:
+    assert toy(tmp_path).optim_wrapper.optimizer.fused
+    plain = {"optim_wrapper.optimizer": {"type": "Adam", "lr": 0.05, "fused": None}}
+    train(toy(tmp_path / "whole", **plain), 1)
+    cfg = add_hook(toy(tmp_path, **plain), "SendSignal", number=signal.SIGTERM, iteration=8)
+    with pytest.raises(SystemExit):
+        train(cfg, seed=1)
+    cfg = toy(tmp_path)
+    runner = train(cfg, resume=newest_whole(cfg, pytest.fail))
+    assert difference(tmp_path / "epoch_4.pth", tmp_path / "whole/epoch_4.pth") is None
+    assert not runner.optim_wrapper.param_groups[0]["fused"]
 
 
 def test_gradients_of_a_step_that_is_not_complete_are_kept(tmp_path: Path) -> None:

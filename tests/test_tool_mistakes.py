@@ -68,11 +68,6 @@ MISTAKES: dict[str, tuple[str, list[str], list[str]]] = {
         ["{configs}/" + COCO_DEMO, "--data-root", "{coco}", "--resume", "nowhere.pth"],
         ["--resume", "nowhere.pth"],
     ),
-    "mixed precision without a GPU": (
-        "train.py",
-        ["{configs}/" + ADE_DEMO, "--data-root", "{ade}", "--amp"],
-        ["--amp", "GPU"],
-    ),
     "predictions into a text file": (
         "test.py",
         ["{configs}/" + ADE_DEMO, "{checkpoint}", "--data-root", "{ade}", "--out", "out.txt"],

@@ -103,10 +103,13 @@ def test_a_finished_training_says_nothing(
     assert clean(training)
 
 
-@pytest.mark.parametrize("send", [to_process, to_group])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+# to the workers both are new: one ends them, the other raises in them; to the process they are one
+STOPS = [(to_process, signal.SIGTERM), (to_group, signal.SIGTERM), (to_group, signal.SIGINT)]
+
+
+@pytest.mark.parametrize(("send", "number"), STOPS)
 def test_a_stopped_training_says_in_its_log_how_to_go_on(
-    number: signal.Signals, send: Callable[[Training, int], None], data: Path, tmp_path: Path
+    send: Callable[[Training, int], None], number: signal.Signals, data: Path, tmp_path: Path
 ) -> None:
     training = Training(data, tmp_path, LONG)
     training.wait_for_an_iteration()

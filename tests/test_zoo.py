@@ -290,8 +290,8 @@ def test_verify_zoo_goes_on_after_a_row_that_fails(
     flags = fake_zoo(tmp_path, first)
     (tmp_path / f"weights/{second}.pth").touch()
 
-    def evaluate(config: Path, weights: Path, *_: Path) -> dict[str, float]:
-        if weights.stem == first:
+    def evaluate(row: verify_zoo.Row, folder: Path) -> dict[str, float]:
+        if row.name == first:
             raise verify_zoo.UserError("it does not fit")
         return {"box AP": 44.1}
 

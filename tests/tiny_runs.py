@@ -28,6 +28,7 @@ from torch.utils.data import Dataset
 
 from mmengine_agent.checkpoints import install_safe_loader, load_local
 from mmengine_agent.resume.switch_on import make_resumable
+from mmengine_agent.run.train import fuse_optimizer
 
 LAST = {name: last_checkpoint(name) for name in TASKS}  # of the runs as configured
 TIMES = ("time", "data_time", "memory")
@@ -107,12 +108,13 @@ def tiny(
 
 
 def finish(cfg: Config, work_dir: Path) -> Config:
-    """Make a config's runs resumable, and keep apart what mmengine keeps by name."""
+    """Make a config's runs what trainings are, and keep apart what mmengine keeps by name."""
     cfg.work_dir = str(work_dir)
     cfg.experiment_name = f"run{next(_NUMBERS)}"
     if "visualizer" in cfg:  # else one of an earlier run writes on, where it began
         cfg.visualizer.name = cfg.experiment_name
     make_resumable(cfg)
+    fuse_optimizer(cfg)
     install_safe_loader()
     return cfg
 

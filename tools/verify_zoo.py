@@ -15,8 +15,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +34,7 @@ METRICS = {
     "mask AP": ("coco/segm_mAP", 100),
     "mIoU": ("mIoU", 1),
     "mAcc": ("mAcc", 1),
+    "top-1": ("top1", 1),
 }
 
 
@@ -44,10 +44,10 @@ class Row(NamedTuple):
     name: str
     needs: list[Path]  # weights and data
     reported: dict[str, float]  # in per cent
-    evaluate: Callable[[], dict[str, float]]  # the same scores here
+    tool: list[str | Path]  # that evaluates it, with its arguments, into metrics.json
 
 
-def parse_args() -> argparse.Namespace:
+def main() -> None:
     parser = make_parser(__doc__)
     add = parser.add_argument
     add("--weights", required=True, metavar="DIR", help="folder of NAME.pth files")
@@ -56,11 +56,7 @@ def parse_args() -> argparse.Namespace:
     add("--only", default="", metavar="TEXT", help="rows whose name has TEXT")
     add("--tolerance", type=float, default=0.2, help="in points (default: 0.2)")
     add("--work-dir", default="work_dirs/verify_zoo", metavar="DIR")
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
+    args = parser.parse_args()
     page, rows = ("weights", classifiers) if args.imagenet else ("model_zoo", recipes)
     chosen = [row for row in rows(args) if args.only in row.name]
     if not chosen:
@@ -73,7 +69,7 @@ def main() -> None:
             print(f"{row.name:<52} not evaluated: no {absent[0]}", flush=True)
             continue
         try:
-            found = row.evaluate()
+            found = evaluate(row, Path(args.work_dir, row.name))
         except UserError as error:
             failed.append(row.name)
             print(error, flush=True)
@@ -110,8 +106,8 @@ def recipes(args: argparse.Namespace) -> Iterator[Row]:
         data = Path(args.data, DATA[results[0]["Dataset"]])
         weights = Path(args.weights, f"{name}.pth")
         reported = {key: score for part in results for key, score in part["Metrics"].items()}
-        test = partial(evaluate, ROOT / model["Config"], weights, data, Path(args.work_dir, name))
-        yield Row(name, [weights, data], reported, test)
+        test: list[str | Path] = ["test", ROOT / model["Config"], weights, "--data-root", data]
+        yield Row(name, [weights, data], reported, [*test, "--work-dir", Path(args.work_dir, name)])
 
 
 def classifiers(args: argparse.Namespace) -> Iterator[Row]:
@@ -119,8 +115,9 @@ def classifiers(args: argparse.Namespace) -> Iterator[Row]:
     data = Path(args.imagenet)
     for name, file in IMAGENET_FILES.items():
         weights = Path(args.weights, f"{name}.pth")
-        test = partial(evaluate_classifier, weights, data, Path(args.work_dir, name))
-        yield Row(name, [weights, data], {"top-1": file.top1}, test)
+        test: list[str | Path] = ["classify", weights, "--imagenet", data]
+        out = Path(args.work_dir, name, "metrics.json")
+        yield Row(name, [weights, data], {"top-1": file.top1}, [*test, "--json", out])
 
 
 def zoo() -> list[dict[str, Any]]:
@@ -129,44 +126,27 @@ def zoo() -> list[dict[str, Any]]:
     return [model for metafile in metafiles for model in load(ROOT / metafile)["Models"]]
 
 
-def evaluate_classifier(weights: Path, data: Path, folder: Path) -> dict[str, float]:
-    """Score weights with ``tools/classify.py``, which writes into a folder; in per cent.
-
-    Raises:
-        UserError: if that fails.
-    """
-    run(folder, "classify", weights, "--imagenet", data, "--json", folder / "found.json")
-    return {"top-1": json.loads((folder / "found.json").read_text())["top1"]}
-
-
-def evaluate(config: Path, weights: Path, data: Path, folder: Path) -> dict[str, float]:
-    """Test weights with ``tools/test.py``, which writes into a folder; scores in per cent.
-
-    Raises:
-        UserError: if testing fails.
-    """
-    run(folder, "test", config, weights, "--data-root", data, "--work-dir", folder)
-    metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text())["metrics"]
-    return {
-        name: metrics[key] * factor for name, (key, factor) in METRICS.items() if key in metrics
-    }
-
-
-def run(folder: Path, tool: str, *arguments: str | Path) -> None:
-    """Run one of our tools; what it prints goes to a log in the folder, which has the row's name.
+def evaluate(row: Row, folder: Path) -> dict[str, float]:
+    """Evaluate a row by our tool, whose output goes to a log in a folder; scores in per cent.
 
     Raises:
         UserError: if it fails.
     """
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "test.log"
-    print(f"{folder.name:<52} testing, log: {log}", flush=True)
+    print(f"{row.name:<52} testing, log: {log}", flush=True)
+    tool, *arguments = row.tool
     command = [sys.executable, ROOT / f"tools/{tool}.py", *arguments]
     with log.open("w") as file:
         ran = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT)
     if ran.returncode:
         end = "\n".join(log.read_text().splitlines()[-10:])
-        raise UserError(f"testing {folder.name} failed; the end of {log}:\n{end}")
+        raise UserError(f"testing {row.name} failed; the end of {log}:\n{end}")
+    found: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
+    metrics = found.get("metrics", found)
+    return {
+        name: metrics[key] * factor for name, (key, factor) in METRICS.items() if key in metrics
+    }
 
 
 if __name__ == "__main__":

@@ -32,8 +32,8 @@ class Backbone(nn.Module):
         out_indices: stages whose maps are returned; later stages than the last are not built.
         frozen_stages: -1 trains everything; k freezes the stem and the first k stages.
         with_cp: recompute blocks in the backward pass (gradient checkpointing) to save memory.
-        drop_path_rate: stochastic depth of the last block.
-        drop_rate: dropout after projections and MLP layers.
+        drop_path_rate: stochastic depth of the last block; earlier ones grow linearly from 0.
+        drop_rate: dropout after position embeddings, projections and MLP layers.
         attn_drop_rate: dropout on attention maps.
     """
 

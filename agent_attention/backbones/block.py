@@ -6,9 +6,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from agent_attention.arguments import Pair
-from agent_attention.compute.norm_mlp import norm_mlp
+from agent_attention.compute.guard import define, has_defined
+from agent_attention.compute.norm_mlp import add_norm_mlp
+from agent_attention.compute.norm_project import add_projected, can_project, norm_project
 from agent_attention.layers import DropPath, Mlp
 from agent_attention.mixers import build_mixer
+from agent_attention.mixers.base import Mixer
 
 
 class Block(nn.Module):
@@ -42,8 +45,10 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, size: Pair) -> Tensor:
         """Tokens (B, N, C) of a map of ``size`` (H, W) -> tokens (B, N, C)."""
-        x = x + self.drop_path(self.mix(x, size))
-        return x + self.drop_path(self.feed(x, size))
+        mixed = self.add_mixed(x, size) if has_defined(self, Block, "mix") else None
+        x = x + self.drop_path(self.mix(x, size)) if mixed is None else mixed
+        fed = self.add_fed(x) if has_defined(self, Block, "feed") else None
+        return x + self.drop_path(self.feed(x, size)) if fed is None else fed
 
     def mix(self, x: Tensor, size: Pair) -> Tensor:
         """What tokens (B, N, C) get from each other."""
@@ -52,8 +57,33 @@ class Block(nn.Module):
         return out
 
     def feed(self, x: Tensor, size: Pair) -> Tensor:
-        """What each of the tokens (B, N, C) makes of itself: mlp(norm2(x))."""
-        return norm_mlp(self.norm2, self.mlp, x)
+        """What each of the tokens (B, N, C) makes of itself."""
+        out: Tensor = self.mlp(self.norm2(x))
+        return out
+
+    def add_mixed(self, x: Tensor, size: Pair) -> Tensor | None:
+        """``x`` and what ``mix`` gives, by executors; None where they may not be used."""
+        attn = self.attn
+        if not isinstance(attn, Mixer):
+            return None
+        own = type(attn)
+        if own.forward is not Mixer.forward or own.project is not Mixer.project:
+            return None
+        layers = attn.projections()
+        if not can_project(
+            x, self.norm1, layers, (attn, attn.proj, attn.proj_drop), self.drop_path
+        ):
+            return None
+        x, *projected = norm_project(self.norm1, layers, x)
+        mixed = attn.mix_by_executor(projected, size)
+        return add_projected(x, attn.proj, self.drop_path.factor(x), mixed)
+
+    def add_fed(self, x: Tensor) -> Tensor | None:
+        """``x`` and what ``feed`` gives, by an executor; None where it may not be used."""
+        return add_norm_mlp(self.norm2, self.mlp, self.drop_path, x)
+
+
+define(Block, "mix", "feed")
 
 
 def build_blocks(

@@ -9,31 +9,17 @@ Shape letters: see ``agent_attention.mixers.agent``.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from agent_attention.arguments import (
-    Pair,
-    check_integer,
-    mixer_names,
-    resolve_arch,
-)
-from agent_attention.backbones.base import Backbone
-from agent_attention.backbones.block import Block, build_blocks
-from agent_attention.backbones.info import (
-    ClassifierRules,
-    Feature,
-    FeatureInfo,
-    Recognised,
-    agent_img_size,
-    count_of,
-)
-from agent_attention.layers import init_linear_and_norm, linear_rates
+from agent_attention.arguments import Pair, check_integer
+from agent_attention.backbones.block import Block
+from agent_attention.backbones.info import ClassifierRules
+from agent_attention.backbones.pyramid import Pyramid
 from agent_attention.mixers import MIXERS
 from agent_attention.mixers.base import Mixer, to_map, to_tokens
-from agent_attention.mixers.grids import agent_grids
 
 # Sizes of the published models; their depths are not those of plain CSwin (arXiv 2107.00652).
 ARCHS: dict[str, dict[str, Any]] = {
@@ -41,152 +27,7 @@ ARCHS: dict[str, dict[str, Any]] = {
     "small": {"embed_dim": 64, "depths": (3, 6, 29, 2), "num_heads": (2, 4, 8, 16)},
     "base": {"embed_dim": 96, "depths": (3, 6, 29, 2), "num_heads": (4, 8, 16, 32)},
 }
-
-
-class Stage(NamedTuple):
-    """What is the same in all sizes of the backbone."""
-
-    stride: int  # of the map, in pixels of the image
-    width: int  # channels, in those of the first stage
-    base_grid: int  # p: p*p base agents
-
-
-STAGES = (Stage(4, 1, 3), Stage(8, 2, 4), Stage(16, 4, 7), Stage(32, 8, 7))
-MLP_RATIO = 4
 _EPS = 1e-5
-
-
-class AgentCSwin(Backbone):
-    """Agent-CSwin backbone: an image to a pyramid of feature maps.
-
-    Args:
-        arch: 'tiny', 'small', 'base', or a dict with the keys of ``ARCHS['tiny']``.
-        agent_shapes: agent grid (a_h, a_w) of each stage; the default is the base grid, p x p;
-            or what ``agent_grids`` takes.
-        mixers: a name of ``MIXERS`` a stage, or a run such as '2 agent, 2 focused'.
-        window_size: side of the nominal window, as Agent-Swin's: stripes are an eighth of it
-            wide, 7 at least. The default follows from ``pretrain_img_size``: 7 at 224 pixels.
-        pretrain_img_size: side, in pixels, of the images the tables are for.
-        out_indices: stages whose maps are returned; later stages than the last are not built.
-        drop_path_rate: stochastic depth of the last block; earlier ones grow linearly from 0.
-        drop_rate: dropout after projections and MLP layers.
-        attn_drop_rate: dropout on attention maps.
-        frozen_stages: -1 trains everything; k freezes the first k stages, 0 only the embedding.
-        with_cp: recompute blocks in the backward pass (gradient checkpointing) to save memory.
-
-    Raises:
-        ValueError: on a value that is not allowed; the message says what is.
-    """
-
-    ARCHS = ARCHS
-    CLASSIFIER = ClassifierRules({"out_indices": (3,)}, norm="norm4")
-
-    def __init__(
-        self,
-        arch: str | Mapping[str, Any] = "tiny",
-        agent_shapes: Any = None,
-        mixers: Sequence[Any] = ("agent", "agent", "stripes", "softmax"),
-        window_size: int | None = None,
-        pretrain_img_size: int = 224,
-        out_indices: Sequence[int] = (0, 1, 2, 3),
-        drop_path_rate: float = 0.0,
-        drop_rate: float = 0.0,
-        attn_drop_rate: float = 0.0,
-        frozen_stages: int = -1,
-        with_cp: bool = False,
-    ) -> None:
-        sizes = resolve_arch(arch, self.ARCHS)
-        base_grids = [(stage.base_grid,) * 2 for stage in STAGES]
-        linear = [(1 + MLP_RATIO / 2) * sizes["embed_dim"] * stage.width for stage in STAGES]
-        grids = agent_grids(agent_shapes, base_grids, (1,) * len(STAGES), linear)
-        names = mixer_names(mixers, None, {}, sizes["depths"], MIXERS)
-        strides = [stage.stride for stage in STAGES]
-        check_integer("pretrain_img_size", pretrain_img_size, strides[-1], 4096)
-        width = pretrain_img_size // strides[-1]  # M: 7 at 224 pixels, 12 at 384
-        if window_size is not None:
-            check_integer("window_size", window_size, 1, 4096)
-            width = max(7, window_size // 8)
-        rates = (drop_path_rate, drop_rate, attn_drop_rate)
-        super().__init__(strides, out_indices, frozen_stages, with_cp, *rates)
-
-        dims = [sizes["embed_dim"] * stage.width for stage in STAGES]
-        self.stage1_conv_embed = ConvEmbed(dims[0])
-        drop_paths = iter(linear_rates(drop_path_rate, sum(sizes["depths"])))
-        for i, stage in enumerate(STAGES[: self.num_stages]):
-            blocks = build_blocks(
-                *(names[i], dims[i], sizes["num_heads"][i], MLP_RATIO * dims[i], drop_rate),
-                drop_paths=drop_paths,
-                eps=_EPS,
-                window=width,
-                block=CSwinBlock,
-                attn_drop=attn_drop_rate,
-                base_grid=stage.base_grid,
-                agent_shape=grids[i],
-                table_shape=(pretrain_img_size // stage.stride,) * 2,
-                detail=False,
-                projections=False,
-            )
-            if i:
-                setattr(self, f"merge{i}", Merge(dims[i - 1], dims[i]))
-            setattr(self, f"stage{i + 1}", blocks)
-            if i in self.out_indices:
-                setattr(self, f"norm{i + 1}", nn.LayerNorm(dims[i], eps=_EPS))
-        self.feature_info = FeatureInfo(
-            Feature(dims[i], strides[i], f"stage{i + 1}") for i in self.out_indices
-        )
-        self.apply(init_linear_and_norm)
-        self.freeze()
-
-    def maps(self, x: Tensor) -> list[Tensor]:
-        """Images (B, 3, H, W) -> normalised maps (B, C*2^i, H/s_i, W/s_i), s_i = 4, 8, 16, 32.
-
-        Sizes are rounded as convolutions with padding do: the first to the nearest, then up.
-        """
-        x, size = self.stage1_conv_embed(x)
-        outs = []
-        for i in range(self.num_stages):
-            if i:
-                x, size = getattr(self, f"merge{i}")(x, size)
-            x = self.run(getattr(self, f"stage{i + 1}"), x, size)
-            if i in self.out_indices:
-                outs.append(to_map(getattr(self, f"norm{i + 1}")(x), size).contiguous())
-        return outs
-
-    def stage_modules(self, stage: int) -> list[nn.Module | nn.Parameter]:
-        """A stage with the step to it and its output norm; the embedding for 0."""
-        if stage == 0:
-            return [self.stage1_conv_embed]
-        names = [f"merge{stage - 1}", f"stage{stage}", f"norm{stage}"]
-        return [getattr(self, name) for name in names if hasattr(self, name)]
-
-    def is_unused_key(self, key: str) -> bool:
-        """The classifier's norm, the stages that are not built and the norms of maps not wanted."""
-        stage = re.match(r"(stage|merge)(\d)\.", key)
-        if stage is not None:
-            return int(stage.group(2)) + (stage.group(1) == "merge") > self.num_stages
-        return re.match(r"norm\d?\.", key) is not None
-
-    def is_optional_key(self, key: str) -> bool:
-        """The output norms, which a classifier does not have."""
-        return re.match(r"norm\d\.", key) is not None
-
-    @classmethod
-    def recognise(cls, weights: Mapping[str, Tensor]) -> Recognised | None:
-        """CSwin's files have a convolution of 7 x 7 first, architectures channels and depths."""
-        return recognise_cswin(cls, weights, agent_img_size(weights, "stage1.0.attns.0", 4))
-
-
-def recognise_cswin(
-    family: type[AgentCSwin], weights: Mapping[str, Tensor], img_size: int | None
-) -> Recognised | None:
-    """What ``recognise`` returns for a file of CSwin's skeleton."""
-    embed = weights.get("stage1_conv_embed.0.weight")
-    if embed is None:
-        return None
-    depths = [count_of(weights, rf"stage{i + 1}\.(\d+)\.") for i in range(len(STAGES))]
-    sizes = (embed.shape[0], *depths)
-    known = {(each["embed_dim"], *each["depths"]): name for name, each in family.ARCHS.items()}
-    return Recognised(family, sizes, known.get(sizes), img_size, family.options_at(img_size or 224))
 
 
 class ConvEmbed(nn.Module):
@@ -250,3 +91,86 @@ class CSwinBlock(Block):
             outs = [outs[0] + to_tokens(branches[0].get_v(to_map(v, size)))]
         out: Tensor = self.proj_drop(self.proj(torch.cat(outs, -1)))
         return out
+
+
+class AgentCSwin(Pyramid):
+    """Agent-CSwin backbone: an image to a pyramid of feature maps.
+
+    Args:
+        arch: 'tiny', 'small', 'base', or a dict with the keys of ``ARCHS['tiny']``.
+        agent_shapes: agent grid (a_h, a_w) of each stage; the default is the base grid, p x p;
+            or what ``agent_grids`` takes.
+        mixers: a name of ``MIXERS`` a stage, or a run such as '2 agent, 2 focused'.
+        window_size: side of the nominal window, as Agent-Swin's: stripes are an eighth of it
+            wide, 7 at least. The default follows from ``pretrain_img_size``: 7 at 224 pixels.
+        pretrain_img_size: side, in pixels, of the images the tables are for.
+        options: further arguments of ``Pyramid``.
+
+    Raises:
+        ValueError: on a value that is not allowed; the message says what is.
+    """
+
+    ARCHS = ARCHS
+    CLASSIFIER = ClassifierRules({"out_indices": (3,)}, norm="norm4")
+    EPS = _EPS
+    BLOCK = CSwinBlock
+    STEM = ("stage1_conv_embed",)
+    PARTS = ("merge{0}", "stage{1}", "norm{1}")
+    BLOCKS = "stage{1}"
+    MIXER = "attns.0"
+    KEYS: ClassVar[tuple[str, ...]] = ("stage1_conv_embed.0.weight",)
+
+    def __init__(
+        self,
+        arch: str | Mapping[str, Any] = "tiny",
+        agent_shapes: Any = None,
+        mixers: Sequence[Any] = ("agent", "agent", "stripes", "softmax"),
+        window_size: int | None = None,
+        pretrain_img_size: int = 224,
+        **options: Any,
+    ) -> None:
+        check_integer("pretrain_img_size", pretrain_img_size, 32, 4096)
+        width = pretrain_img_size // 32  # M: 7 at 224 pixels, 12 at 384
+        if window_size is not None:
+            check_integer("window_size", window_size, 1, 4096)
+            width = max(7, window_size // 8)
+        place = {"window": width, "detail": False, "projections": False}
+        options["pretrain_img_size"] = pretrain_img_size
+        super().__init__(place, arch, agent_shapes, mixers, None, **options)
+
+    def add_stem(self, dim: int, drop_rate: float) -> None:
+        """Add the first convolution."""
+        self.stage1_conv_embed = ConvEmbed(dim)
+
+    def add_stage(
+        self, i: int, blocks: nn.ModuleList, in_dim: int, dim: int, drop_rate: float
+    ) -> None:
+        """Add the step to a stage, its blocks and an output norm."""
+        if i:
+            setattr(self, f"merge{i}", Merge(in_dim, dim))
+        setattr(self, f"stage{i + 1}", blocks)
+        if i in self.out_indices:
+            setattr(self, f"norm{i + 1}", nn.LayerNorm(dim, eps=_EPS))
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """Images (B, 3, H, W) -> normalised maps (B, C*2^i, H/s_i, W/s_i), s_i = 4, 8, 16, 32.
+
+        Sizes are rounded as convolutions with padding do: the first to the nearest, then up.
+        """
+        x, size = self.stage1_conv_embed(x)
+        outs = []
+        for i in range(self.num_stages):
+            if i:
+                x, size = getattr(self, f"merge{i}")(x, size)
+            x = self.run(getattr(self, f"stage{i + 1}"), x, size)
+            if i in self.out_indices:
+                outs.append(to_map(getattr(self, f"norm{i + 1}")(x), size).contiguous())
+        return outs
+
+    def is_unused_key(self, key: str) -> bool:
+        """The classifier's norm, the stages that are not built and the norms of maps not wanted."""
+        return re.match(r"norm\d?\.", key) is not None or super().is_unused_key(key)
+
+    def is_optional_key(self, key: str) -> bool:
+        """The output norms, which a classifier does not have."""
+        return re.match(r"norm\d\.", key) is not None

@@ -3,11 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
-
 from agent_attention.backbones import cswin
-from agent_attention.backbones.cswin import AgentCSwin, recognise_cswin
-from agent_attention.backbones.info import Recognised, encoding_img_size
+from agent_attention.backbones.cswin import AgentCSwin
 
 
 class FLattenCSwin(AgentCSwin):
@@ -19,6 +16,7 @@ class FLattenCSwin(AgentCSwin):
         options: further arguments of ``AgentCSwin``.
     """
 
+    KEYS = (*AgentCSwin.KEYS, "stage1.0.attns.0.positional_encoding")
     ARCHS = {  # noqa: RUF012
         **cswin.ARCHS,
         "small": {**cswin.ARCHS["small"], "depths": (2, 4, 32, 2)},
@@ -31,9 +29,3 @@ class FLattenCSwin(AgentCSwin):
         **options: Any,
     ) -> None:
         super().__init__(arch, mixers=mixers, **options)
-
-    @classmethod
-    def recognise(cls, weights: Mapping[str, Tensor]) -> Recognised | None:
-        """CSwin's files with positions of focused attention."""
-        img_size = encoding_img_size(weights, "stage1.0.attns.0", 4)
-        return None if img_size is None else recognise_cswin(cls, weights, img_size)

@@ -3,10 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
-
-from agent_attention.backbones.info import Recognised, encoding_img_size
-from agent_attention.backbones.pvt import AgentPVT, recognise_pvt
+from agent_attention.backbones.pvt import AgentPVT
 
 
 class FLattenPVT(AgentPVT):
@@ -17,6 +14,8 @@ class FLattenPVT(AgentPVT):
         mixers: see ``AgentPVT``; all stages are focused by default.
         options: further arguments of ``AgentPVT``.
     """
+
+    KEYS = (*AgentPVT.KEYS, "block1.0.attn.positional_encoding")
 
     def __init__(
         self,
@@ -31,9 +30,3 @@ class FLattenPVT(AgentPVT):
     def is_unused_key(self, key: str) -> bool:
         """The stages that are not built, and a norm that the classifier has but never applies."""
         return key.startswith("norm.") or super().is_unused_key(key)
-
-    @classmethod
-    def recognise(cls, weights: Mapping[str, Tensor]) -> Recognised | None:
-        """PVT's files with positions of focused attention."""
-        img_size = encoding_img_size(weights, "block1.0.attn", 4)
-        return None if img_size is None else recognise_pvt(cls, weights, img_size)

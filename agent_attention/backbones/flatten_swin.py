@@ -3,11 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
-
 from agent_attention.arguments import check_integer
-from agent_attention.backbones.info import Recognised, encoding_img_size
-from agent_attention.backbones.swin import STAGES, AgentSwinTransformer, recognise_swin
+from agent_attention.backbones.swin import AgentSwinTransformer
 
 
 class FLattenSwin(AgentSwinTransformer):
@@ -24,6 +21,7 @@ class FLattenSwin(AgentSwinTransformer):
         options: further arguments of ``AgentSwinTransformer``.
     """
 
+    KEYS = (*AgentSwinTransformer.KEYS, "layers.0.blocks.0.attn.positional_encoding")
     shift_small = False
 
     def __init__(
@@ -34,16 +32,10 @@ class FLattenSwin(AgentSwinTransformer):
         pretrain_img_size: int = 224,
         **options: Any,
     ) -> None:
-        check_integer("pretrain_img_size", pretrain_img_size, STAGES[-1].stride, 4096)
+        check_integer("pretrain_img_size", pretrain_img_size, 32, 4096)
         if window_size is None:
             window_size = max(56, pretrain_img_size // 32 * 8)
         options |= {"window_size": window_size, "pretrain_img_size": pretrain_img_size}
         if mixers is None and "attn_types" not in options:
             mixers = ("focused", "focused", "windows", "windows")
         super().__init__(arch, mixers=mixers, **options)
-
-    @classmethod
-    def recognise(cls, weights: Mapping[str, Tensor]) -> Recognised | None:
-        """Swin's files with positions of focused attention."""
-        img_size = encoding_img_size(weights, "layers.0.blocks.0.attn", 4)
-        return None if img_size is None else recognise_swin(cls, weights, img_size)

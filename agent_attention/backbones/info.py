@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 Weights = Mapping[str, Tensor]
+_TABLES = ("ah_bias", "positional_encoding")
 
 
 class Feature(NamedTuple):
@@ -45,7 +46,7 @@ class Recognised(NamedTuple):
     family: type[Any]  # a Backbone
     sizes: tuple[int, ...]  # in which its architectures differ
     arch: str | None  # None: none that is known has these sizes
-    img_size: int | None  # pixels at pre-training; None without agent attention
+    img_size: int | None  # pixels at pre-training; None without such tables
     options: dict[str, Any]  # of the constructor, without ``arch``
 
 
@@ -62,13 +63,11 @@ def count_of(weights: Weights, pattern: str) -> int:
     return len({match.group(1) for key in weights if (match := re.match(pattern, key))})
 
 
-def agent_img_size(weights: Weights, first_mixer: str, stride: int) -> int | None:
-    """Pixels at pre-training, by a bias table of the first agent attention."""
-    table = weights.get(f"{first_mixer}.ah_bias")
-    return None if table is None or table.dim() != 5 else stride * table.shape[3]
-
-
-def encoding_img_size(weights: Weights, first_mixer: str, stride: int) -> int | None:
-    """Pixels at pre-training, by the positions of the first block's focused attention."""
-    table = weights.get(f"{first_mixer}.positional_encoding")
-    return None if table is None or table.dim() != 3 else stride * math.isqrt(table.shape[1])
+def table_img_size(weights: Weights, first_mixer: str, stride: int) -> int | None:
+    """Pixels at pre-training, by a table of the first mixer: of agents, or of focused attention."""
+    bias, positions = (weights.get(f"{first_mixer}.{name}") for name in _TABLES)
+    if bias is not None and bias.dim() == 5:
+        return stride * bias.shape[3]
+    if positions is not None and positions.dim() == 3:
+        return stride * math.isqrt(positions.shape[1])
+    return None

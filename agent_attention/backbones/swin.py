@@ -8,32 +8,17 @@ Shape letters: see ``agent_attention.mixers.agent``.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from agent_attention.arguments import (
-    Pair,
-    check_integer,
-    mixer_names,
-    resolve_arch,
-)
-from agent_attention.backbones.base import Backbone
-from agent_attention.backbones.block import build_blocks
-from agent_attention.backbones.info import (
-    ClassifierRules,
-    Feature,
-    FeatureInfo,
-    Recognised,
-    agent_img_size,
-    count_of,
-)
+from agent_attention.arguments import Pair, check_integer
+from agent_attention.backbones.info import ClassifierRules, Recognised
+from agent_attention.backbones.pyramid import BASE_GRIDS, Pyramid
 from agent_attention.compute.symbolic import pad_ends
-from agent_attention.layers import PatchEmbed, init_linear_and_norm, linear_rates
-from agent_attention.mixers import MIXERS
+from agent_attention.layers import PatchEmbed
 from agent_attention.mixers.base import to_map
-from agent_attention.mixers.grids import agent_grids
 
 # Swin's own sizes (arXiv 2103.14030, section 3.3), and which blocks are agent attention ('A').
 ARCHS: dict[str, dict[str, Any]] = {
@@ -46,28 +31,13 @@ ATTN_TYPES = {
     "small": ("A", "A", "B", "B"),
     "base": ("A", "A", "2A16B", "B"),
 }
-
-
-class Stage(NamedTuple):
-    """What is the same in all sizes of the backbone."""
-
-    stride: int  # of the map, in pixels of the image
-    width: int  # channels, in those of the first stage
-    base_grid: int  # p: p*p base agents
-    sr_ratio: int  # PVT's spatial reduction, where ``mixers`` asks for it
-
-
-STAGES = (Stage(4, 1, 3, 8), Stage(8, 2, 4, 4), Stage(16, 4, 7, 2), Stage(32, 8, 7, 1))
-BASE_GRIDS = tuple((stage.base_grid,) * 2 for stage in STAGES)  # those of ImageNet
 AGENT_SHAPES = ((9, 9), (12, 12), (14, 14), (7, 7))  # of COCO and ADE20K
 CAPS = (3, 3, 2, 1)  # with which ``GridRule`` gives them
-LETTERS = {"A": "agent", "B": "windows"}  # of ``attn_types``
-MLP_RATIO = 4
-_PATCH = STAGES[0].stride
+_PATCH = 4  # pixels
 _EPS = 1e-5
 
 
-class AgentSwinTransformer(Backbone):
+class AgentSwinTransformer(Pyramid):
     """Agent-Swin backbone: an image to a pyramid of feature maps.
 
     Args:
@@ -80,16 +50,7 @@ class AgentSwinTransformer(Backbone):
         attn_types: an item a stage: 'A' agent attention, 'B' shifted windows, or a run of both
             such as '2A16B', two agent blocks and then sixteen of windows. None takes the published
             ones of the arch, and those of 'tiny' for a dict.
-        pretrain_img_size: side, in pixels, of the images the bias tables are for.
-        out_indices: stages whose maps are returned; later stages than the last are not built.
-        drop_path_rate: stochastic depth of the last block; earlier ones grow linearly from 0.
-        drop_rate: dropout after the patch embedding, projections and MLP layers.
-        attn_drop_rate: dropout on attention maps.
-        frozen_stages: -1 trains everything; k freezes the first k stages with their output norms,
-            0 only the patch embedding.
-        with_cp: recompute blocks in the backward pass (gradient checkpointing) to save memory.
-        mixers: in place of ``attn_types``, a name of ``MIXERS`` a stage, or a run such as
-            '2 agent, 16 windows'.
+        mixers: in place of ``attn_types``, see ``Pyramid``, which has the other arguments too.
 
     Raises:
         ValueError: on a value that is not allowed; the message says what is.
@@ -99,6 +60,14 @@ class AgentSwinTransformer(Backbone):
     CLASSIFIER = ClassifierRules(
         {"agent_shapes": BASE_GRIDS, "out_indices": (3,)}, norm="norm3", uncropped=(384,)
     )
+    AGENT_SHAPES = AGENT_SHAPES
+    CAPS = CAPS
+    LETTERS = {"A": "agent", "B": "windows"}  # noqa: RUF012
+    EPS = _EPS
+    STEM = ("patch_embed", "pos_drop")
+    PARTS = ("layers.{0}", "norm{0}")
+    BLOCKS = "layers.{0}.blocks"
+    KEYS: ClassVar[tuple[str, ...]] = ("patch_embed.proj.weight", "layers.0.")
     shift_small = True  # shift the windows of maps that are no larger than one
 
     def __init__(
@@ -116,45 +85,29 @@ class AgentSwinTransformer(Backbone):
         with_cp: bool = False,
         mixers: Sequence[str] | None = None,
     ) -> None:
-        sizes = resolve_arch(arch, ARCHS)
-        linear = [(1 + MLP_RATIO / 2) * sizes["embed_dim"] * stage.width for stage in STAGES]
-        grids = agent_grids(agent_shapes, AGENT_SHAPES, CAPS, linear)
-        if attn_types is None:
-            attn_types = ATTN_TYPES[arch if isinstance(arch, str) else "tiny"]
-        names = mixer_names(mixers, attn_types, LETTERS, sizes["depths"], MIXERS)
         check_integer("window_size", window_size, 1, 4096)
-        strides = [stage.stride for stage in STAGES]
-        check_integer("pretrain_img_size", pretrain_img_size, strides[-1], 4096)
+        if attn_types is None:
+            attn_types = ATTN_TYPES.get(str(arch), ATTN_TYPES["tiny"])
         rates = (drop_path_rate, drop_rate, attn_drop_rate)
-        super().__init__(strides, out_indices, frozen_stages, with_cp, *rates)
+        shared = (pretrain_img_size, out_indices, *rates, frozen_stages, with_cp)
+        window, shift_small = max(7, window_size // 8), self.shift_small
+        place = {"window": window, "shift_small": shift_small, "joint_qkv": True}
+        super().__init__(place, arch, agent_shapes, mixers, attn_types, *shared)
 
-        self.patch_embed = PatchEmbed(3, sizes["embed_dim"], _PATCH)
+    def add_stem(self, dim: int, drop_rate: float) -> None:
+        """Add the patch embedding."""
+        self.patch_embed = PatchEmbed(3, dim, _PATCH)
         self.pos_drop = nn.Dropout(drop_rate)
         self.layers = nn.ModuleList()
-        drop_paths = iter(linear_rates(drop_path_rate, sum(sizes["depths"])))
-        dims = [sizes["embed_dim"] * stage.width for stage in STAGES]
-        for i, stage in enumerate(STAGES[: self.num_stages]):
-            dim, heads = dims[i], sizes["num_heads"][i]
-            blocks = build_blocks(
-                *(names[i], dim, heads, MLP_RATIO * dim, drop_rate, drop_paths, _EPS),
-                window=max(7, window_size // 8),
-                shift_small=self.shift_small,
-                attn_drop=attn_drop_rate,
-                joint_qkv=True,
-                base_grid=stage.base_grid,
-                agent_shape=grids[i],
-                table_shape=(pretrain_img_size // stage.stride,) * 2,
-                sr_ratio=stage.sr_ratio,
-            )
-            last = i == self.num_stages - 1
-            self.layers.append(Layer(blocks, None if last else PatchMerging(dim)))
-            if i in self.out_indices:
-                setattr(self, f"norm{i}", nn.LayerNorm(dim, eps=_EPS))
-        self.feature_info = FeatureInfo(
-            Feature(dims[i], strides[i], f"layers.{i}") for i in self.out_indices
-        )
-        self.apply(init_linear_and_norm)
-        self.freeze()
+
+    def add_stage(
+        self, i: int, blocks: nn.ModuleList, in_dim: int, dim: int, drop_rate: float
+    ) -> None:
+        """Add blocks, the step to the next stage unless there is none, and an output norm."""
+        last = i == self.num_stages - 1
+        self.layers.append(Layer(blocks, None if last else PatchMerging(dim)))
+        if i in self.out_indices:
+            setattr(self, f"norm{i}", nn.LayerNorm(dim, eps=_EPS))
 
     def maps(self, x: Tensor) -> list[Tensor]:
         """Images (B, 3, H, W) -> normalised maps (B, C*2^i, H/s_i, W/s_i), s_i = 4, 8, 16, 32.
@@ -175,18 +128,13 @@ class AgentSwinTransformer(Backbone):
 
     def stage_modules(self, stage: int) -> list[nn.Module | nn.Parameter]:
         """A stage with its output norm; the patch embedding for 0."""
-        if stage == 0:
-            return [self.patch_embed, self.pos_drop]
-        norm = getattr(self, f"norm{stage - 1}", None)
-        return [self.layers[stage - 1]] + ([norm] if norm is not None else [])
+        layer = [self.layers[stage - 1]] if stage else []
+        return [*layer, *super().stage_modules(stage)]
 
     def is_unused_key(self, key: str) -> bool:
         """The classifier's norm, the stages that are not built and the norms of maps not wanted."""
-        stage = re.match(r"layers\.(\d)\.(downsample\.)?", key)
-        if stage is not None:
-            last = self.num_stages - 1
-            return int(stage.group(1)) > last - (stage.group(2) is not None)
-        return re.match(r"norm\d?\.", key) is not None
+        behind = rf"norm\d?\.|layers\.{self.num_stages - 1}\.downsample\."
+        return re.match(behind, key) is not None or super().is_unused_key(key)
 
     def is_optional_key(self, key: str) -> bool:
         """The output norms, which a classifier does not have."""
@@ -194,27 +142,16 @@ class AgentSwinTransformer(Backbone):
 
     @classmethod
     def recognise(cls, weights: Mapping[str, Tensor]) -> Recognised | None:
-        """Swin's files have layers, architectures differ in channels and depths."""
-        return recognise_swin(cls, weights, agent_img_size(weights, "layers.0.blocks.0.attn", 4))
+        """Swin's files have layers, and tables that tell the windows."""
+        found = super().recognise(weights)
+        if found is None:
+            return None
+        return found._replace(options={**found.options, "window_size": 8 * _window(weights)})
 
     @classmethod
     def options_at(cls, img_size: int) -> dict[str, Any]:
         """The image's side, and windows that grow with it as in the published models."""
         return {"pretrain_img_size": img_size, "window_size": img_size // 32 * 8}
-
-
-def recognise_swin(
-    family: type[AgentSwinTransformer], weights: Mapping[str, Tensor], img_size: int | None
-) -> Recognised | None:
-    """What ``recognise`` returns for a file of Swin's skeleton."""
-    embed = weights.get("patch_embed.proj.weight")
-    if embed is None or not any(key.startswith("layers.0.") for key in weights):
-        return None
-    depths = [count_of(weights, rf"layers\.{i}\.blocks\.(\d+)\.") for i in range(len(STAGES))]
-    sizes = (*embed.shape[:1], *depths)
-    known = {(each["embed_dim"], *each["depths"]): name for name, each in ARCHS.items()}
-    options = {**family.options_at(img_size or 224), "window_size": 8 * _window(weights)}
-    return Recognised(family, sizes, known.get(sizes), img_size, options)
 
 
 class Layer(nn.Module):

@@ -26,8 +26,8 @@ from agent_attention.backbones.info import (
     Feature,
     FeatureInfo,
     Recognised,
-    agent_img_size,
     count_of,
+    table_img_size,
 )
 from agent_attention.compute.symbolic import pad_ends, resize_tokens
 from agent_attention.layers import init_linear_and_norm, init_table, linear_rates
@@ -62,11 +62,8 @@ class AgentViT(Backbone):
         final_norm: normalise the last map, as the classifier does.
         pretrain_img_size: side, in pixels, of the images the position and bias tables are for.
         out_indices: blocks whose maps are returned; later ones than the last are not built.
-        drop_path_rate: stochastic depth of the last block; earlier ones grow linearly from 0.
-        drop_rate: dropout after position embeddings, projections and MLP layers.
-        attn_drop_rate: dropout on attention maps.
-        frozen_stages: -1 trains everything; k freezes the embeddings and the first k blocks.
-        with_cp: recompute blocks in the backward pass (gradient checkpointing) to save memory.
+        frozen_stages: -1 trains everything; k freezes the embeddings and the first k blocks. The
+            other arguments are those of ``Backbone``.
 
     Raises:
         ValueError: on a value that is not allowed; the message says what is.
@@ -189,7 +186,7 @@ class AgentViT(Backbone):
             return None
         sizes = (embed.shape[0], count_of(weights, r"blocks\.(\d+)\."))
         known = {(each["embed_dim"], each["depth"]): name for name, each in ARCHS.items()}
-        img_size = agent_img_size(weights, "blocks.0.attn", _PATCH)
+        img_size = table_img_size(weights, "blocks.0.attn", _PATCH)
         return Recognised(cls, sizes, known.get(sizes), img_size, cls.options_at(img_size or 224))
 
 

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from agent_attention.compute.attend_operator import attend_compiled
 from agent_attention.compute.bias import AgentBias, Factors
 from agent_attention.compute.guard import (
     is_for_cpu,
+    is_half_on_cpu,
     is_recording,
     is_transformed,
     is_watched,
@@ -19,6 +21,7 @@ from agent_attention.compute.guard import (
 )
 from agent_attention.compute.kept import attend_kept
 from agent_attention.compute.numerics import full_precision, hold_back, is_finite, without_autocast
+from agent_attention.compute.operators import is_compiling
 from agent_attention.compute.tiles import aggregate, broadcast, broadcast_into
 
 Bias = Tensor | AgentBias | None
@@ -76,6 +79,9 @@ def attend(
     Raises:
         ValueError: if there is no such way.
     """
+    if way is None and isinstance(bias, AgentBias) and is_half_on_cpu(q) and _has_few(q, k):
+        with without_autocast(q):  # where torch's kernels take longer
+            return attend(*full_precision(q, k, v), bias, dropout).to(q.dtype)
     way = _choose(q, k, bias, dropout, way)
     found = _attend(q, k, v, bias, dropout, way, out)
     if out is not None or q.dtype == torch.float16 or is_finite(found):
@@ -97,15 +103,22 @@ def _attend(
         return attend_plain(q, k, v, bias.dense(), dropout)
     if way == "kept":
         return attend_kept(q, k, v, bias)
+    if way == "compiled":
+        return attend_compiled(q, k, v, bias)
     factors = bias.factors().to(q.dtype)
     if way == "tiled":
-        return _tiled(q, k, v, factors, bias.tokens_first, out)
+        thin = factors.by_agent(), factors.by_token().mT.contiguous()
+        if out is not None and bias.tokens_first:
+            broadcast_into(out, q, k, v, *thin)
+            return out
+        return (broadcast if bias.tokens_first else aggregate)(q, k, v, *thin)
     return _fused(q, k, v, factors, bias.tokens_first, dropout)
 
 
 def _choose(q: Tensor, k: Tensor, bias: Bias, dropout: float, way: str | None) -> str:
-    if is_recording():
-        return way or "fused"  # before any size is looked at, which a graph may leave open
+    if is_recording():  # before any size is looked at, which a graph may leave open
+        tiles = is_compiling() and isinstance(bias, AgentBias) and is_for_cpu(q) and not dropout
+        return way or ("compiled" if tiles else "fused")
     if is_transformed():
         return "plain"  # the others lack rules for it
     way = way or settings().way or ("plain" if is_watched() else None)
@@ -121,8 +134,12 @@ def _choose(q: Tensor, k: Tensor, bias: Bias, dropout: float, way: str | None) -
         return "plain" if way is None and _is_slow_fused(q) else "fused"
     if dropout:
         return "fused"
-    few = q.shape[1] * q.shape[2] * k.shape[2] < settings().few
-    return way or ("kept" if few else "tiled")
+    return way or ("kept" if _has_few(q, k) else "tiled")
+
+
+def _has_few(q: Tensor, k: Tensor) -> bool:
+    """Whether a sample has few scores."""
+    return q.shape[1] * q.shape[2] * k.shape[2] < settings().few
 
 
 def _is_slow_fused(q: Tensor) -> bool:
@@ -132,22 +149,6 @@ def _is_slow_fused(q: Tensor) -> bool:
     Without gradients, and in half precision, they are quicker.
     """
     return q.device.type != "cpu" and q.dtype == torch.float32 and q.requires_grad
-
-
-def _tiled(
-    q: Tensor, k: Tensor, v: Tensor, bias: Factors, tokens_first: bool, out: Tensor | None
-) -> Tensor:
-    """One sample of the batch after the other."""
-    if out is not None and tokens_first:
-        for sample in zip(out, q, k, v, strict=True):
-            broadcast_into(*sample, bias)
-        return out
-    function = broadcast if tokens_first else aggregate
-    outs = [function(*sample, bias) for sample in zip(q, k, v, strict=True)]
-    if len(outs) == 1:
-        return outs[0][None]
-    # tokens come before heads in memory, as a linear layer takes them
-    return torch.stack([out.transpose(0, 1) for out in outs]).transpose(1, 2)
 
 
 def _fused(

@@ -22,16 +22,21 @@ Part = tuple[nn.Module, type[nn.Module]]
 
 
 class Settings(NamedTuple):
-    """How executors work; ``using`` changes it for a while.
+    """How executors work, and the one table of sizes at which they change it; see ``using``.
 
-    The sizes are those that were the quickest from 256 x 320 to 800 x 1344 pixels on 2 virtual
-    cores of an AMD EPYC (Zen 4, AVX-512) with torch 2.13 in float32 (docs/performance.md).
+    The sizes were the quickest from 256 x 320 to 800 x 1344 pixels on 2 virtual cores of an AMD
+    EPYC (Zen 4, AVX-512) with torch 2.13 in float32 (docs/performance.md). On another machine
+    ``benchmarks/tune.py`` finds them anew.
     """
 
     way: str | None = None  # 'plain': definitions alone; the others: see ``attend``
     few: int = 1 << 20  # scores of a sample, below which they are made at once and kept
     chunk: int = 1 << 21  # numbers of a chunk's largest tensor: 8 MiB of float32
     kept: int = 1 << 23  # numbers of a hidden layer that is kept for the backward pass
+    # numbers of a sample's tokens, from which on a mixer works in chunks
+    focused: int = 1 << 17
+    norm: int = 1 << 20
+    aft_conv: int = 1 << 17
 
 
 _settings: ContextVar[Settings] = ContextVar("agent_attention", default=Settings())  # noqa: B039
@@ -86,6 +91,12 @@ def is_for_cpu(x: Tensor) -> bool:
     return is_ordinary(x) and x.device.type == "cpu" and full
 
 
+def is_half_on_cpu(x: Tensor) -> bool:
+    """Whether a tensor is an ordinary one of half precision on the CPU, where nobody watches."""
+    half = x.dtype in (torch.float16, torch.bfloat16) and x.device.type == "cpu"
+    return half and is_ordinary(x) and settings().way is None and not is_watched()
+
+
 def may_replace(x: Tensor, *parts: Part) -> bool:
     """Whether an executor may compute what modules do with ``x``.
 
@@ -101,6 +112,12 @@ def may_replace(x: Tensor, *parts: Part) -> bool:
 def define(kind: type[nn.Module], *methods: str) -> None:
     """Note how a class computes, so that later changes of it are seen."""
     _DEFINED[kind] = {name: getattr(kind, name) for name in ("forward", *methods)}
+
+
+def has_defined(module: nn.Module, kind: type[nn.Module], *methods: str) -> bool:
+    """Whether a module, perhaps of a subclass, has methods as a class was defined with them."""
+    defined, own = _DEFINED[kind], vars(module)
+    return all(name not in own and getattr(type(module), name) is defined[name] for name in methods)
 
 
 def is_exact(module: nn.Module, kind: type[nn.Module]) -> bool:

@@ -16,11 +16,11 @@ from torch.nn import functional as F
 
 from agent_attention.arguments import Pair
 from agent_attention.compute.chunks import row_chunks
+from agent_attention.compute.guard import settings
 from agent_attention.compute.linear import chunk_width, is_small, is_worth
 from agent_attention.compute.numerics import exp_to_one
 
 _LEAST, _MOST = -3.0, 20.0  # ŵ for which E loses no digits, and its sums are in range
-_FEW = 1 << 17  # numbers of a sample, below which a CPU is quickest with the definition
 _THIN = 16  # channels of a head, below which its matrix products are slow
 _TENSORS = 3  # of a band
 _TILE = 8  # pixels a side, of the weights' gradient
@@ -39,7 +39,8 @@ def gated_average(place: Tensor, q: Tensor, k: Tensor, v: Tensor, size: Pair) ->
     Returns:
         (B, N, C).
     """
-    if not is_worth(q, _FEW if v.shape[-1] >= _THIN * k.shape[-1] else sys.maxsize):
+    thin = v.shape[-1] < _THIN * k.shape[-1]
+    if not is_worth(q, sys.maxsize if thin else settings().aft_conv):
         return None
     least, most = place.detach().aminmax()
     if not (least > _LEAST and most < _MOST):

@@ -38,7 +38,7 @@ class Features(NamedTuple):
 class Form(Protocol):
     """φ, and how what a query reads is normalised."""
 
-    few: int  # numbers of a sample, below which a CPU is quickest with the definition
+    few: int  # numbers of a sample's tokens, below which the definition is quicker on a CPU
 
     def features(self, x: Tensor, scale: Tensor | None) -> Features:
         """φ(x) of tokens (T, C), with a parameter ``scale`` (C,)."""

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from agent_attention.compute.focused import EPS as FOCUSED_EPS
+from agent_attention.compute.guard import settings
 from agent_attention.compute.linear import Features, add_product, split, write_product
 from agent_attention.compute.rms import EPS as RMS_EPS
 
@@ -21,9 +22,8 @@ class NormForm:
         plus_one: add 1, so that φ is positive.
     """
 
-    few = 1 << 20
-
     def __init__(self, plus_one: bool) -> None:
+        self.few = settings().norm
         self.plus_one = plus_one
 
     def features(self, x: Tensor, scale: Tensor | None) -> Features:
@@ -82,9 +82,8 @@ class FocusedForm:
         power: p.
     """
 
-    few = 1 << 17
-
     def __init__(self, power: int) -> None:
+        self.few = settings().focused
         self.power = power
 
     def features(self, x: Tensor, scale: Tensor | None) -> Features:

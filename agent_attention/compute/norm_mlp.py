@@ -1,4 +1,4 @@
-"""The MLP of a block with the LayerNorm before it, a chunk of tokens at a time."""
+"""Half of a block, ``x + mlp(norm(x))``, a chunk of tokens at a time."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,25 +10,29 @@ from torch.nn import functional as F
 
 from agent_attention.compute.chunks import row_chunks
 from agent_attention.compute.guard import define, is_exact, may_replace, settings
-from agent_attention.compute.products import add_linear, linear, linear_gelu
-from agent_attention.layers import Mlp
+from agent_attention.compute.products import WeightGradients, add_linear, linear, linear_gelu
+from agent_attention.layers import DropPath, Mlp
 
 aten = torch.ops.aten
 define(Mlp)
+define(DropPath, "factor")
 
 
-def norm_mlp(norm: nn.Module, mlp: nn.Module, x: Tensor) -> Tensor:
-    """``mlp(norm(x))`` of tokens (B, N, C).
+def add_norm_mlp(norm: nn.Module, mlp: nn.Module, drop_path: nn.Module, x: Tensor) -> Tensor | None:
+    """``x + drop_path(mlp(norm(x)))`` of tokens (B, N, C); None where modules have to run.
 
-    In chunks on a CPU (see ``chunks``). For the backward pass ``x`` is then kept, and the hidden
-    layer unless it is large: computing it again costs one more product.
+    For the backward pass ``x`` is kept, and the hidden layer unless it is large: computing it again
+    costs one more product.
     """
-    if not can_chunk(norm, mlp, x):
-        out: Tensor = mlp(norm(x))
-        return out
+    if not can_chunk(norm, mlp, x) or not is_exact(drop_path, DropPath):
+        return None
     assert isinstance(mlp, Mlp) and isinstance(norm, nn.LayerNorm)
+    assert isinstance(drop_path, DropPath)
+    factor = drop_path.factor(x)
+    if factor is not None:  # for each row
+        factor = factor.expand(-1, x.shape[1], -1).flatten(0, 1)
     keep = torch.is_grad_enabled() and x.shape[:2].numel() * len(mlp.fc1.weight) <= settings().kept
-    out = _NormMlp.apply(x.flatten(0, 1), norm.eps, keep, *_weights(norm, mlp))
+    out: Tensor = _AddNormMlp.apply(x.flatten(0, 1), factor, norm.eps, keep, *_weights(norm, mlp))
     return out.unflatten(0, x.shape[:2])
 
 
@@ -64,41 +68,44 @@ def _weights(norm: nn.LayerNorm, mlp: Mlp) -> tuple[Tensor, ...]:
     return norm.weight, norm.bias, mlp.fc1.weight, mlp.fc1.bias, mlp.fc2.weight, mlp.fc2.bias
 
 
-class _NormMlp(torch.autograd.Function):
+class _AddNormMlp(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, eps: float, keep: bool, *weights: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, factor: Tensor | None, eps: float, keep: bool, *weights: Tensor
+    ) -> Tensor:
         gamma, beta, w1, b1, w2, b2 = weights
-        outs, kept = [], []
+        out, kept = x.new_empty(x.shape), []
         for part in row_chunks(len(x), len(w1)):
             normed = F.layer_norm(x[part], gamma.shape, gamma, beta, eps)
             if keep:
                 kept.append(linear(normed, w1, b1))
             hidden = F.gelu(kept[-1]) if keep else linear_gelu(normed, w1, b1)
-            outs.append(linear(hidden, w2, b2))
-        ctx.save_for_backward(x, *weights, *kept)
+            fed = linear(hidden, w2, b2)
+            torch.add(x[part], fed if factor is None else fed.mul_(factor[part]), out=out[part])
+        ctx.save_for_backward(x, factor, *weights, *kept)
         ctx.eps = eps
-        return _join(outs, x)
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         with torch.autocast("cpu", enabled=False):  # as in the forward pass
             grad_x, *grads = _backward(grad, ctx.saved_tensors, ctx.eps)
-        return grad_x, None, None, *grads
+        return grad_x, None, None, None, *grads
 
 
 def _backward(grad: Tensor, saved: Sequence[Any], eps: float) -> list[Tensor]:
     """Gradients of the tokens (N, C) and of the six weights."""
-    x, gamma, beta, w1, b1, w2, b2, *kept = saved
+    x, factor, gamma, beta, w1, b1, w2, b2, *kept = saved
     sizes = [len(hidden) for hidden in kept]
     sizes = sizes or [part.stop - part.start for part in row_chunks(len(x), 2 * len(w1))]
-    grads = _Sums(gamma, beta, w1, b1, w2, b2)
-    of_x = []
-    chunks = zip(x.split(sizes), grad.split(sizes), kept or [None] * len(sizes), strict=True)
-    for x_part, slope, hidden in chunks:
+    grads = WeightGradients(gamma, beta, w1, b1, w2, b2)
+    of_x = x.new_empty(x.shape)
+    parts = [each.split(sizes) for each in (x, grad, of_x)]
+    for i, (x_part, grad_part, out) in enumerate(zip(*parts, strict=True)):
         normed, mean, rstd = torch.native_layer_norm(x_part, gamma.shape, gamma, beta, eps)
-        if hidden is None:
-            hidden = linear(normed, w1, b1)
+        hidden = kept[i] if kept else linear(normed, w1, b1)
+        slope = grad_part if factor is None else grad_part * factor.split(sizes)[i]
         grads.add_product(4, slope, F.gelu(hidden))
         slope = linear(slope, w2.t())
         aten.gelu_backward.grad_input(slope, hidden, grad_input=slope)
@@ -106,36 +113,7 @@ def _backward(grad: Tensor, saved: Sequence[Any], eps: float) -> list[Tensor]:
         slope, of_gamma, of_beta = aten.native_layer_norm_backward(
             linear(slope, w1.t()), x_part, gamma.shape, mean, rstd, gamma, beta, [True, True, True]
         )
-        of_x.append(slope)
+        torch.add(slope, grad_part, out=out)
         grads.add(0, of_gamma)
         grads.add(1, of_beta)
-    return [_join(of_x, x), *grads.all()]
-
-
-class _Sums:
-    """Gradients of weights, from those of chunk after chunk; the first is taken as it is."""
-
-    def __init__(self, *weights: Tensor) -> None:
-        self.weights = weights
-        self.sums: list[Tensor | None] = [None] * len(weights)
-
-    def add(self, i: int, grad: Tensor) -> None:
-        """Add to the gradient of the i-th weight."""
-        total = self.sums[i]
-        self.sums[i] = grad if total is None else total.add_(grad)
-
-    def add_product(self, i: int, slope: Tensor, x: Tensor) -> None:
-        """Add to those of a weight (D, C) and the bias after it, of slopes (T, D) and x (T, C)."""
-        total = self.sums[i]
-        self.sums[i] = slope.t() @ x if total is None else total.addmm_(slope.t(), x)
-        self.add(i + 1, slope.sum(0))
-
-    def all(self) -> list[Tensor]:
-        """Zeros where there was no chunk."""
-        pairs = zip(self.sums, self.weights, strict=True)
-        return [torch.zeros_like(w) if total is None else total for total, w in pairs]
-
-
-def _join(chunks: list[Tensor], like: Tensor) -> Tensor:
-    """Rows (T, C) of all chunks, of which there may be none."""
-    return chunks[0] if len(chunks) == 1 else torch.cat([like[:0], *chunks])
+    return [of_x, *grads.all()]

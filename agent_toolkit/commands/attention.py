@@ -9,8 +9,7 @@ largest weight of a panel. CHECKPOINT 'none' draws random weights.
 """
 
 from mmengine_agent.agent_picture import write_picture
-from mmengine_agent.backbone_flags import BackboneFlags
-from mmengine_agent.run.setup import KeyValues, make_parser
+from mmengine_agent.run.setup import add_config_flags, make_parser
 
 
 def main() -> None:
@@ -30,6 +29,5 @@ def main() -> None:
     add("--agents", dest="drawn_agents", type=int, default=8, metavar="N", help=drawn)
     add("--out", default="attention.png", metavar="FILE", help="%(default)s")
     add("--device", default="cpu", help="%(default)s")
-    add("--cfg-options", nargs="+", action=KeyValues, metavar="KEY=VALUE")
-    BackboneFlags.add_to(parser, agents=False)
+    add_config_flags(parser, agents=False)
     write_picture(parser.parse_args())

@@ -8,7 +8,6 @@ and .safetensors, and runs nothing that is in them. A classifier becomes the bar
 backbone, a detector or segmentor keeps all its weights. OUT ends in .pth or .safetensors.
 """
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +23,20 @@ from mmengine_agent.files import atomic_write
 from mmengine_agent.run.setup import make_parser
 
 
-def parse_args() -> argparse.Namespace:
-    parser = make_parser(__doc__)
-    parser.add_argument("input", metavar="IN", help="checkpoint file or address")
-    parser.add_argument("output", metavar="OUT", help="file to write, .pth or .safetensors")
-    parser.add_argument(
-        "--pretrain-img-size",
-        type=int,
-        metavar="N",
-        help="resize the tables of a backbone to those of N-pixel images (default: keep them)",
-    )
-    parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
-    return parser.parse_args()
-
-
 def main() -> None:
-    args = parse_args()
-    out = Path(args.output)
-    check_output(out, args.force)
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("input", metavar="IN", help="checkpoint file or address")
+    add("output", type=Path, metavar="OUT", help="file to write, .pth or .safetensors")
+    text = "resize the tables of a backbone to those of N-pixel images (default: keep them)"
+    add("--pretrain-img-size", type=int, metavar="N", help=text)
+    add("--force", action="store_true", help="replace OUT if it exists")
+    args = parser.parse_args()
+    check_output(args.output, args.force)
     install_safe_loader()
     checkpoint = CheckpointLoader.load_checkpoint(args.input, "cpu")
-    save(convert(checkpoint, args.input, args.pretrain_img_size), out)
-    print(f"written: {out} ({out.stat().st_size / 2**20:.1f} MiB)")
+    save(convert(checkpoint, args.input, args.pretrain_img_size), args.output)
+    print(f"written: {args.output} ({args.output.stat().st_size / 2**20:.1f} MiB)")
 
 
 def convert(checkpoint: Any, source: str, pretrain_img_size: int | None) -> dict[str, Tensor]:

@@ -28,7 +28,7 @@ import json
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -38,7 +38,6 @@ import torch
 from mmengine.config import Config
 
 from agent_attention import __version__
-from mmengine_agent.backbone_flags import BackboneFlags
 from mmengine_agent.errors import UserError
 from mmengine_agent.export.check import DifferenceError, Load
 from mmengine_agent.export.formats import FORMATS, Facts, Format, cause, record
@@ -52,7 +51,7 @@ from mmengine_agent.export.resize import Resize
 from mmengine_agent.files import atomic_write
 from mmengine_agent.predict.classes import classes_of
 from mmengine_agent.predict.model import dataset_of, load_model
-from mmengine_agent.run.setup import KeyValues, make_parser, read_config
+from mmengine_agent.run.setup import add_config_flags, config_of, make_parser
 from mmengine_agent.task import task_of
 
 # of images: other shapes than the recorded one, and padded too
@@ -95,8 +94,7 @@ def main() -> None:
     add("--no-verify", action="store_true", help="do not run what was exported")
     tolerance = "of verifying (%(default)s)"
     add("--tolerance", type=float, default=1e-4, metavar="X", help=tolerance)
-    add("--cfg-options", nargs="+", action=KeyValues, metavar="KEY=VALUE")
-    BackboneFlags.add_to(parser)
+    add_config_flags(parser)
     add_precision_flags(parser)
     args = parser.parse_args()
     with without_warnings():
@@ -122,10 +120,10 @@ def export(args: argparse.Namespace) -> None:
     Raises:
         UserError: if it cannot be exported, or what was exported differs from it.
     """
-    forms = {path: format_of(path) for path in args.out}
+    forms = formats_of(args.out)
     for form in forms.values():
         form.require(run=not args.no_verify)
-    cfg = read_config(args.config, args.cfg_options, BackboneFlags.of(args))
+    cfg = config_of(args)
     require_precision(cfg, args)
     model, reference, facts = prepare(cfg, args)
     with ExitStack() as stack:
@@ -141,15 +139,17 @@ def export(args: argparse.Namespace) -> None:
         print(f"wrote {path} ({path.stat().st_size / 2**20:.0f} MiB)")
 
 
-def format_of(path: Path) -> Format:
-    """The kind of file that a name stands for.
+def formats_of(paths: Sequence[Path]) -> dict[Path, Format]:
+    """The kinds of files that names stand for, in the order in which they have to be written.
 
     Raises:
-        UserError: if there is none.
+        UserError: if a name stands for none.
     """
-    if path.suffix not in FORMATS:
-        raise UserError(f"--out: name a file that ends in {' or '.join(FORMATS)}; got {path}")
-    return FORMATS[path.suffix]
+    for path in paths:
+        if path.suffix not in FORMATS:
+            raise UserError(f"--out: name a file that ends in {' or '.join(FORMATS)}; got {path}")
+    ordered = sorted(paths, key=lambda path: list(FORMATS).index(path.suffix))
+    return {path: FORMATS[path.suffix] for path in ordered}
 
 
 def prepare(cfg: Config, args: argparse.Namespace) -> tuple[Exported, Any, Facts]:

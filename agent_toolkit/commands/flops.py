@@ -24,10 +24,9 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmengine_agent.backbone_flags import BackboneFlags
 from mmengine_agent.config_walk import walk
 from mmengine_agent.errors import UserError, one_line
-from mmengine_agent.run.setup import KeyValues, make_parser, read_config
+from mmengine_agent.run.setup import add_config_flags, config_of, make_parser
 from mmengine_agent.task import task_of
 
 STRIDE = 32  # the smallest image side
@@ -46,10 +45,9 @@ def main() -> None:
     add("config", help="config file, for example configs/agent_pvt_maskrcnn.py")
     add("--shape", type=int, nargs=2, metavar=("H", "W"), help="image size in pixels")
     add("--json", metavar="FILE", help="write the counts to this file too")
-    add("--cfg-options", nargs="+", action=KeyValues, metavar="KEY=VALUE")
-    BackboneFlags.add_to(parser)
+    add_config_flags(parser)
     args = parser.parse_args()
-    cfg = read_config(args.config, args.cfg_options, BackboneFlags.of(args))
+    cfg = config_of(args)
     shape = tuple(args.shape or task_of(cfg).flops_shape)
     if min(shape) < STRIDE:
         raise UserError(f"--shape: sides must be at least {STRIDE} pixels, got {shape}")

@@ -18,10 +18,9 @@ memory of the process (on a GPU: of the GPU), and in tiles as large as fit if no
 smaller, whatever size the config resizes images to. A line says which.
 """
 
-from mmengine_agent.backbone_flags import BackboneFlags
 from mmengine_agent.predict.memory import read_size
 from mmengine_agent.predict.run import predict
-from mmengine_agent.run.setup import KeyValues, make_parser
+from mmengine_agent.run.setup import add_config_flags, make_parser
 
 
 def main() -> None:
@@ -43,6 +42,5 @@ def main() -> None:
     add("--overlap", type=int, metavar="N", help=overlap)
     add("--no-draw", action="store_true", help="no pictures")
     add("--no-results", action="store_true", help="no predictions.json, no labels")
-    add("--cfg-options", nargs="+", action=KeyValues, metavar="KEY=VALUE")
-    BackboneFlags.add_to(parser)
+    add_config_flags(parser)
     predict(parser.parse_args())

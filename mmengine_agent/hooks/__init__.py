@@ -7,17 +7,4 @@
 - ``samples``: images that cannot be loaded.
 """
 
-from mmengine_agent.hooks.checkpoint import SafeCheckpointHook
-from mmengine_agent.hooks.interrupt import InterruptHook
-from mmengine_agent.hooks.losses import BadLossesHook, MeanLossHook
-from mmengine_agent.hooks.resume import ExactResumeHook
-from mmengine_agent.hooks.samples import BadSamplesHook
-
-__all__ = [
-    "BadLossesHook",
-    "BadSamplesHook",
-    "ExactResumeHook",
-    "InterruptHook",
-    "MeanLossHook",
-    "SafeCheckpointHook",
-]
+from mmengine_agent.hooks import checkpoint, interrupt, losses, resume, samples  # noqa: F401

@@ -118,7 +118,7 @@ class Limit:
             UserError: if not even a small tile fits, or tiles are not joined.
         """
         around = self.around * height * width
-        whole = self.memory.peak(self.pixels(height, width)) + around
+        whole = self._peak(max(height, width), height, width)
         if whole <= self.size:
             return None
         if not self.joins_tiles:
@@ -132,8 +132,7 @@ class Limit:
             side = pixels // short
         side = side // _STEP * _STEP
         if side < LEAST_TILE or self._seen(side, height, width) > pixels:
-            least = self._seen(LEAST_TILE, height, width)
-            raise too_little(self.memory.peak(least) + around, self.size)
+            raise too_little(self._peak(LEAST_TILE, height, width), self.size)
         return side
 
     def takes(self, parts: Sequence[tuple[np.ndarray, Tile]]) -> bool:
@@ -147,14 +146,16 @@ class Limit:
 
     def describe(self, height: int, width: int, side: int | None) -> str:
         """A line on how an image is predicted."""
-        around = self.around * height * width
-        whole = self.memory.peak(self.pixels(height, width)) + around
+        whole = self._peak(max(height, width), height, width)
         text = f"{height} x {width} pixels:"
         if side is None:
             return f"{text} whole, about {show_size(whole)} of {show_size(self.size)}"
-        part = self.memory.peak(self._seen(side, height, width)) + around
-        used = f"about {show_size(part)} of {show_size(self.size)}"
+        used = f"about {show_size(self._peak(side, height, width))} of {show_size(self.size)}"
         return f"{text} tiles of {side} pixels, {used} (whole: {show_size(whole)})"
+
+    def _peak(self, side: int, height: int, width: int) -> float:
+        """Bytes expected of an image in tiles of a side."""
+        return self.memory.peak(self._seen(side, height, width)) + self.around * height * width
 
     def _seen(self, side: int, height: int, width: int) -> int:
         """How many pixels the model sees of a tile of an image."""

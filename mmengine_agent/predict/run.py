@@ -9,7 +9,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mmengine_agent.backbone_flags import BackboneFlags
 from mmengine_agent.errors import UsageError, UserError
 from mmengine_agent.predict.classes import classes_of
 from mmengine_agent.predict.inputs import Frame, find, read
@@ -17,7 +16,7 @@ from mmengine_agent.predict.memory import LEAST_TILE, Limit, give_back
 from mmengine_agent.predict.model import Predictor, choose_device, load_model
 from mmengine_agent.predict.output import write_listing, write_predictions
 from mmengine_agent.predict.sliding_window import Tile, cover
-from mmengine_agent.run.setup import read_config
+from mmengine_agent.run.setup import config_of
 from mmengine_agent.task import task_of
 
 
@@ -28,7 +27,7 @@ def predict(flags: Namespace) -> None:
         UserError: if flags make no sense, or some inputs cannot be read; the others are finished.
     """
     _require_sense(flags)
-    cfg = read_config(flags.config, flags.cfg_options, BackboneFlags.of(flags))
+    cfg = config_of(flags)
     paths, faults = find(flags.inputs)
     if not paths:
         raise UserError("\n  ".join(["there is nothing to predict on:", *faults]))

@@ -7,10 +7,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
 
 from mmengine_agent.errors import UserError
+from mmengine_agent.run.mixed_precision import set_amp
 from mmengine_agent.task import task_of
 
 # by name: mmengine's class and the package that it needs
@@ -29,7 +29,7 @@ POSITIVE = ("--clip-grad", "--accumulate", "--early-stop", "--nan-limit")
 def add_training_flags(parser: ArgumentParser) -> None:
     """Add the flags to a parser, in two groups of their own."""
     add = parser.add_argument_group("training").add_argument
-    text = "mixed precision: bfloat16 where the GPU has it"
+    text = "mixed precision: bfloat16 on a CPU, and on GPUs that have it"
     add("--amp", action="store_true", help=text)
     text = "scale the learning rate by the total batch size over the config's"
     add("--auto-scale-lr", action="store_true", help=text)
@@ -88,17 +88,6 @@ def apply_training_flags(cfg: Config, args: Namespace) -> None:
         set_early_stop(cfg, args.early_stop)
     for name in args.log_to:
         add_logger(cfg, name)
-
-
-def set_amp(cfg: Config) -> None:
-    """Mixed precision: bfloat16, or float16 with dynamic loss scaling where there is none."""
-    if not torch.cuda.is_available():
-        raise UserError("--amp: mmengine's mixed precision needs a GPU, and torch sees none")
-    cfg.optim_wrapper.type = "AmpOptimWrapper"
-    if torch.cuda.is_bf16_supported():
-        cfg.optim_wrapper.dtype = "bfloat16"
-    else:
-        cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
 
 
 def set_auto_scale_lr(cfg: Config) -> None:

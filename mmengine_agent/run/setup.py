@@ -41,26 +41,28 @@ def make_parser(help_text: str | None) -> ArgumentParser:
     return ArgumentParser(description=text, formatter_class=RawDescriptionHelpFormatter)
 
 
+def add_config_flags(parser: ArgumentParser, training: bool = False, agents: bool = True) -> None:
+    """The flags that ``config_of`` looks at, beside the positional ``config``."""
+    text = "settings of the config to change, such as train_dataloader.batch_size=4"
+    add = parser.add_argument
+    add("--cfg-options", nargs="+", action=KeyValues, metavar="KEY=VALUE", help=text)
+    BackboneFlags.add_to(parser, training, agents)
+
+
 def add_common_flags(parser: ArgumentParser, training: bool = False) -> None:
     """The flags that training and testing share."""
-    parser.add_argument("--work-dir", metavar="DIR", help="default: work_dirs/<config name>")
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=KeyValues,
-        metavar="KEY=VALUE",
-        help="settings of the config to change, such as train_dataloader.batch_size=4",
-    )
-    parser.add_argument(
-        "--launcher",
-        choices=["none", "pytorch", "slurm", "mpi"],
-        default="none",
-        help="%(choices)s",
-    )
+    add, launchers = parser.add_argument, ["none", "pytorch", "slurm", "mpi"]
+    add("--work-dir", metavar="DIR", help="default: work_dirs/<config name>")
+    add("--launcher", choices=launchers, default="none", help="%(choices)s")
     # torchrun gives the rank in the environment; older launchers pass it as a flag
-    parser.add_argument("--local-rank", "--local_rank", type=int, default=0)
+    add("--local-rank", "--local_rank", type=int, default=0)
     DataFlags.add_to(parser)
-    BackboneFlags.add_to(parser, training)
+    add_config_flags(parser, training)
+
+
+def config_of(args: Namespace) -> Config:
+    """The config that a command line asks for, by ``read_config``."""
+    return read_config(args.config, args.cfg_options, BackboneFlags.of(args))
 
 
 def read_config(
@@ -107,7 +109,7 @@ def load_config(args: Namespace, *needed: str) -> Config:
     if args.launcher == "slurm":
         export_slurm_rank()  # before anything can fail: one process reports it
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    cfg = read_config(args.config, args.cfg_options, BackboneFlags.of(args))
+    cfg = config_of(args)
     require_keys(cfg, "model", *needed)
     task_of(cfg)  # registers what the tools put into configs, whether or not the config imports it
     classes = point_at(cfg, DataFlags.of(args))

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.registry import MODELS, OPTIM_WRAPPERS, OPTIMIZERS
 
+from mmengine_agent.config_walk import type_name
 from mmengine_agent.data.user_data import require_data
 from mmengine_agent.errors import UserError
 from mmengine_agent.preflight.checks import require_ready
@@ -37,6 +39,7 @@ def train(args: Namespace) -> Config:
     join_processes(cfg)
     apply_plain_flags(cfg, args)
     apply_training_flags(cfg, args)
+    fuse_optimizer(cfg)
     # whoever takes the config of the work directory later does not go on from where this run did
     own = {"resume": bool(cfg.get("resume")), "load_from": cfg.get("load_from")}
     cfg.resume, cfg.load_from = from_rank0(partial(prepare, cfg, args, was_restarted()))
@@ -51,6 +54,18 @@ def train(args: Namespace) -> Config:
         set_guards(cfg, args)
         build_runner(cfg, dumped=own).train()
     return cfg
+
+
+def fuse_optimizer(cfg: Config) -> None:
+    """Have Adam's steps be one pass over each tensor, on the CPU; what a config says of it stays.
+
+    torch's default there is an operation after the other. A resumed run goes on as it began, since
+    a checkpoint has the answer too.
+    """
+    optimizer = cfg.optim_wrapper.get("optimizer") or {}
+    answered = {"fused", "foreach", "capturable", "differentiable"} & optimizer.keys()
+    if get_device() == "cpu" and type_name(optimizer) in ("Adam", "AdamW") and not answered:
+        optimizer["fused"] = True
 
 
 def prepare(cfg: Config, args: Namespace, restarted: bool) -> tuple[bool, str | None]:

@@ -8,62 +8,28 @@ from typing import Any
 
 import pytest
 import torch
+from executor_cases import EXACT, MIXER_CASES, WAYS, Pair, numbers, same
 from helpers import (
-    SMALL_BACKBONES,
     Largest,
     agent_attention,
-    normal,
     seed_weights,
-    seeded_input,
     tokens,
     weighted,
 )
-from torch import Tensor, nn
+from torch import Tensor
 
-from agent_attention.backbones import lean
-from agent_attention.backbones.block import Block
 from agent_attention.compute.attend import attend, attend_plain
 from agent_attention.compute.bias import AgentBias
 from agent_attention.compute.chunks import row_chunks
 from agent_attention.compute.guard import using
-from agent_attention.compute.norm_mlp import norm_mlp
-from agent_attention.layers import Mlp
-from agent_attention.mixers import MIXERS, Mixer, build_mixer
+from agent_attention.mixers import MIXERS
 
-Pair = tuple[int, int]
-WAYS: dict[str, dict[str, Any]] = {
-    "fused": {"way": "fused"},
-    "kept": {"way": "kept"},
-    "tiled": {"way": "tiled"},
-    "tiled, four tokens a chunk": {"way": "tiled", "chunk": 4},
-    "chosen": {},
-}
-EXACT = {"rtol": 1e-10, "atol": 1e-10}  # in float64
-CLOSE = {"rtol": 2e-5, "atol": 2e-5}  # in float32
 close = torch.testing.assert_close
 ways = pytest.mark.parametrize("way", WAYS)
 on_cpu = pytest.mark.on_cpu
 
 
-def tolerance(dtype: torch.dtype) -> dict[str, float]:
-    return EXACT if dtype == torch.float64 else CLOSE
-
-
-def same(function: Callable[[], Tensor], leaves: list[Tensor], settings: dict[str, Any]) -> None:
-    """What a function gives, and the gradients of its leaves, are those of the definition."""
-    found, wanted = [], []
-    for into, changes in ((found, settings), (wanted, {"way": "plain"})):
-        with using(**changes):
-            out = function()
-            into += [out, *torch.autograd.grad(weighted([out]), leaves, materialize_grads=True)]
-    close(found, wanted, **tolerance(leaves[0].dtype))
-
-
 # --- attention
-
-
-def numbers(shape: tuple[int, ...], seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    return normal(seed, shape).to(dtype).requires_grad_()
 
 
 def agent_case(
@@ -166,6 +132,20 @@ def test_the_tiled_way_is_taken_for_large_maps_on_a_cpu_alone(first: str) -> Non
         assert function_of(large) == "other"
 
 
+@on_cpu
+@firsts
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_few_scores_of_half_precision_are_in_float32(first: str, dtype: torch.dtype) -> None:
+    run, leaves = agent_case(first, (2, 2), (4, 4), batch=2)
+    for leaf in leaves:
+        leaf.data = leaf.data.to(dtype).float()
+    wanted = run().to(dtype)
+    for leaf in leaves[:3]:
+        leaf.data = leaf.data.to(dtype)
+    with torch.autocast("cpu", torch.bfloat16):
+        close(run(), wanted, rtol=0, atol=0)
+
+
 def test_a_plain_bias_may_be_broadcast() -> None:
     q, k, v = (numbers((2, 3, 5, 4), i) for i in range(3))
     for shape in ((3, 5, 5), (2, 3, 5, 5), (5, 5)):
@@ -200,31 +180,6 @@ def test_memory_for_the_result_may_be_that_of_the_queries() -> None:
 # --- mixers
 
 
-MIXER_CASES: dict[str, Callable[[], Mixer]] = {
-    "agent": agent_attention,
-    "agent, joint projection": lambda: agent_attention(joint_qkv=True, agent_shape=(4, 5)),
-    "agent, no bias": lambda: agent_attention(agent_bias=False),
-    "agent, no detail": lambda: agent_attention(detail=False),
-    "agent, nothing but agents": lambda: agent_attention(agent_bias=False, detail=False),
-    "agent, projections without bias": lambda: agent_attention(qkv_bias=False),
-    "softmax": lambda: build_mixer("softmax", 8, 2),
-    "reduced": lambda: build_mixer("reduced", 8, 2, sr_ratio=2),
-    "reduced by 1": lambda: build_mixer("reduced", 8, 2),
-    "windows": lambda: build_mixer("windows", 8, 2, window=3),
-    "windows, shifted": lambda: build_mixer("windows", 8, 2, window=3, shift=1),
-    "stripes": lambda: build_mixer("stripes", 8, 2, window=3),
-    "focused": lambda: build_mixer("focused", 8, 2, table_shape=(7, 7)),
-    "focused, reduced keys": lambda: build_mixer("focused", 8, 2, table_shape=(8, 8), reduction=2),
-    "norm": lambda: build_mixer("norm", 8, 2),
-    "norm, elu and detail": lambda: build_mixer("norm", 8, 2, kernel="elu", detail=True),
-    "diag": lambda: build_mixer("diag", 8, 2, window=3),
-    "diag, relu": lambda: build_mixer("diag", 8, 2, window=4, kernel="relu"),
-    "aft_full": lambda: build_mixer("aft_full", 8, 2, table_shape=(7, 7), rank=4),
-    "aft_local": lambda: build_mixer("aft_local", 8, 1, table_shape=(7, 7), rank=4, window=3),
-    "aft_conv": lambda: build_mixer("aft_conv", 8, 2, kernel=5),
-    "aft_conv, a head a channel": lambda: build_mixer("aft_conv", 8, 8, kernel=3),
-    "aft_simple": lambda: build_mixer("aft_simple", 8, 1, joint_qkv=True),
-}
 mixers = pytest.mark.parametrize("name", MIXER_CASES)
 
 
@@ -261,113 +216,6 @@ def test_nothing_of_queries_times_keys_is_ever_made(joint: bool) -> None:
         attn(x, size).sum().backward()
     # y has 9 * 8 / 8 = 9 numbers of a base agent for a row of the map; N*n is 32 times x
     assert x.numel() <= largest.numel <= 3 * x.numel()
-
-
-# --- blocks in inference
-
-
-def block_of(name: str, dtype: torch.dtype) -> Block:
-    block = Block(8, MIXER_CASES[name](), 24, drop=0.1, drop_path=0.2, eps=1e-6)
-    return seed_weights(block).to(dtype).eval()
-
-
-@on_cpu
-@mixers
-@torch.no_grad()
-def test_blocks_in_little_memory(name: str) -> None:
-    for dtype, size, batch in [
-        (torch.float32, (5, 6), 2),
-        (torch.float64, (9, 4), 0),
-        (torch.float64, (2, 13), 1),
-    ]:
-        blocks = nn.ModuleList([block_of(name, dtype) for _ in range(3)])
-        x = tokens(size, batch=batch).to(dtype)
-        copy, wanted = x.clone(), x
-        with using(way="plain"):
-            assert not lean.takes(blocks, x)
-            for block in blocks:
-                wanted = block(wanted, size)
-        for chunk in (4, 1 << 21):
-            with using(way="tiled", chunk=chunk):
-                assert lean.takes(blocks, x)
-                found = lean.run(blocks, x, size)
-                again = lean.run(blocks, x, size)
-            close([found, again], [wanted, wanted], **tolerance(dtype))
-            assert torch.equal(x, copy)  # the caller's
-
-
-@on_cpu
-@torch.no_grad()
-def test_tokens_in_any_memory_order_are_taken() -> None:
-    blocks, size = nn.ModuleList([block_of("agent", torch.float64)]), (5, 6)
-    x = tokens(size).double()
-    strided = x.transpose(0, 1).contiguous().transpose(0, 1)
-    with using(way="tiled"):
-        close(lean.run(blocks, strided, size), lean.run(blocks, x, size), **EXACT)
-
-
-@pytest.mark.parametrize("family", SMALL_BACKBONES)
-@torch.no_grad()
-def test_maps_in_little_memory(family: str) -> None:
-    model, x = SMALL_BACKBONES[family]().eval().double(), seeded_input(2, 70, 99).double()
-    copy = x.clone()
-    with using(way="plain"):
-        wanted = model(x)
-    for changes in WAYS.values():
-        with using(**changes):
-            close(model(x), wanted, **EXACT)
-    assert torch.equal(x, copy)
-
-
-# --- layers
-
-
-def mlp_and_norm(drop: float = 0.0) -> nn.ModuleList:
-    layers = nn.ModuleList([nn.LayerNorm(8, eps=1e-3), Mlp(8, 24, drop)])
-    return seed_weights(layers).double()
-
-
-@on_cpu
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("kept", [0, 1 << 23])
-@pytest.mark.parametrize("chunk", [4, 1 << 21])
-def test_the_mlp_in_chunks(training: bool, kept: int, chunk: int) -> None:
-    norm, mlp = mlp_and_norm().train(training)
-    x = numbers((3, 7, 8), 1)
-    leaves = [x, *norm.parameters(), *mlp.parameters()]
-    same(lambda: norm_mlp(norm, mlp, x), leaves, {"chunk": chunk, "kept": kept})
-    with using(chunk=chunk, kept=kept):
-        function = type(norm_mlp(norm, mlp, x).grad_fn.next_functions[0][0])  # type: ignore[union-attr]
-    assert "NormMlp" in function.__name__
-
-
-@on_cpu
-def test_a_large_hidden_layer_is_never_made_of_all_tokens() -> None:
-    norm, mlp = mlp_and_norm()
-    x = tokens((32, 32)).double().requires_grad_()
-    shapes: list[int] = []
-
-    def keep(t: Tensor) -> Tensor:
-        shapes.append(t.numel())
-        return t
-
-    for kept, hidden in ((2 * 32 * 32 * 24 - 1, False), (2 * 32 * 32 * 24, True)):
-        shapes.clear()
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), using(kept=kept):
-            norm_mlp(norm, mlp, x)
-        assert (2 * 32 * 32 * 24 in shapes) == hidden
-
-
-def test_the_mlp_drops_in_training_only() -> None:
-    norm, mlp = mlp_and_norm(drop=0.5).train()
-    x = numbers((5, 6, 8), 1)
-    torch.manual_seed(1)
-    found = norm_mlp(norm, mlp, x)
-    torch.manual_seed(1)
-    assert torch.equal(found, mlp(norm(x)))
-    mlp.eval()
-    close(norm_mlp(norm, mlp, x), mlp(norm(x)), **EXACT)
-    assert not torch.allclose(norm_mlp(norm, mlp, x), found)
 
 
 def test_chunks_are_equal_and_cover_every_row() -> None:

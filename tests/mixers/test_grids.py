@@ -8,7 +8,7 @@ import torch
 from helpers import small_backbone
 
 from agent_attention import AgentPVT, AgentSwinTransformer
-from agent_attention.backbones import pvt, swin
+from agent_attention.backbones import pvt, pyramid, swin
 from agent_attention.mixers import AgentAttention
 from agent_attention.mixers.grids import GridRule, agent_grids
 
@@ -20,7 +20,7 @@ LINEAR = [(1 + ratio / 2) * dim for ratio, dim in zip(RATIOS, DIMS, strict=True)
 def grids(shapes: Any, height: int, width: int, family: Any = pvt, pretrained: int = 224) -> Any:
     """Of each stage, for an image of these sides."""
     rules = agent_grids(shapes, family.AGENT_SHAPES, family.CAPS, LINEAR)
-    bases = [stage.base_grid for stage in family.STAGES]
+    bases = [stage.base_grid for stage in pyramid.STAGES]
     return tuple(
         rule.grid((height // stride, width // stride), base, pretrained // stride)
         for rule, base, stride in zip(rules, bases, STRIDES, strict=True)
@@ -37,8 +37,8 @@ def test_the_rule_gives_the_published_grids(size: tuple[int, int]) -> None:
 def test_the_rule_gives_the_grids_of_classification(side: int) -> None:
     for pretrained in (224, side):
         rule = {"type": "rule", "cap": 1}
-        assert grids(rule, side, side, pretrained=pretrained) == pvt.BASE_GRIDS
-    assert grids("rule", 224, 224) == pvt.BASE_GRIDS
+        assert grids(rule, side, side, pretrained=pretrained) == pyramid.BASE_GRIDS
+    assert grids("rule", 224, 224) == pyramid.BASE_GRIDS
 
 
 def test_aspect_makes_cells_square() -> None:

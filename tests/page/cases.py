@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import cv2
@@ -67,9 +67,10 @@ def make_files(folder: Path, data: Path) -> Path:
 
 
 @contextmanager
-def opened(browser: Browser, place: Place) -> Iterator[Page]:
+def opened(browser: Browser, place: Place, **options: Any) -> Iterator[Page]:
     """The page in a context of its own: nothing leaves this machine, nothing fails in it."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    size = {"width": 1280, "height": 900}
+    context = browser.new_context(viewport=size, accept_downloads=True, **options)
     page = context.new_page()
     page.set_default_timeout(60_000)
     hosts: set[str] = set()
@@ -272,6 +273,20 @@ def serve_two_users(browser: Browser, place: Place) -> str:
         one.wait_for_selector(".panels figure", timeout=PATIENCE)
         assert not other.locator(".panels figure").count()
         return f"{first} | {second}"
+
+
+@case
+def ask_nobody_else(browser: Browser, place: Place) -> str:
+    """Without the policy that forbids it, the page asks no other server either."""
+    asked: list[str] = []
+    with opened(browser, place, bypass_csp=True) as page:
+        page.on("request", lambda request: asked.append(request.url))
+        page.reload()
+        upload(page, place.files / "scene.jpg")
+        shown(page)
+        page.locator(".shown .picture").click(position={"x": 200, "y": 180})
+        page.wait_for_selector(".panels figure", timeout=PATIENCE)
+    return f"{len(asked)} requests, all to 127.0.0.1"
 
 
 @case
