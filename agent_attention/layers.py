@@ -4,7 +4,6 @@ import torch
 from torch import Tensor, nn
 
 from agent_attention.arguments import Pair
-from agent_attention.compute.patches import embed_patches
 
 
 def init_table(*shape: int) -> nn.Parameter:
@@ -82,6 +81,5 @@ class PatchEmbed(nn.Module):
         Of patches that do not overlap, rows and columns that fill none are dropped, as the
         published scores assume.
         """
-        patches = embed_patches(self.proj, x)
-        x = self.proj(x).permute(0, 2, 3, 1) if patches is None else patches
-        return self.norm(x.flatten(1, 2)), (x.shape[1], x.shape[2])
+        x = self.proj(x)
+        return self.norm(x.permute(0, 2, 3, 1).flatten(1, 2)), (x.shape[2], x.shape[3])

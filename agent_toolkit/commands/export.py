@@ -28,7 +28,7 @@ import json
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -120,7 +120,7 @@ def export(args: argparse.Namespace) -> None:
     Raises:
         UserError: if it cannot be exported, or what was exported differs from it.
     """
-    forms = {path: format_of(path) for path in args.out}
+    forms = formats_of(args.out)
     for form in forms.values():
         form.require(run=not args.no_verify)
     cfg = config_of(args)
@@ -139,15 +139,17 @@ def export(args: argparse.Namespace) -> None:
         print(f"wrote {path} ({path.stat().st_size / 2**20:.0f} MiB)")
 
 
-def format_of(path: Path) -> Format:
-    """The kind of file that a name stands for.
+def formats_of(paths: Sequence[Path]) -> dict[Path, Format]:
+    """The kinds of files that names stand for, in the order in which they have to be written.
 
     Raises:
-        UserError: if there is none.
+        UserError: if a name stands for none.
     """
-    if path.suffix not in FORMATS:
-        raise UserError(f"--out: name a file that ends in {' or '.join(FORMATS)}; got {path}")
-    return FORMATS[path.suffix]
+    for path in paths:
+        if path.suffix not in FORMATS:
+            raise UserError(f"--out: name a file that ends in {' or '.join(FORMATS)}; got {path}")
+    ordered = sorted(paths, key=lambda path: list(FORMATS).index(path.suffix))
+    return {path: FORMATS[path.suffix] for path in ordered}
 
 
 def prepare(cfg: Config, args: argparse.Namespace) -> tuple[Exported, Any, Facts]:

@@ -72,7 +72,7 @@ def rows(args: argparse.Namespace) -> Iterator[list[str]]:
     for stock, backbone in product((*STOCK, *MORE), args.backbones):
         if stock.head not in (args.head or HEADS):
             continue
-        names = [(stock.head, backbone, suffix) for suffix in args.formats]
+        names = [(stock.head, backbone, suffix) for suffix in FORMATS if suffix in args.formats]
         missing = [name for name in names if name not in kept]
         started = time.process_time()
         for name, cells in zip(missing, try_files(stock, missing, args.with_resize), strict=True):
