@@ -57,10 +57,10 @@ def _gradients(grad: Tensor, tensors: Sequence[Tensor], numbers: Sequence[int]) 
     factors, grad = _factors(y, row, numbers), grad.transpose(1, 2)
     thin = factors.by_agent(), factors.by_token().mT.contiguous()
     if numbers[3]:
-        of_k, of_q, of_v, _, of_base = broadcast_backward(grad, k, q, v, *thin, needed=_ALL)
+        of_k, of_q, of_v, _, of_base = broadcast_backward(grad, _ALL, k, q, v, *thin)
     else:
         saved = out.transpose(1, 2), log_total
-        of_q, of_k, of_v, _, of_base = aggregate_backward(grad, q, k, v, *thin, *saved, needed=_ALL)
+        of_q, of_k, of_v, _, of_base = aggregate_backward(grad, _ALL, q, k, v, *thin, *saved)
     assert of_base is not None
     maps = of_base.mT.unflatten(2, (y.shape[2], -1))  # (h, P, H, W)
     found = [of.transpose(1, 2).contiguous() for of in (of_q, of_k, of_v) if of is not None]

@@ -60,7 +60,7 @@ class _Aggregate(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Gradients:
-        return aggregate_backward(grad, *ctx.saved_tensors, needed=ctx.needs_input_grad)
+        return aggregate_backward(grad, ctx.needs_input_grad, *ctx.saved_tensors)
 
 
 def aggregate_forward(
@@ -76,6 +76,7 @@ def aggregate_forward(
 
 def aggregate_backward(
     grad: Tensor,
+    needed: tuple[bool, ...],
     a: Tensor,
     k: Tensor,
     v: Tensor,
@@ -83,7 +84,6 @@ def aggregate_backward(
     base: Tensor,
     out: Tensor,
     log_total: Tensor,
-    needed: tuple[bool, ...],
 ) -> Gradients:
     """Gradients of a, k, v, nothing and K̂, where they are needed."""
     sums = _ScoreGradients(a, k, m, base, needed)
@@ -134,17 +134,17 @@ class _Broadcast(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Gradients:
-        return broadcast_backward(grad, *ctx.saved_tensors, needed=ctx.needs_input_grad)
+        return broadcast_backward(grad, ctx.needs_input_grad, *ctx.saved_tensors)
 
 
 def broadcast_backward(
     grad: Tensor,
+    needed: tuple[bool, ...],
     a: Tensor,
     q: Tensor,
     v_a: Tensor,
     m: Tensor,
     base: Tensor,
-    needed: tuple[bool, ...],
 ) -> Gradients:
     """Gradients of a, q, v_a, nothing and K̂, where they are needed."""
     sums = _ScoreGradients(a, q, m, base, needed)
