@@ -94,11 +94,12 @@ def checked_out(commit: str) -> Iterator[Path]:
 @contextmanager
 def worker(tree: Path) -> Iterator[Callable[[Row], float]]:
     """A process with the package of ``tree``, to be asked for the seconds of rows."""
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     process: Any = subprocess.Popen(
         [sys.executable, "-c", f"import guard; guard.serve({str(tree)!r})"],
         env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONPATH": f"{ROOT}/benchmarks"},
         cwd=tree,  # where Python looks first
-        **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True},
+        **pipes,
     )
 
     def ask(row: Row) -> float:
