@@ -28,7 +28,6 @@ ROOT = Path(__file__).resolve().parent.parent
 HERE, BASE = "here", "base"
 MODELS = {"pvt-t": "AgentPVT", "swin-t": "AgentSwinTransformer"}
 ROWS = list(product(MODELS, ("inference", "training"), ("256x320", "512x512")))
-
 Row = tuple[str, str, str]  # model, mode, height x width
 Turn = Callable[[str, Row], float]  # the seconds that a step of a row takes HERE, or in BASE
 
