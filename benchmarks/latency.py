@@ -117,7 +117,7 @@ def timed_images(cfg: Config, count: int) -> tuple[list[np.ndarray], tuple[int, 
 
     And (H, W) of what the network gets of them, for agents that follow the size.
     """
-    loader = Runner.build_dataloader({**cfg.test_dataloader, "num_workers": 0})
+    loader = test_images(cfg)
     paths = [loader.dataset.get_data_info(number)["img_path"] for number in range(len(loader))]
     model: Any = torch.nn.Identity()
     predictor = Predictor(model, cfg)
@@ -126,6 +126,12 @@ def timed_images(cfg: Config, count: int) -> tuple[list[np.ndarray], tuple[int, 
     alike = [image for image in images if image.shape == size][:count]
     height, width = predictor.prepare({"img": alike[0], "img_id": 0})["inputs"].shape[1:]
     return alike, (height, width)
+
+
+def test_images(cfg: Config) -> Any:
+    """A config's test data, read by this process."""
+    here = {"num_workers": 0, "persistent_workers": False}
+    return Runner.build_dataloader({**cfg.test_dataloader, **here})
 
 
 def exported_files(cfg: Config, args: Namespace, shape: tuple[int, int]) -> dict[str, Path]:
@@ -208,7 +214,7 @@ def measure(
 def score_of(predict: Predict, cfg: Config) -> float:
     """The main score on the test set, in points."""
     main = task_of(cfg).main_score(cfg)
-    loader = Runner.build_dataloader(cfg.test_dataloader)
+    loader = test_images(cfg)
     evaluator = Evaluator(cfg.test_evaluator)
     evaluator.dataset_meta = loader.dataset.metainfo
     model: Any = torch.nn.Identity()

@@ -11,6 +11,7 @@ import importlib
 import random
 import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,8 +23,10 @@ from agent_attention.compute.guard import using
 
 # what takes longest begins, so that at the end no core waits for the other
 LONGEST = (
-    *("test_recorded.py", "test_tools.py", "test_export.py", "test_processes.py"),
-    *("test_faults.py", "test_recipes.py", "test_stock_tools.py", "test_benchmarks.py"),
+    *("test_recorded.py", "test_export.py", "test_tools.py", "test_faults.py"),
+    *("test_processes.py", "test_recipes.py", "test_stock_tools.py", "test_worker_ends.py"),
+    *("test_classify.py", "test_resuming.py", "test_configs.py", "test_benchmarks.py"),
+    *("test_every_backbone.py", "test_convert.py", "test_zoo.py", "test_swap_tool.py"),
 )
 
 
@@ -50,7 +53,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Keep what was imported out of later collections: mmengine runs one for each data set."""
+    """Keep what was imported out of later collections."""
     gc.collect()
     gc.freeze()
 
@@ -76,6 +79,13 @@ def plain_configs() -> None:
     if "mmengine" in sys.modules:
         for name in ("yapf.yapflib.yapf_api", "mmengine.config.config"):  # old ones import it early
             importlib.import_module(name).__dict__["FormatCode"] = lambda text, **_: (text, False)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def datasets_without_collections() -> None:
+    """mmengine collects garbage for each data set: among all that tests have left, a long time."""
+    if module := sys.modules.get("mmengine.dataset.base_dataset"):
+        module.__dict__["gc"] = SimpleNamespace(collect=lambda: 0)
 
 
 @pytest.fixture(autouse=True)

@@ -153,7 +153,9 @@ def start(
     except ConnectionRefusedError as error:
         raise _gone() from error
     with open(os.devnull, "r+") as null:
-        socket.send_fds(reply, [b"+"], [(file or null).fileno() for file in (stdin, stdout, stderr)])
+        socket.send_fds(
+            reply, [b"+"], [(file or null).fileno() for file in (stdin, stdout, stderr)]
+        )
     reply.sendall(json.dumps(request).encode() + b"\n")
     return Process(request["argv"], reply)
 

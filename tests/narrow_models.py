@@ -76,6 +76,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
                 "num_classes": 3,
                 "anchor_generator": {"strides": [16, 32, 64]},
             },
+            "test_cfg": {"max_per_img": 30},
         },
     ),
 }

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from helpers import seed_weights
+import torch
+from helpers import Model, seed_weights
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from narrow_models import PVT, PVT_WIDTHS
@@ -57,4 +58,17 @@ def build(cfg: Config) -> Any:
     """Its model, with seeded weights."""
     init_default_scope(cfg.default_scope)
     task_of(cfg)  # registers the backbones
-    return seed_weights(MODELS.build(cfg.model)).eval()
+    return tell_apart(seed_weights(MODELS.build(cfg.model)).eval())
+
+
+@torch.no_grad()
+def tell_apart(model: Model) -> Model:
+    """Give queries that make masks classes and masks of their own, in place; return the model.
+
+    Those of seeded weights are nearly alike: all pixels would have one label.
+    """
+    for head in model.modules():
+        if hasattr(head, "mask_embed"):
+            head.cls_embed.weight *= 5
+            head.mask_embed[-1].weight *= 10
+    return model

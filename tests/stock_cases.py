@@ -43,9 +43,13 @@ DETECTION = (
     ),
     Case(
         "test.py",
-        "{config} {checkpoint} --work-dir out --out found.pkl --show-dir drawn",
+        "{config} {checkpoint} --work-dir out --out found.pkl --show-dir drawn "
+        "--cfg-options test_evaluator.outfile_prefix=found",
         prints=("coco/bbox_mAP: ", "coco/segm_mAP: "),
-        writes=("found.pkl", "out/*/drawn/000000000001.jpg"),
+        writes=(
+            *("found.pkl", "out/*/drawn/000000000001.jpg"),
+            *("found.bbox.json", "found.segm.json"),
+        ),
     ),
     Case(
         "test.py",
@@ -88,11 +92,6 @@ DETECTION = (
         "analysis_tools/confusion_matrix.py",
         "{dumped} {predictions} out",
         writes=("out/confusion_matrix.png",),
-    ),
-    Case(
-        "test.py",
-        "{config} {checkpoint} --work-dir out --cfg-options test_evaluator.outfile_prefix=found",
-        writes=("found.bbox.json", "found.segm.json"),
     ),
     Case(
         "analysis_tools/analyze_results.py",

@@ -123,7 +123,10 @@ def test_what_cannot_be_exported_whole_is_named() -> None:
 
 
 class Operators(nn.Module):
-    """What is no operator of both torch and ONNX, of boxes made of an image's pixels."""
+    """What is no operator of both torch and ONNX, of boxes made of an image's pixels.
+
+    And the grid of RTMDet's anchors, without ``indexing``, which torch cannot record twice.
+    """
 
     least = 33
     resize = None
@@ -141,6 +144,7 @@ class Operators(nn.Module):
         return {
             "kept": nms(boxes, scores, 0.4, 30),
             "features": roi_align(image, boxes.flatten(0, 1), number, 3, 0.5),
+            "rows": torch.meshgrid([torch.arange(side) for side in image.shape[2:]])[0],
         }
 
 
@@ -155,6 +159,7 @@ def test_operators_in_files_are_those_of_mmcv(kind: str, tmp_path: Path) -> None
         image = photo(*shape)
         boxes, scores = own.inputs(image)
         found = run(image)
+        assert torch.equal(found["rows"], own(image)["rows"])
         for i in range(shape[0]):
             _, index = mmcv_nms(boxes[i], scores[i], 0.4)
             wanted = torch.zeros(len(scores[i]), dtype=torch.bool)

@@ -15,7 +15,7 @@ def test_a_run_that_is_killed_and_whose_disk_is_full_ends_as_any_other() -> None
 
 
 def test_a_recipe_with_workers_that_is_killed_ends_as_any_other() -> None:
-    story = kills.run("upernet-recipe", kills=2, full=0)
+    story = kills.run("upernet-recipe", kills=2, full=0, spare=4)
     assert story.problems == []
     assert story.kills == 2 and sum(story.inside.values()) == 1
 

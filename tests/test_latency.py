@@ -23,8 +23,7 @@ NAMES = ("grass",)
 
 @pytest.fixture
 def cfg(data: Path) -> Any:
-    cfg = read_config(str(CONFIGS / ADE_DEMO), {"test_dataloader.num_workers": 0})
-    cfg.test_dataloader.persistent_workers = False
+    cfg = read_config(str(CONFIGS / ADE_DEMO))
     task_of(cfg)
     init_default_scope(cfg.default_scope)
     point_at(cfg, DataFlags(root=str(data / "ade")))
@@ -93,7 +92,7 @@ def test_int8_is_the_exported_file_written_anew(
 def test_images_for_int8_that_are_not_there_are_said_first(
     monkeypatch: pytest.MonkeyPatch, cfg: Any
 ) -> None:
-    monkeypatch.setattr("sys.argv", "latency.py C W --calibration nowhere".split())
+    monkeypatch.setattr("sys.argv", ["latency.py", "C", "W", "--calibration", "nowhere"])
     monkeypatch.setattr(latency.subprocess, "run", None)
     with pytest.raises(UserError, match="--calibration nowhere"):
         latency.exported_files(cfg, latency.parse_args(), (64, 96))

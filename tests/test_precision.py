@@ -39,7 +39,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def flags(kind: str, photos: Path | None, **more: Any) -> Namespace:
-    usual = {"calibration_images": 3, "data_root": None, "out": Path("model.onnx")}
+    usual = {"calibration_images": 3, "data_root": None, "out": [Path("model.onnx")]}
     usual |= {"outputs": "usual", "input": "rgb"}
     return Namespace(precision=kind, calibration=photos, **{**usual, **more})
 
@@ -137,7 +137,7 @@ class Small(nn.Module):
 def test_the_tool_writes_int8_and_says_what_it_costs(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(export, "record", lambda _, plain: formats.record(Small().eval(), plain))
+    monkeypatch.setattr(export, "record", lambda _: formats.record(Small().eval()))
     config = write_config("semantic_fpn", tmp_path / "config.py")
     images = ["--calibration", str(data / "ade/images/training"), "--calibration-images", "3"]
     rest = ["--no-verify", "--precision", "int8", *images, "--data-root", str(data / "ade")]
@@ -159,7 +159,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"kind": "int8", "photos": Path("."), "calibration_images": 0},
         "--calibration-images must be at least 1",
     ),
-    "no ONNX": ({"kind": "fp16", "out": Path("m.pt2")}, "--precision fp16 is of .onnx files"),
+    "no ONNX": (
+        {"kind": "fp16", "out": [Path("model.onnx"), Path("m.pt2")]},
+        "--precision fp16 is of .onnx files",
+    ),
     "raw outputs": ({"kind": "fp16", "outputs": "raw"}, "leave out --raw"),
     "no data": ({"kind": "fp16", "data_root": "none"}, "no data: looked for none"),
 }

@@ -108,9 +108,10 @@ def test_two_processes_of_which_one_dies_end_where_one_process_does(
         torch.testing.assert_close(two["state_dict"][name], value, rtol=1e-4, atol=1e-6, msg=name)
 
 
-@pytest.mark.parametrize("restarts", [0, 1])
-def test_two_machines_train_one_model(data: Path, tmp_path: Path, restarts: int) -> None:
-    faults = [(4, 1, "kill")] if restarts else []
+def test_two_machines_train_one_model_also_where_one_process_dies(
+    data: Path, tmp_path: Path
+) -> None:
+    faults = [(4, 1, "kill")]
     config = write_config("segmentation", data, tmp_path, faults, **SHORT, **SAVED_OFTEN)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
@@ -118,7 +119,7 @@ def test_two_machines_train_one_model(data: Path, tmp_path: Path, restarts: int)
 
     def machine(number: str) -> None:
         place = {"NNODES": "2", "NODE_RANK": number, "MASTER_ADDR": "127.0.0.1", "PORT": port}
-        ends[number] = train(config, 1, MAX_RESTARTS=str(restarts), **place)
+        ends[number] = train(config, 1, MAX_RESTARTS="1", **place)
 
     both = [threading.Thread(target=machine, args=(number,)) for number in "01"]
     for each in both:
@@ -128,8 +129,8 @@ def test_two_machines_train_one_model(data: Path, tmp_path: Path, restarts: int)
     said = passed(ends["0"]).err + passed(ends["1"]).err
     saved = load_local(str(tmp_path / "run/iter_6.pth"))
     assert len(saved["run_state"]["processes"]) == 2
-    assert said.count("--resume: ") == restarts
-    assert (tmp_path / "fault.4").exists() == bool(restarts)
+    assert said.count("--resume: ") == 1
+    assert (tmp_path / "fault.4").exists()
 
 
 def test_what_is_started_again_goes_on_with_its_own_checkpoint_alone(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def write_split(
     coco, ade = SPLITS[split]
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for index in tqdm(range(count), desc=f"{coco:5}", unit="scene", mininterval=0.5):
+    for index in tqdm(range(count), desc=f"{coco:5}", unit="scene", mininterval=0.5, disable=None):
         picture, labels, found = make_scene(size, (seed, split, index), layout)
         number = index + 1
         name, stem = f"{number:012}.jpg", f"ADE_{coco}_{number:08}"

@@ -106,7 +106,7 @@ def recipes(args: argparse.Namespace) -> Iterator[Row]:
         data = Path(args.data, DATA[results[0]["Dataset"]])
         weights = Path(args.weights, f"{name}.pth")
         reported = {key: score for part in results for key, score in part["Metrics"].items()}
-        test = ["test", ROOT / model["Config"], weights, "--data-root", data]
+        test: list[str | Path] = ["test", ROOT / model["Config"], weights, "--data-root", data]
         yield Row(name, [weights, data], reported, [*test, "--work-dir", Path(args.work_dir, name)])
 
 
@@ -115,7 +115,7 @@ def classifiers(args: argparse.Namespace) -> Iterator[Row]:
     data = Path(args.imagenet)
     for name, file in IMAGENET_FILES.items():
         weights = Path(args.weights, f"{name}.pth")
-        test = ["classify", weights, "--imagenet", data]
+        test: list[str | Path] = ["classify", weights, "--imagenet", data]
         out = Path(args.work_dir, name, "metrics.json")
         yield Row(name, [weights, data], {"top-1": file.top1}, [*test, "--json", out])
 

@@ -64,10 +64,15 @@ class Block(nn.Module):
     def add_mixed(self, x: Tensor, size: Pair) -> Tensor | None:
         """``x`` and what ``mix`` gives, by executors; None where they may not be used."""
         attn = self.attn
-        if not isinstance(attn, Mixer) or not attn.takes_projections:
+        if not isinstance(attn, Mixer):
+            return None
+        own = type(attn)
+        if own.forward is not Mixer.forward or own.project is not Mixer.project:
             return None
         layers = attn.projections()
-        if not can_project(x, self.norm1, layers, (attn, attn.proj, attn.proj_drop), self.drop_path):
+        if not can_project(
+            x, self.norm1, layers, (attn, attn.proj, attn.proj_drop), self.drop_path
+        ):
             return None
         x, *projected = norm_project(self.norm1, layers, x)
         mixed = attn.mix_by_executor(projected, size)
@@ -79,7 +84,6 @@ class Block(nn.Module):
 
 
 define(Block, "mix", "feed")
-
 
 
 def build_blocks(

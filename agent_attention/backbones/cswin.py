@@ -9,7 +9,7 @@ Shape letters: see ``agent_attention.mixers.agent``.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -118,7 +118,7 @@ class AgentCSwin(Pyramid):
     PARTS = ("merge{0}", "stage{1}", "norm{1}")
     BLOCKS = "stage{1}"
     MIXER = "attns.0"
-    KEYS = ("stage1_conv_embed.0.weight",)
+    KEYS: ClassVar[tuple[str, ...]] = ("stage1_conv_embed.0.weight",)
 
     def __init__(
         self,

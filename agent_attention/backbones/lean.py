@@ -7,7 +7,7 @@ block's tensors become the next one's. The blocks know nothing of this, and wher
 exactly what their classes say (``guard``), they run themselves.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from agent_attention.compute.attend import attend
 from agent_attention.compute.chunks import row_chunks
 from agent_attention.compute.guard import Part, define, is_exact, may_replace
 from agent_attention.compute.norm_mlp import add_norm_mlp_
+from agent_attention.compute.norm_project import parts_of
 from agent_attention.compute.numerics import is_finite
 from agent_attention.compute.products import add_linear, linear
 from agent_attention.compute.symbolic import join_heads
@@ -82,11 +83,11 @@ def _add_agent_attention(
     chunks = list(row_chunks(len(rows), 3 * x.shape[-1]))
     if len(chunks) == 1:
         normed = _normed(norm, rows)
-        q, k, v = (linear(normed, *part).view(x.shape) for part in _weight_parts(attn))
+        q, k, v = (linear(normed, *part).view(x.shape) for part in parts_of(attn.projections()))
         o = _mix(attn, q, k, v, size)
         return add_linear(o.flatten(0, 1), attn.proj.weight, attn.proj.bias, rows).view(x.shape)
     q, k, v = (scratch.pop() if scratch else x.new_empty(x.shape) for _ in range(3))
-    parts = list(_weight_parts(attn))
+    parts = list(parts_of(attn.projections()))
     outs = [each.flatten(0, 1) for each in (q, k, v)]
     for some in chunks:
         normed = _normed(norm, rows[some])
@@ -117,11 +118,3 @@ def _write_linear(out: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor) -
         torch.mm(x, weight.t(), out=out)
     else:
         torch.addmm(bias, x, weight.t(), out=out)
-
-
-def _weight_parts(attn: AgentAttention) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Weight and bias of the queries', the keys' and the values' projection."""
-    for layer in attn.projections():
-        count = layer.out_features // layer.in_features
-        biases = [None] * count if layer.bias is None else layer.bias.chunk(count)
-        yield from zip(layer.weight.chunk(count), biases, strict=True)

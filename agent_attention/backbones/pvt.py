@@ -6,7 +6,7 @@ Shape letters: see ``agent_attention.mixers.agent``.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -57,7 +57,7 @@ class AgentPVT(Pyramid):
     STEM = ("patch_embed1", "pos_embed1", "pos_drop1")
     PARTS = ("patch_embed{1}", "pos_embed{1}", "pos_drop{1}", "block{1}")
     BLOCKS = "block{1}"
-    KEYS = ("patch_embed1.proj.weight", "pos_embed1")
+    KEYS: ClassVar[tuple[str, ...]] = ("patch_embed1.proj.weight", "pos_embed1")
     ONE_WIDTH = True
 
     def __init__(

@@ -8,7 +8,7 @@ Shape letters: see ``agent_attention.mixers.agent``.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +67,7 @@ class AgentSwinTransformer(Pyramid):
     STEM = ("patch_embed", "pos_drop")
     PARTS = ("layers.{0}", "norm{0}")
     BLOCKS = "layers.{0}.blocks"
-    KEYS = ("patch_embed.proj.weight", "layers.0.")
+    KEYS: ClassVar[tuple[str, ...]] = ("patch_embed.proj.weight", "layers.0.")
     shift_small = True  # shift the windows of maps that are no larger than one
 
     def __init__(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from agent_attention.compute.attend_operator import attend_compiled
 from agent_attention.compute.bias import AgentBias, Factors
 from agent_attention.compute.guard import (
     is_for_cpu,
@@ -20,6 +21,7 @@ from agent_attention.compute.guard import (
 )
 from agent_attention.compute.kept import attend_kept
 from agent_attention.compute.numerics import full_precision, hold_back, is_finite, without_autocast
+from agent_attention.compute.operators import is_compiling
 from agent_attention.compute.tiles import aggregate, broadcast, broadcast_into
 
 Bias = Tensor | AgentBias | None
@@ -101,18 +103,22 @@ def _attend(
         return attend_plain(q, k, v, bias.dense(), dropout)
     if way == "kept":
         return attend_kept(q, k, v, bias)
+    if way == "compiled":
+        return attend_compiled(q, k, v, bias)
     factors = bias.factors().to(q.dtype)
-    if way == "tiled" and out is not None and bias.tokens_first:
-        broadcast_into(out, q, k, v, factors)
-        return out
     if way == "tiled":
-        return (broadcast if bias.tokens_first else aggregate)(q, k, v, factors)
+        thin = factors.by_agent(), factors.by_token().mT.contiguous()
+        if out is not None and bias.tokens_first:
+            broadcast_into(out, q, k, v, *thin)
+            return out
+        return (broadcast if bias.tokens_first else aggregate)(q, k, v, *thin)
     return _fused(q, k, v, factors, bias.tokens_first, dropout)
 
 
 def _choose(q: Tensor, k: Tensor, bias: Bias, dropout: float, way: str | None) -> str:
-    if is_recording():
-        return way or "fused"  # before any size is looked at, which a graph may leave open
+    if is_recording():  # before any size is looked at, which a graph may leave open
+        tiles = is_compiling() and isinstance(bias, AgentBias) and is_for_cpu(q) and not dropout
+        return way or ("compiled" if tiles else "fused")
     if is_transformed():
         return "plain"  # the others lack rules for it
     way = way or settings().way or ("plain" if is_watched() else None)

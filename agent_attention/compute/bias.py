@@ -63,7 +63,7 @@ class AgentBias(NamedTuple):
         p, width, block = math.isqrt(self.block.shape[1]), self.size[1], self.block
         m_h, m_w = (interpolation(p, a, block.dtype, block.device) for a in self.agent_shape)
         x = columns_and_one(block.shape[3], width, block.dtype, block.device)
-        return Factors(m_h, m_w, x, *cached(self._resized, self[:3], self[3:]))
+        return Factors(m_h, m_w, x, *cached(self.resized, self[:3], self[3:]))
 
     def product(self) -> Tensor:
         """``dense`` from the factors; of small maps it is kept by size, without gradients."""
@@ -75,7 +75,7 @@ class AgentBias(NamedTuple):
 
         return products(made, self[:3], self[3:])[0]
 
-    def _resized(self) -> tuple[Tensor, Tensor]:
+    def resized(self) -> tuple[Tensor, Tensor]:
         """``y`` and ``row`` of the factors."""
         height, width = self.size
         rows = resize(self.block, (height, self.block.shape[3]))

@@ -117,9 +117,7 @@ def define(kind: type[nn.Module], *methods: str) -> None:
 def has_defined(module: nn.Module, kind: type[nn.Module], *methods: str) -> bool:
     """Whether a module, perhaps of a subclass, has methods as a class was defined with them."""
     defined, own = _DEFINED[kind], vars(module)
-    return all(
-        name not in own and getattr(type(module), name) is defined[name] for name in methods
-    )
+    return all(name not in own and getattr(type(module), name) is defined[name] for name in methods)
 
 
 def is_exact(module: nn.Module, kind: type[nn.Module]) -> bool:

@@ -18,9 +18,7 @@ define(Mlp)
 define(DropPath, "factor")
 
 
-def add_norm_mlp(
-    norm: nn.Module, mlp: nn.Module, drop_path: nn.Module, x: Tensor
-) -> Tensor | None:
+def add_norm_mlp(norm: nn.Module, mlp: nn.Module, drop_path: nn.Module, x: Tensor) -> Tensor | None:
     """``x + drop_path(mlp(norm(x)))`` of tokens (B, N, C); None where modules have to run.
 
     For the backward pass ``x`` is kept, and the hidden layer unless it is large: computing it again

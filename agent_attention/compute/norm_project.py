@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from agent_attention.compute.chunks import row_chunks
-from agent_attention.compute.guard import is_exact, may_replace
+from agent_attention.compute.guard import may_replace
 from agent_attention.compute.products import add_linear, linear
 from agent_attention.layers import DropPath
 
@@ -59,8 +59,8 @@ def norm_project(
     Returns:
         ``x``, and three of (B, N, C), each contiguous.
     """
-    weights = [t for layer in layers for t in (layer.weight, layer.bias)]
-    rows = _NormProject.apply(x.flatten(0, 1), norm.eps, norm.weight, norm.bias, *weights)
+    weights = norm.weight, norm.bias, *_weights(layers)
+    rows = _NormProject.apply(x.flatten(0, 1), norm.eps, *weights)
     return tuple(each.unflatten(0, x.shape[:2]) for each in rows)  # type: ignore[return-value]
 
 
@@ -81,7 +81,7 @@ class _NormProject(torch.autograd.Function):
         outs = [x.new_empty(x.shape) for _ in range(_PROJECTIONS)]
         for part in row_chunks(len(x), _PROJECTIONS * x.shape[1]):
             normed = F.layer_norm(x[part], gamma.shape, gamma, beta, eps)
-            for (weight, bias), out in zip(each_part(weights), outs, strict=True):
+            for (weight, bias), out in zip(_parts(weights), outs, strict=True):
                 if bias is None:
                     torch.mm(normed, weight.t(), out=out[part])
                 else:
@@ -106,7 +106,7 @@ def _backward(
     x, gamma, beta, *weights = saved
     of_x, of_gamma, of_beta = x.new_empty(x.shape), torch.zeros_like(gamma), torch.zeros_like(beta)
     of_weights = [None if each is None else torch.zeros_like(each) for each in weights]
-    layers = list(zip(grads[1:], each_part(weights), each_part(of_weights), strict=True))
+    layers = list(zip(grads[1:], _parts(weights), _parts(of_weights), strict=True))
     for part in row_chunks(len(x), (_PROJECTIONS + 2) * x.shape[1]):
         normed, *moments = torch.native_layer_norm(x[part], gamma.shape, gamma, beta, eps)
         slope = torch.zeros_like(normed)
@@ -129,11 +129,20 @@ def _backward(
     return [of_x, of_gamma, of_beta, *of_weights]
 
 
-def each_part(weights: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+def parts_of(layers: Sequence[nn.Linear]) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Weight (C, C) and bias of each projection, of layers that may have several of them."""
+    return _parts(_weights(layers))
+
+
+def _weights(layers: Sequence[nn.Linear]) -> list[Tensor | None]:
+    return [each for layer in layers for each in (layer.weight, layer.bias)]
+
+
+def _parts(weights: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
     for weight, bias in zip(weights[::2], weights[1::2], strict=True):
         count = weight.shape[0] // weight.shape[1]
-        yield from zip(weight.chunk(count), [None] * count if bias is None else bias.chunk(count), strict=True)
+        biases = [None] * count if bias is None else bias.chunk(count)
+        yield from zip(weight.chunk(count), biases, strict=True)
 
 
 class _AddLinear(torch.autograd.Function):

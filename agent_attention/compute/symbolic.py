@@ -13,7 +13,10 @@ from torch.compiler import is_dynamo_compiling
 from torch.nn import functional as F
 
 from agent_attention.arguments import Pair
+from agent_attention.compute.operators import is_compiling, linear_operators
 from agent_attention.compute.size_cache import cached
+
+aten = torch.ops.aten
 
 
 def is_symbolic(size: Sequence[int]) -> bool:
@@ -42,9 +45,21 @@ def resize(x: Tensor, size: Pair, mode: str = "bilinear") -> Tensor:
     """
     if not is_symbolic(size) and tuple(x.shape[-2:]) == tuple(size):
         return x
+    if is_compiling():
+        return _resize(x, (*x.shape[-2:], *size, int(mode == "bicubic")))
     if x.is_meta and not torch.is_grad_enabled():  # a shape, which torch takes milliseconds to find
         return x.new_empty((*x.shape[:2], *size))
     return F.interpolate(x, size=tuple(size), mode=mode, align_corners=False)
+
+
+_KINDS = (aten.upsample_bilinear2d_backward, aten.upsample_bicubic2d_backward)
+_resize, _ = linear_operators(  # numbers: old size, new size, whether bicubic
+    "resize",
+    lambda x, n: resize(x, (n[2], n[3]), "bicubic" if n[4] else "bilinear"),
+    lambda x, n: (*x.shape[:2], n[2], n[3]),
+    lambda x, n: _KINDS[n[4]](x, n[2:4], (*x.shape[:2], n[0], n[1]), False, None, None),
+    lambda x, n: (*x.shape[:2], n[0], n[1]),
+)
 
 
 def pool(x: Tensor, grid: Pair) -> Tensor:
@@ -52,15 +67,39 @@ def pool(x: Tensor, grid: Pair) -> Tensor:
 
     With a symbolic size as two products: other runtimes' pooling needs to know the cells.
     """
+    if is_compiling():
+        tokens = x.permute(0, 2, 3, 1).flatten(1, 2)  # as maps lie in memory
+        return _pool(tokens, (*x.shape[-2:], *grid)).unflatten(1, grid).permute(0, 3, 1, 2)
     if not is_symbolic(x.shape[-2:]):
         return F.adaptive_avg_pool2d(x, grid)
     rows, columns = (cell_means(x.shape[axis], grid[axis], x) for axis in (-2, -1))
     return rows @ x @ columns.t()
 
 
+def _spread(x: Tensor, numbers: Sequence[int]) -> Tensor:
+    """The transposed of a pool, of tokens (B, n, C)."""
+    height, width, *grid = numbers
+    like = x.new_empty((x.shape[0], height, width, x.shape[2])).permute(0, 3, 1, 2)
+    grad = x.unflatten(1, grid).permute(0, 3, 1, 2)
+    return aten._adaptive_avg_pool2d_backward(grad, like).permute(0, 2, 3, 1).flatten(1, 2)
+
+
+_pool, _ = linear_operators(  # of tokens (B, N, C); numbers: size, grid
+    "pool",
+    lambda x, n: (
+        F.adaptive_avg_pool2d(x.unflatten(1, n[:2]).permute(0, 3, 1, 2), (n[2], n[3]))
+        .permute(0, 2, 3, 1)
+        .flatten(1, 2)
+    ),
+    lambda x, n: (x.shape[0], n[2] * n[3], x.shape[2]),
+    _spread,
+    lambda x, n: (x.shape[0], n[0] * n[1], x.shape[2]),
+)
+
+
 def cell_means(size: int, cells: int, like: Tensor) -> Tensor:
     """Matrix (cells, size) of means: of all from where a cell begins to where it ends."""
-    place, cell = numbers(size, like.device), torch.arange(cells, device=like.device)
+    place, cell = (torch.arange(count, device=like.device) for count in (size, cells))
     begin = (cell * size).div(cells, rounding_mode="floor").unsqueeze(1)
     end = ((cell + 1) * size + cells - 1).div(cells, rounding_mode="floor").unsqueeze(1)
     inside = ((place >= begin) & (place < end)).to(like.dtype)
@@ -91,18 +130,6 @@ def crop(x: Tensor, size: Pair, axes: Pair = (-2, -1)) -> Tensor:
     return x
 
 
-def numbers(count: int, device: torch.device) -> Tensor:
-    """0, 1, 2, ... (count), int64.
-
-    Of a symbolic count as a sum where torch compiles: inductor takes what is computed from
-    ``arange`` for one expression, quotients of quotients, and proves statements about it for
-    minutes.
-    """
-    if is_dynamo_compiling() and is_symbolic((count,)):
-        return torch.ones(count, dtype=torch.int64, device=device).cumsum(0) - 1
-    return torch.arange(count, device=device)
-
-
 def divide(x: Tensor, by: int) -> tuple[Tensor, Tensor]:
     """Quotient and rest without the operator ``%``, which ONNX lacks for symbolic sizes."""
     quotient = x // by
@@ -131,11 +158,31 @@ def pad_ends(x: Tensor, multiple: int, axes: Pair) -> Tensor:
     """
     sides = [x.shape[axis] for axis in axes]
     lacking = [missing(side, multiple) for side in sides]
+    if not is_symbolic(lacking) and not any(lacking):
+        return x  # padding of nothing is a copy
+    if is_compiling():
+        return _pad(x, (*axes, *lacking, *sides))
     if is_symbolic(lacking):
         x = F.pad(x, _at_ends(x, axes, (multiple - 1, multiple - 1)))
         whole = [side + more for side, more in zip(sides, lacking, strict=True)]
         return crop(x, (whole[0], whole[1]), axes)
-    return F.pad(x, _at_ends(x, axes, lacking)) if any(lacking) else x  # of nothing it is a copy
+    return F.pad(x, _at_ends(x, axes, lacking))
+
+
+def _with_sides(x: Tensor, axes: Sequence[int], sides: Sequence[int]) -> list[int]:
+    """A tensor's shape with other lengths of two axes."""
+    shape = list(x.shape)
+    shape[axes[0]], shape[axes[1]] = sides
+    return shape
+
+
+_pad, _ = linear_operators(  # numbers: two axes, what their sides lack, the sides
+    "pad",
+    lambda x, n: F.pad(x, _at_ends(x, (n[0], n[1]), n[2:4])),
+    lambda x, n: _with_sides(x, n[:2], (n[4] + n[2], n[5] + n[3])),
+    lambda x, n: x.narrow(n[0], 0, n[4]).narrow(n[1], 0, n[5]),
+    lambda x, n: _with_sides(x, n[:2], n[4:]),
+)
 
 
 def _at_ends(x: Tensor, axes: Pair, counts: Sequence[int]) -> list[int]:

@@ -5,13 +5,16 @@ and bottom to multiples of M, then rolled by the shift. With a symbolic size the
 index: no tensor may then have an axis of windows, which for small maps would be of length 1.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from agent_attention.arguments import Pair
+from agent_attention.compute.operators import as_operator, is_compiling, linear_operators
 from agent_attention.compute.size_cache import pure
-from agent_attention.compute.symbolic import count_cells, divide, is_symbolic, numbers, pad_ends
+from agent_attention.compute.symbolic import count_cells, divide, is_symbolic, pad_ends
 
 _APART = -100.0  # score between pixels that the shift brought into one window from afar
 
@@ -27,6 +30,8 @@ def shift_of_large(shift: int, size: Pair, window: int) -> int:
 
 def cut_windows(x: Tensor, size: Pair, window: int, shift: int) -> Tensor:
     """Tokens (B, N, C) of a map -> windows (B*G, M*M, C), row-major in both."""
+    if is_compiling():
+        return _cut(x, (x.shape[0], *size, window, shift))
     if is_symbolic(size):
         sources = window_sources(size, window, shift, x.device)
         x = F.pad(x, (0, 0, 0, 1)).index_select(1, sources)  # (B, G*M*M, C)
@@ -40,6 +45,8 @@ def cut_windows(x: Tensor, size: Pair, window: int, shift: int) -> Tensor:
 
 def join_windows(x: Tensor, size: Pair, window: int, shift: int, batch: int) -> Tensor:
     """Windows (B*G, M*M, C) -> tokens (B, N, C); what was padding is cut off."""
+    if is_compiling():
+        return _join(x, (batch, *size, window, shift))
     if is_symbolic(size):
         places = window_places(size, window, shift, x.device)
         return x.flatten(0, 1).unflatten(0, (batch, -1)).index_select(1, places)
@@ -52,19 +59,34 @@ def join_windows(x: Tensor, size: Pair, window: int, shift: int, batch: int) -> 
     return x[:, : size[0], : size[1]].flatten(1, 2)
 
 
+_cut, _join = linear_operators(  # numbers: B, H, W, M, shift
+    "cut_windows",
+    lambda x, n: cut_windows(x, (n[1], n[2]), n[3], n[4]),
+    lambda x, n: (n[0] * count_windows(n[1:3], n[3]), n[3] ** 2, x.shape[2]),
+    lambda x, n: join_windows(x, (n[1], n[2]), n[3], n[4], n[0]),
+    lambda x, n: (n[0], n[1] * n[2], x.shape[2]),
+)
+
+
+def count_windows(size: Sequence[int], window: int) -> int:
+    """G, of a map (H, W)."""
+    return count_cells(size[0], window) * count_cells(size[1], window)
+
+
 def repeat_windows(x: Tensor, count: int) -> Tensor:
     """(G, ...), the same for each image, as (B*G, ...) for ``count`` = B*G windows.
 
     Also (G*M*M), the pixels of windows, for their ``count``.
     """
     if is_symbolic((count, x.shape[0])):
-        return x.index_select(0, divide(numbers(count, x.device), x.shape[0])[1])
+        return x.index_select(0, divide(torch.arange(count, device=x.device), x.shape[0])[1])
     return x.expand(count // len(x), *x.shape).flatten(0, 1)
 
 
 @pure
+@as_operator
 def shift_mask(
-    size: Pair, window: int, shift: int, device: torch.device, count: int | None = None
+    size: Sequence[int], window: int, shift: int, device: torch.device, count: int | None = None
 ) -> Tensor:
     """What keeps apart the pixels that a shift brings together: (G, M*M, M*M), 0 or -100.
 
@@ -81,6 +103,11 @@ def padding_mask(size: Pair, window: int, count: int, device: torch.device) -> T
     """What keeps padding out of ``count`` = B*G windows: (B*G, 1, 1, M*M), 0 or -inf."""
     if not is_symbolic(size) and not any(side % window for side in size):
         return None
+    return _padding_mask(size, window, count, device)
+
+
+@as_operator
+def _padding_mask(size: Sequence[int], window: int, count: int, device: torch.device) -> Tensor:
     padding = window_sources(size, window, 0, device) == size[0] * size[1]
     padding = repeat_windows(padding, count * window**2)  # (B*G*M*M)
     mask = torch.zeros_like(padding, dtype=torch.float32).masked_fill(padding, -torch.inf)
@@ -96,7 +123,7 @@ def relative_position_index(window: int) -> Tensor:
     return down * (2 * window - 1) + right
 
 
-def window_sources(size: Pair, window: int, shift: int, device: torch.device) -> Tensor:
+def window_sources(size: Sequence[int], window: int, shift: int, device: torch.device) -> Tensor:
     """The token at each place of each window (G*M*M), N for padding.
 
     A map of 2 x 3 in windows of 2, without a shift, is padded to 2 x 4::
@@ -114,13 +141,13 @@ def window_sources(size: Pair, window: int, shift: int, device: torch.device) ->
 def window_places(size: Pair, window: int, shift: int, device: torch.device) -> Tensor:
     """The place of each token (N) in the list of windows (G*M*M)."""
     (height, width), (high, wide) = size, _padded(size, window)
-    row, column = divide(numbers(height * width, device), width)
+    row, column = divide(torch.arange(height * width, device=device), width)
     row, column = divide(row + high - shift, high)[1], divide(column + wide - shift, wide)[1]
     (upper, row), (left, column) = divide(row, window), divide(column, window)
     return (upper * (wide // window) + left) * window**2 + row * window + column
 
 
-def window_regions(size: Pair, window: int, shift: int, device: torch.device) -> Tensor:
+def window_regions(size: Sequence[int], window: int, shift: int, device: torch.device) -> Tensor:
     """A number (G*M*M) that differs for pixels that the shift has brought together."""
     bands = [
         (at >= side - window).long() + (at >= side - shift).long()
@@ -129,14 +156,14 @@ def window_regions(size: Pair, window: int, shift: int, device: torch.device) ->
     return bands[0] * 3 + bands[1]
 
 
-def _padded(size: Pair, window: int) -> Pair:
+def _padded(size: Sequence[int], window: int) -> Pair:
     """The size of a map of whole windows."""
     return count_cells(size[0], window) * window, count_cells(size[1], window) * window
 
 
-def _rolled(size: Pair, window: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _rolled(size: Sequence[int], window: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Row and column, of the padded and rolled map, of each place of each window (G*M*M)."""
     down, across = (count_cells(side, window) for side in size)
-    group, pixel = divide(numbers(down * across * window**2, device), window**2)
+    group, pixel = divide(torch.arange(down * across * window**2, device=device), window**2)
     (upper, left), (row, column) = divide(group, across), divide(pixel, window)
     return upper * window + row, left * window + column

@@ -1,6 +1,7 @@
 """PVT's softmax attention with spatial reduction. Letters: see ``agent_attention.mixers.agent``."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -14,27 +15,20 @@ class SpatialReductionAttention(Mixer):
     PVT, arXiv 2102.12122, section 3.3.
 
     Args:
-        sr_ratio: R; 1 is plain softmax attention. The other arguments are those of ``Mixer``.
+        sr_ratio: R; 1 is plain softmax attention.
+        shared: further arguments of ``Mixer``; there is no joint projection.
     """
 
     takes_projections = False  # keys are reduced before them
     sr: nn.Conv2d
     norm: nn.LayerNorm
 
-    def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        sr_ratio: int = 1,
-        qkv_bias: bool = True,
-        attn_drop: float = 0.0,
-        proj_drop: float = 0.0,
-    ) -> None:
+    def __init__(self, dim: int, num_heads: int, sr_ratio: int = 1, **shared: Any) -> None:
         layers: dict[str, nn.Module] = {}
         if sr_ratio > 1:
             layers["sr"] = nn.Conv2d(dim, dim, kernel_size=sr_ratio, stride=sr_ratio)
             layers["norm"] = nn.LayerNorm(dim, eps=1e-5)
-        super().__init__(dim, num_heads, qkv_bias, attn_drop, proj_drop, before=layers)
+        super().__init__(dim, num_heads, **{**shared, "joint_qkv": False}, before=layers)
         self.sr_ratio = sr_ratio
 
     def project(self, x: Tensor, size: Pair) -> Sequence[Tensor]:

@@ -3,6 +3,8 @@
 M is the side of a window, G the number of windows of one image.
 """
 
+from typing import Any
+
 from torch import Tensor
 
 from agent_attention.arguments import Pair
@@ -29,8 +31,8 @@ class WindowAttention(Mixer):
     Args:
         window: M.
         shift: pixels the windows are shifted by, 0 for none.
-        shift_small: shift also where a side of the map is no longer than M. The other arguments
-            are those of ``Mixer``.
+        shift_small: shift also where a side of the map is no longer than M.
+        shared: further arguments of ``Mixer``; the projection is joint.
     """
 
     takes_projections = False  # padding comes before them
@@ -42,12 +44,10 @@ class WindowAttention(Mixer):
         num_heads: int,
         window: int = 7,
         shift: int = 0,
-        qkv_bias: bool = True,
-        attn_drop: float = 0.0,
-        proj_drop: float = 0.0,
         shift_small: bool = True,
+        **shared: Any,
     ) -> None:
-        super().__init__(dim, num_heads, qkv_bias, attn_drop, proj_drop, joint_qkv=True)
+        super().__init__(dim, num_heads, **{**shared, "joint_qkv": True})
         self.window = window
         self.shift = shift
         self.shift_small = shift_small

@@ -2,6 +2,7 @@
 
     python tools/export.py configs/agent_pvt_maskrcnn.py epoch_12.pth --out detector.onnx
     python tools/export.py configs/agent_pvt_semantic_fpn.py iter_40000.pth --out fpn.pt2 --labels
+    python tools/export.py CONFIG CHECKPOINT --out model.onnx --out model.pt2    # recorded once
 
 The input is `image`, float32 (B, 3, H, W), of any batch and size, RGB of 0 to 255 (see --input).
 The config's normalisation is part of what is exported, and so is its padding, right and bottom;
@@ -27,8 +28,8 @@ import json
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,8 @@ def main() -> None:
     add = parser.add_argument
     add("config", help="config file, for example configs/agent_pvt_maskrcnn.py")
     add("checkpoint", nargs="?", help="checkpoint file; without it random weights")
-    add("--out", required=True, type=Path, metavar="FILE", help="FILE.onnx or FILE.pt2")
+    text = "FILE.onnx or FILE.pt2; given twice, the model is recorded once for both"
+    add("--out", required=True, type=Path, metavar="FILE", action="append", help=text)
     add("--input", choices=INPUTS, default="rgb", help="what the images will be (%(default)s)")
     outputs = parser.add_mutually_exclusive_group()
     for name, text in OUTPUTS.items():
@@ -113,25 +115,41 @@ def without_warnings() -> Iterator[None]:
 
 
 def export(args: argparse.Namespace) -> None:
-    """Export the model that the flags name.
+    """Export the model that the flags name; of several files all or none are written.
 
     Raises:
         UserError: if it cannot be exported, or what was exported differs from it.
     """
-    if args.out.suffix not in FORMATS:
-        raise UserError(f"--out: name a file that ends in {' or '.join(FORMATS)}; got {args.out}")
-    form = FORMATS[args.out.suffix]
-    form.require(run=not args.no_verify)
+    forms = formats_of(args.out)
+    for form in forms.values():
+        form.require(run=not args.no_verify)
     cfg = config_of(args)
     require_precision(cfg, args)
     model, reference, facts = prepare(cfg, args)
-    with atomic_write(args.out) as part:
+    with ExitStack() as stack:
+        parts = {path: stack.enter_context(atomic_write(path)) for path in forms}
         print("recording the model, which takes about a minute", file=sys.stderr)
-        form.write(record(model), part, facts, args.opset)
-        if not args.no_verify:
-            verify(model, reference, form, part, args.tolerance)
-        change_precision(part, cfg, args)
-    print(f"wrote {args.out} ({args.out.stat().st_size / 2**20:.0f} MiB)")
+        program = record(model)
+        for path, form in forms.items():
+            form.write(program, parts[path], facts, args.opset)
+            if not args.no_verify:
+                verify(model, reference, form, parts[path], args.tolerance)
+            change_precision(parts[path], cfg, args)
+    for path in forms:
+        print(f"wrote {path} ({path.stat().st_size / 2**20:.0f} MiB)")
+
+
+def formats_of(paths: Sequence[Path]) -> dict[Path, Format]:
+    """The kinds of files that names stand for, in the order in which they have to be written.
+
+    Raises:
+        UserError: if a name stands for none.
+    """
+    for path in paths:
+        if path.suffix not in FORMATS:
+            raise UserError(f"--out: name a file that ends in {' or '.join(FORMATS)}; got {path}")
+    ordered = sorted(paths, key=lambda path: list(FORMATS).index(path.suffix))
+    return {path: FORMATS[path.suffix] for path in ordered}
 
 
 def prepare(cfg: Config, args: argparse.Namespace) -> tuple[Exported, Any, Facts]:

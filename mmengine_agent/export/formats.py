@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch._dynamo import config as dynamo_config
 from torch.export import Dim, ExportedProgram
 from torch.func import functional_call
 
@@ -43,7 +44,8 @@ def record(model: Exported) -> ExportedProgram:
         example, axes = torch.zeros(_PICTURE, dtype=torch.uint8), PICTURE_AXES
     shapes = {"image": {axis: Dim(name, min=least[name]) for axis, name in axes.items()}}
     try:
-        with torch.no_grad():
+        # the cache of fake tensors takes longer with open sizes than what it saves
+        with torch.no_grad(), dynamo_config.patch(fake_tensor_cache_enabled=False):
             return torch.export.export(
                 model,
                 (example,),
@@ -162,7 +164,9 @@ class Format(NamedTuple):
             raise UserError(f"ONNX needs {' and '.join(missing)}: {install}")
 
 
+# of one recording they are written in this order: torch.onnx.export leaves symbols in it that are
+# not bound, with which torch.export goes no further
 FORMATS = {
-    ".onnx": Format(write_onnx, load_onnx, ("onnx", "onnxscript", "onnxruntime")),
     ".pt2": Format(write_pt2, load_pt2),
+    ".onnx": Format(write_onnx, load_onnx, ("onnx", "onnxscript", "onnxruntime")),
 }

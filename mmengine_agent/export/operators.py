@@ -16,8 +16,13 @@ from torch.nn import functional as F
 
 def in_plain_torch(program: ExportedProgram) -> ExportedProgram:
     """A graph with torch's own operators alone."""
-    named = {node.target for node in program.graph.nodes}.intersection(_TORCH)
-    return program.run_decompositions({each: _TORCH[each] for each in named}) if named else program
+    found = {node.target for node in program.graph.nodes}
+    if not found & _TORCH.keys():
+        return program
+    # torch's rule for keeping it as it is lacks an argument
+    usual = {_MESHGRID: torch.export.default_decompositions()[_MESHGRID]}
+    table = {name: made for name, made in {**_TORCH, **usual}.items() if name in found}
+    return program.run_decompositions(table)
 
 
 # --- suppression
@@ -74,7 +79,8 @@ def _onnx_nms(boxes: Any, scores: Any, threshold: float, most: int) -> Any:
     op: Any = opset18
 
     found = op.NonMaxSuppression(
-        boxes,
+        # that a box has four numbers is said once more: of int8 files OpenVINO does not find it out
+        op.Reshape(boxes, op.Constant(value_ints=[0, -1, 4])),
         op.Unsqueeze(scores, op.Constant(value_ints=[1])),
         op.Constant(value_ints=[most]),
         op.Constant(value_floats=[threshold]),
@@ -197,6 +203,7 @@ def _onnx_roi_align(x: Any, boxes: Any, image: Any, size: int, scale: float) -> 
     )
 
 
+_MESHGRID = torch.ops.aten.meshgrid.default
 _TORCH: Mapping[Any, Callable[..., Tensor]] = {
     torch.ops.agent_attention.nms.default: _nms,
     torch.ops.agent_attention.roi_align.default: _roi_align,

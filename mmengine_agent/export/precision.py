@@ -38,8 +38,9 @@ def require_precision(cfg: Config, args: Namespace) -> None:
     """Raise UserError for flags that make no sense, before anything is exported."""
     if args.precision == "fp32":
         return
-    if args.out.suffix != ".onnx":
-        raise UserError(f"--precision {args.precision} is of .onnx files; got {args.out}")
+    for path in args.out:
+        if path.suffix != ".onnx":
+            raise UserError(f"--precision {args.precision} is of .onnx files; got {path}")
     if args.outputs == "raw" or args.input == "normalised":
         raise UserError(
             f"--precision {args.precision} is checked on images: leave out --raw and --input "

@@ -1,5 +1,7 @@
 """Atomic writes of checkpoints; the one before stays until the next is safe."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,6 @@ class WholeFileBackend(LocalBackend):
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         write_file(Path(filepath), obj)
-
-    def put_text(self, obj: str, filepath: str | Path, encoding: str = "utf-8") -> None:
-        write_file(Path(filepath), obj.encode(encoding))
 
 
 register_backend(WHOLE, WholeFileBackend, force=True)
@@ -125,13 +124,10 @@ class SafeCheckpointHook(CheckpointHook):
 
     def _save_best_checkpoint(self, runner: Any, metrics: dict[str, Any]) -> None:
         """mmengine's own, with the removal of the best one before put off to the end."""
-        if not self.save_best:
-            return
-        try:
-            super()._save_best_checkpoint(runner, metrics)
-        except OSError as error:
-            raise self._explained(runner, error) from error
-        self._remove(self._noted())
+        if self.save_best:
+            with self._full_disk(runner):
+                super()._save_best_checkpoint(runner, metrics)
+            self._remove(self._noted())
 
     def _obsolete(self, runner: Any, step: int) -> list[str]:
         """Names of the files that the checkpoint of ``step`` replaces; it is noted as kept."""
@@ -154,7 +150,7 @@ class SafeCheckpointHook(CheckpointHook):
         runner.call_hook("before_saving_in_every_process", meta=meta)
         path = self._path(name)
         runner.message_hub.update_info("last_ckpt", path)
-        try:
+        with self._full_disk(runner):
             runner.save_checkpoint(
                 self.out_dir,
                 name,
@@ -168,8 +164,6 @@ class SafeCheckpointHook(CheckpointHook):
             )
             if is_main_process():
                 write_file(Path(runner.work_dir, POINTER), path)
-        except OSError as error:
-            raise self._explained(runner, error) from error
         self.last_ckpt = path
 
     def _remove_parts(self, runner: Any) -> None:
@@ -185,21 +179,23 @@ class SafeCheckpointHook(CheckpointHook):
         named = runner.cfg.get("load_from") if runner.cfg.get("resume") else None
         if runner.cfg.get("resume") and not named:
             return  # mmengine itself went where the pointer points
-        try:
+        with self._full_disk(runner):
             point_at(runner.work_dir, named)
-        except OSError as error:
-            raise self._explained(runner, error) from error
 
-    def _explained(self, runner: Any, error: OSError) -> Exception:
-        """The error, or what to do about a full disk."""
-        if not disk_is_full(error):
-            return error
-        folder = Path(self.out_dir)
-        return UserError(
-            f"the disk {describe_disk(folder)} is full: no checkpoint of iteration "
-            f"{runner.iter} could be saved in {folder}. What was saved before is whole: make room, "
-            "and go on with --resume"
-        )
+    @contextmanager
+    def _full_disk(self, runner: Any) -> Iterator[None]:
+        """Say what to do about a full disk."""
+        try:
+            yield
+        except OSError as error:
+            if not disk_is_full(error):
+                raise
+            folder = Path(self.out_dir)
+            raise UserError(
+                f"the disk {describe_disk(folder)} is full: no checkpoint of iteration "
+                f"{runner.iter} could be saved in {folder}. What was saved before is whole: make "
+                "room, and go on with --resume"
+            ) from error
 
     def _path(self, name: str) -> str:
         return str(self.file_backend.join_path(self.out_dir, name))

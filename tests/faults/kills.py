@@ -49,6 +49,7 @@ from mmengine_agent.files import describe_disk
 from mmengine_agent.resume.newest import newest_whole
 
 INTERVAL = EPOCH  # iterations between checkpoints
+SPARE = 8  # checkpoints of a run beyond those that its kills and full disks need
 LATER = 0.6  # of a run: where the second half of the kills begins; 2/3 and 11/12 are milestones
 WORKERS = 2  # of each data loader of a recipe
 DAY = 86400
@@ -106,8 +107,15 @@ def main() -> int:
     return int(any(story.problems for story in stories))
 
 
-def run(task: str, kills: int, full: int, workers: int | None = None, seed: int = 0) -> Story:
-    """Train to the end through that many kills and full disks."""
+def run(
+    task: str,
+    kills: int,
+    full: int,
+    workers: int | None = None,
+    seed: int = 0,
+    spare: int = SPARE,
+) -> Story:
+    """Train to the end through that many kills and full disks, and ``spare`` checkpoints more."""
     if workers is None:
         workers = WORKERS if task in RECIPES else 0
     story, chances = Story(), Random(seed)
@@ -117,7 +125,7 @@ def run(task: str, kills: int, full: int, workers: int | None = None, seed: int 
         data = make_data(place / "data")
 
         # each process gains about one checkpoint, and the run must outlive all of them
-        length = INTERVAL * (2 * kills + full + 8)
+        length = INTERVAL * (2 * kills + full + spare)
 
         def config(name: str) -> Config:
             return long_config(task, data, place / name, workers, length)
