@@ -28,7 +28,6 @@ ROOT = Path(__file__).resolve().parent.parent
 HERE, BASE = "here", "base"
 MODELS = {"pvt-t": "AgentPVT", "swin-t": "AgentSwinTransformer"}
 ROWS = list(product(MODELS, ("inference", "training"), ("256x320", "512x512")))
-
 Row = tuple[str, str, str]  # model, mode, height x width
 Turn = Callable[[str, Row], float]  # the seconds that a step of a row takes HERE, or in BASE
 
@@ -94,11 +93,12 @@ def checked_out(commit: str) -> Iterator[Path]:
 @contextmanager
 def worker(tree: Path) -> Iterator[Callable[[Row], float]]:
     """A process with the package of ``tree``, to be asked for the seconds of rows."""
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     process: Any = subprocess.Popen(
         [sys.executable, "-c", f"import guard; guard.serve({str(tree)!r})"],
         env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONPATH": f"{ROOT}/benchmarks"},
         cwd=tree,  # where Python looks first
-        **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True},
+        **pipes,
     )
 
     def ask(row: Row) -> float:

@@ -14,6 +14,7 @@ import math
 import statistics
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import reporting
 import torch
@@ -87,7 +88,7 @@ def mixer_steps(field: str, values: list[int]) -> Iterator[Call]:
     """Inference and training of a mixer alone, in two stages, with sizes between the values."""
     for stage in (0, 2):
         dim, heads = STAGES[stage]
-        places = {"table_shape": (56 >> stage,) * 2, "agent_shape": AGENTS}
+        places: dict[str, Any] = {"table_shape": (56 >> stage,) * 2, "agent_shape": AGENTS}
         mixer = build_mixer(MIXERS[field], dim, heads, **places)
         width = heads * math.prod(AGENTS) if field == "few" else dim  # numbers a token
         for low in sorted(values)[:-1]:

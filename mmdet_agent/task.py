@@ -48,6 +48,7 @@ class Detection(Task):
         val2017/*.jpg"""
     scores: ClassVar = {
         "CocoMetric": Score("coco/{metric}_mAP", 1.0),
+        "FasterCocoMetric": Score("coco/{metric}_mAP", 1.0),
         "CocoPanopticMetric": Score("coco_panoptic/PQ", 100.0),
         "LVISMetric": Score("lvis/{metric}_AP", 1.0),
         "VOCMetric": Score("pascal_voc/mAP", 1.0),

@@ -102,13 +102,12 @@ def test_mixed_precision_is_bfloat16_where_the_gpu_has_it(
 
 
 @pytest.mark.parametrize("fast", [True, False])
-@tasks
 def test_mixed_precision_on_a_cpu_is_bfloat16(
-    task: str, fast: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    fast: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(mixed_precision, "get_device", lambda: "cpu")
     monkeypatch.setattr(mixed_precision, "has_fast_bfloat16", lambda: fast)
-    assert with_flags(task, "--amp").optim_wrapper.type == "CPUAmpOptimWrapper"
+    assert with_flags("segmentation", "--amp").optim_wrapper.type == "CPUAmpOptimWrapper"
     assert ("no instructions for bfloat16" in capsys.readouterr().err) == (not fast)
 
 
@@ -144,12 +143,14 @@ def test_a_logger_is_added_once(task: str, monkeypatch: pytest.MonkeyPatch) -> N
         (["--clip-grad", "0"], ["--clip-grad", "positive"]),
         (["--accumulate", "-1"], ["--accumulate", "positive"]),
         (["--early-stop", "0"], ["--early-stop", "positive"]),
+        (["--amp"], ["--amp", "GPU"]),
         (["--log-to", "wandb"], ["--log-to wandb", "pip install nosuchpackage"]),
     ],
 )
 def test_what_cannot_be_is_said(
     arguments: list[str], words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(mixed_precision, "get_device", lambda: "cpu")
     monkeypatch.setitem(training.LOGGERS, "wandb", ("WandbVisBackend", "nosuchpackage"))
     with pytest.raises(UserError) as caught:
         with_flags("detection", *arguments)

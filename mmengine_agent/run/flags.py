@@ -29,7 +29,7 @@ POSITIVE = ("--clip-grad", "--accumulate", "--early-stop", "--nan-limit")
 def add_training_flags(parser: ArgumentParser) -> None:
     """Add the flags to a parser, in two groups of their own."""
     add = parser.add_argument_group("training").add_argument
-    text = "mixed precision: bfloat16 on a CPU, and on GPUs that have it"
+    text = "mixed precision: bfloat16 on GPUs that have it and, for segmentors, on a CPU"
     add("--amp", action="store_true", help=text)
     text = "scale the learning rate by the total batch size over the config's"
     add("--auto-scale-lr", action="store_true", help=text)

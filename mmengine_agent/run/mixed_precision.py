@@ -14,14 +14,23 @@ from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from mmengine_agent.errors import UserError
+from mmengine_agent.task import task_of
+
 # instructions that multiply bfloat16: those of x86-64 and of ARM, by torch's names
 _FAST = ("avx512_bf16", "amx_bf16", "amx_tile", "bf16", "sve_bf16")
 
 
 def set_amp(cfg: Config) -> None:
-    """Mixed precision: bfloat16, or float16 with dynamic loss scaling on GPUs that lack it."""
+    """Mixed precision: bfloat16, or float16 with dynamic loss scaling on GPUs that lack it.
+
+    Raises:
+        UserError: for a detector on a CPU.
+    """
     wrapper = cfg.optim_wrapper
     if get_device() == "cpu":
+        if task_of(cfg).name == "detection":
+            raise UserError("--amp: detectors train so on a GPU alone; on a CPU leave it out")
         wrapper.type = "CPUAmpOptimWrapper"
         for key in ("dtype", "loss_scale", "use_fsdp"):  # of mmengine's wrapper
             wrapper.pop(key, None)
