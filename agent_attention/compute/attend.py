@@ -106,12 +106,11 @@ def _attend(
     if way == "compiled":
         return attend_compiled(q, k, v, bias)
     factors = bias.factors().to(q.dtype)
+    if way == "tiled" and out is not None and bias.tokens_first:
+        broadcast_into(out, q, k, v, factors)
+        return out
     if way == "tiled":
-        thin = factors.by_agent(), factors.by_token().mT.contiguous()
-        if out is not None and bias.tokens_first:
-            broadcast_into(out, q, k, v, *thin)
-            return out
-        return (broadcast if bias.tokens_first else aggregate)(q, k, v, *thin)
+        return (broadcast if bias.tokens_first else aggregate)(q, k, v, factors)
     return _fused(q, k, v, factors, bias.tokens_first, dropout)
 
 

@@ -19,7 +19,7 @@ from agent_attention.compute.tiles import (
     broadcast_into,
 )
 
-_ALL = (True,) * 5  # gradients are needed
+_ALL = (True,) * 6  # gradients are needed
 
 
 def attend_compiled(q: Tensor, k: Tensor, v: Tensor, bias: AgentBias) -> Tensor:
@@ -34,11 +34,10 @@ def _attend(
 ) -> tuple[Tensor, Tensor]:
     """The result as (B, Q, h, d), and log2 of sums that the gradient needs."""
     factors, (out, log_total) = _factors(y, row, numbers), _results(q, numbers)
-    thin = factors.by_agent(), factors.by_token().mT.contiguous()
     if numbers[3]:
-        broadcast_into(out.transpose(1, 2), q, k, v, *thin)
+        broadcast_into(out.transpose(1, 2), q, k, v, factors)
     else:
-        found, log_total = aggregate_forward(q, k, v, *thin)
+        found, log_total = aggregate_forward(q, k, v, factors)
         out.copy_(found.transpose(1, 2))
     return out, log_total
 
@@ -55,16 +54,13 @@ def _gradients(grad: Tensor, tensors: Sequence[Tensor], numbers: Sequence[int]) 
     """Gradients of q, k and v as (B, N, h, d), of y and of row."""
     q, k, v, y, row, out, log_total = tensors
     factors, grad = _factors(y, row, numbers), grad.transpose(1, 2)
-    thin = factors.by_agent(), factors.by_token().mT.contiguous()
     if numbers[3]:
-        of_k, of_q, of_v, _, of_base = broadcast_backward(grad, _ALL, k, q, v, *thin)
+        of_k, of_q, of_v, _, *of_bias = broadcast_backward(grad, _ALL, k, q, v, factors)
     else:
         saved = out.transpose(1, 2), log_total
-        of_q, of_k, of_v, _, of_base = aggregate_backward(grad, _ALL, q, k, v, *thin, *saved)
-    assert of_base is not None
-    maps = of_base.mT.unflatten(2, (y.shape[2], -1))  # (h, P, H, W)
+        of_q, of_k, of_v, _, *of_bias = aggregate_backward(grad, _ALL, q, k, v, factors, *saved)
     found = [of.transpose(1, 2).contiguous() for of in (of_q, of_k, of_v) if of is not None]
-    return [*found, maps @ factors.x.t(), maps.sum(2, keepdim=True)]
+    return [*found, *(of for of in of_bias if of is not None)]
 
 
 @_gradients.register_fake
@@ -97,4 +93,4 @@ def _results(q: Tensor, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Memory for the two."""
     batch, heads, count, d = q.shape
     sums = 0 if numbers[3] else count
-    return q.new_empty((batch, count, heads, d)), q.new_empty((batch, heads, sums))
+    return q.new_empty((batch, count, heads, d)), q.new_empty((batch, heads, sums, 1))
