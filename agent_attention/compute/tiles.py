@@ -7,7 +7,7 @@ and for the backward pass nothing of it is kept: the scores are computed again.
 One sample comes after the other, all in the memory of one result.
 
 Shapes: agents (B, h, n, d) and tokens (B, h, N, d), strided as it comes; scores of a tile of T
-tokens of a sample (h, n, T). What has no gradient, ``fixed``, is (m_h, m_w, x) of the bias's factors.
+tokens of a sample (h, n, T). What has no gradient, ``fixed``, is (m_h, m_w, x) of the factors.
 """
 
 import math
