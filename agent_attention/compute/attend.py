@@ -80,8 +80,9 @@ def attend(
         ValueError: if there is no such way.
     """
     if way is None and isinstance(bias, AgentBias) and is_half_on_cpu(q) and _has_few(q, k):
-        with without_autocast(q):  # where torch's kernels take longer
-            return attend(*full_precision(q, k, v), bias, dropout).to(q.dtype)
+        whole_q, whole_k, whole_v = full_precision(q, k, v)  # torch's kernels take longer there
+        with without_autocast(q):
+            return attend(whole_q, whole_k, whole_v, bias, dropout).to(q.dtype)
     way = _choose(q, k, bias, dropout, way)
     found = _attend(q, k, v, bias, dropout, way, out)
     if out is not None or q.dtype == torch.float16 or is_finite(found):

@@ -63,7 +63,8 @@ class _Aggregate(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Gradients:
         a, k, v, y, row, *sums = ctx.saved_tensors
-        bias = Factors(*ctx.fixed, y, row)
+        fixed: Fixed = ctx.fixed
+        bias = Factors(*fixed, y, row)
         return aggregate_backward(grad, ctx.needs_input_grad, a, k, v, bias, *sums)
 
 
@@ -136,7 +137,8 @@ class _Broadcast(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Gradients:
         a, q, v_a, y, row = ctx.saved_tensors
-        bias = Factors(*ctx.fixed, y, row)
+        fixed: Fixed = ctx.fixed
+        bias = Factors(*fixed, y, row)
         return broadcast_backward(grad, ctx.needs_input_grad, a, q, v_a, bias)
 
 
