@@ -28,7 +28,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "swin": small_swin,
     "swin of windows": lambda: small_swin(attn_types="BBBB"),
 }
-EXECUTORS = {"_Aggregate", "_Broadcast", "_NormMlp"}  # autograd functions
+EXECUTORS = {"_Aggregate", "_Broadcast", "_NormProject", "_AddLinear", "_AddNormMlp"}
 models = pytest.mark.parametrize("name", MODELS)
 
 
@@ -72,7 +72,7 @@ def test_only_a_cpu_takes_executors(name: str) -> None:
         model(torch.zeros(1, 3, 64, 64))
     with profile(activities=[ProfilerActivity.CPU]) as of_meta:
         model.to("meta")(torch.empty(1, 3, 64, 64, device="meta"))
-    executors = {"_NormMlp"} if "softmax" in name or "windows" in name else EXECUTORS
+    executors = {"_AddNormMlp"} if "softmax" in name or "windows" in name else EXECUTORS
     assert executors <= {event.key for event in of_cpu.key_averages()}
     assert not EXECUTORS & {event.key for event in of_meta.key_averages()}
 

@@ -96,3 +96,19 @@ def test_images_for_int8_that_are_not_there_are_said_first(
     monkeypatch.setattr(latency.subprocess, "run", None)
     with pytest.raises(UserError, match="--calibration nowhere"):
         latency.exported_files(cfg, latency.parse_args(), (64, 96))
+
+
+def test_the_table_goes_between_the_marks_of_a_page(
+    monkeypatch: pytest.MonkeyPatch, cfg: Any, data: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- latency: begin -->\nold\n<!-- latency: end -->\nafter\n")
+    found = {"name": latency.EAGER, "precision": "fp32", "first": 1.0, "median": 0.002, "score": 70}
+    for name, answer in (("exported_files", {}), ("candidates", []), ("measure", [found])):
+        monkeypatch.setattr(latency, name, lambda *_, answer=answer: answer)
+    line = ["latency.py", str(CONFIGS / ADE_DEMO), "W", "--data-root", str(data / "ade")]
+    monkeypatch.setattr("sys.argv", [*line, "--page", str(page), "--out", str(tmp_path / "out")])
+    latency.main()
+    text = page.read_text()
+    assert text.startswith("before") and text.endswith("after\n") and "old" not in text
+    assert "*Measured here*" in text and "| 2.0 " in text and "| 70.0 " in text
