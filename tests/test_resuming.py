@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import seed_weights, small_pvt
 from mmengine.config import Config
 from stop_hooks import add_hook, scramble
 from tiny_runs import LAST, difference, make_data, tiny, toy, train
@@ -106,6 +107,21 @@ def test_a_run_from_before_optimizers_were_fused_goes_on_as_it_was(tmp_path: Pat
     runner = train(cfg, resume=newest_whole(cfg, pytest.fail))
     assert difference(tmp_path / "epoch_4.pth", tmp_path / "whole/epoch_4.pth") is None
     assert not runner.optim_wrapper.param_groups[0]["fused"]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_fused_steps_are_the_plain_ones(layout: torch.memory_format) -> None:
+    image = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    ends = []
+    for fused in (False, True):
+        model = seed_weights(small_pvt()).to(memory_format=layout)  # its convolutions' weights
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=fused)
+        sum(out.square().mean() for out in model(image.to(memory_format=layout))).backward()
+        for _ in range(3):
+            optimizer.step()
+        ends.append(model.state_dict())
+    for name, plain in ends[0].items():
+        torch.testing.assert_close(ends[1][name], plain, atol=1e-6, rtol=1e-5, msg=name)
 
 
 def test_gradients_of_a_step_that_is_not_complete_are_kept(tmp_path: Path) -> None:
